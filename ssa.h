@@ -200,8 +200,8 @@ typedef struct {
 
 /* A prepared run. Fields are private; read-only after ssa_plan_make, so that every worker may share it. */
 typedef struct {
-    const ssa_attn *attn; const void *table; unsigned char *calls, *shared, *scratch; size_t scratch_stride;
-    int32_t n, n_threads, n_phases, phase[4];
+    const ssa_attn *attn; const void *table; unsigned char *calls, *scratch; size_t scratch_stride;
+    int64_t cost; int32_t n, what, n_threads, n_phases, phase[4];
 } ssa_plan;
 
 typedef struct { double sparsity, commitment, total; } ssa_alignment;
@@ -316,3 +316,2548 @@ SSA_API ssa_isa     ssa_isa_get(void);
 SSA_API const char *ssa_isa_name(ssa_isa isa);
 
 #endif /* SSA_H */
+
+#ifdef SSA_IMPLEMENTATION
+#ifndef SSA__IMPLEMENTED
+#define SSA__IMPLEMENTED
+
+/* ========================================================================================================================
+ * 4  COMPILER AND PLATFORM. What the sections below may use of the compiler, under names of our own.
+ *    SSA__TARGET_x marks a function that may use ISA x; SSA__HAVE_x is 1 when level x is compiled in.
+ * ===================================================================================================================== */
+#include <float.h>
+#include <string.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define SSA__FORCE_INLINE static inline __attribute__((always_inline))
+#define SSA__NO_INLINE    static __attribute__((noinline, unused))
+#define SSA__RESTRICT     __restrict__
+#define SSA__PREFETCH(p)  __builtin_prefetch((const void *)(p))
+#define SSA__TARGET_AVX2   __attribute__((target("avx2,fma,f16c")))
+#define SSA__TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
+#define SSA__ATOMIC_GET(p)    __atomic_load_n((p), __ATOMIC_RELAXED)
+#define SSA__ATOMIC_SET(p, x) __atomic_store_n((p), (x), __ATOMIC_RELAXED)
+#define SSA__CAN_SIMD 1
+#elif defined(_MSC_VER)
+#define SSA__FORCE_INLINE static __forceinline
+#define SSA__NO_INLINE    static __declspec(noinline)
+#define SSA__RESTRICT     __restrict
+#define SSA__PREFETCH(p)  ((void)(p))
+#define SSA__TARGET_AVX2
+#define SSA__TARGET_AVX512
+#define SSA__ATOMIC_GET(p)    (*(const volatile int *)(p)) /* an aligned int is read and written whole */
+#define SSA__ATOMIC_SET(p, x) (*(volatile int *)(p) = (x))
+#define SSA__CAN_SIMD 1
+#else
+#define SSA__FORCE_INLINE static inline
+#define SSA__NO_INLINE    static
+#define SSA__RESTRICT
+#define SSA__PREFETCH(p)  ((void)(p))
+#define SSA__ATOMIC_GET(p)    (*(const volatile int *)(p))
+#define SSA__ATOMIC_SET(p, x) (*(volatile int *)(p) = (x))
+#define SSA__CAN_SIMD 0
+#endif
+
+/* Before a loop with constant bounds after inlining, over an array of vectors that must end up in registers. */
+#if defined(__clang__)
+#define SSA__UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define SSA__UNROLL _Pragma("GCC unroll 16")
+#else
+#define SSA__UNROLL
+#endif
+
+#if defined(__x86_64__) || defined(__i386__) || defined(_M_X64) || defined(_M_IX86)
+#define SSA__X86 SSA__CAN_SIMD
+#else
+#define SSA__X86 0
+#endif
+#if defined(_MSC_VER) && !defined(__clang__)
+#define SSA__CPUID_MSVC 1
+#else
+#define SSA__CPUID_MSVC 0
+#endif
+#define SSA__HAVE_AVX2   (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX2)
+#define SSA__HAVE_AVX512 (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX512)
+
+#ifndef SSA_HEADER_FILENAME
+#define SSA_HEADER_FILENAME "ssa.h"
+#endif
+#ifndef SSA_ASSERT
+#define SSA_ASSERT(x) ((void)0)
+#endif
+#if defined(SSA_MALLOC) != defined(SSA_FREE)
+#error "ssa.h: define both SSA_MALLOC and SSA_FREE, or neither"
+#endif
+#if !SSA_NO_GETENV || (!SSA_NO_MALLOC && !defined(SSA_MALLOC))
+#include <stdlib.h>
+#endif
+#if SSA__HAVE_AVX2 || SSA__HAVE_AVX512
+#include <immintrin.h>
+#if SSA__CPUID_MSVC
+#include <intrin.h>
+#elif !SSA_NO_DISPATCH
+#include <cpuid.h>
+#endif
+#endif
+
+/* ========================================================================================================================
+ * 5  SCALAR HELPERS: conversions, exp and log without libm, checked arithmetic.
+ *    NaN and infinity are told by their bits: -ffast-math lets a compiler assume that comparisons never meet them.
+ * ===================================================================================================================== */
+static inline uint32_t ssa__bits(float x)    { uint32_t u; memcpy(&u, &x, 4); return u; }
+static inline float    ssa__float(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
+static inline int      ssa__is_nan(float x)  { return (ssa__bits(x) & 0x7fffffffu) > 0x7f800000u; }
+static inline int      ssa__is_finite(float x) { return (ssa__bits(x) & 0x7f800000u) != 0x7f800000u; }
+#define SSA__NEG_INF_BITS 0xff800000u
+
+static inline float ssa__f16_to_f32(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, e = (h >> 10) & 31u, m = h & 0x3ffu;
+    if (e == 0) return ssa__float(sign | ssa__bits((float)m * 5.9604644775390625e-8f)); /* m * 2^-24 */
+    return ssa__float(sign | (e == 31 ? 0x7f800000u : (e + 112) << 23) | m << 13);
+}
+
+static inline uint16_t ssa__f32_to_f16(float x) /* to nearest even; NaN stays NaN */
+{
+    uint32_t u = ssa__bits(x), sign = (u >> 16) & 0x8000u, a = u & 0x7fffffffu;
+    if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | ((a >> 13) & 0x3ffu));
+    if (a >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);                     /* 65520 and above round to infinity */
+    if (a <= 0x33000000u) return (uint16_t)sign;                                 /* 2^-25 and below round to zero */
+    if (a < 0x38800000u) {                                                       /* subnormal: units of 2^-24 */
+        uint32_t m = (a & 0x7fffffu) | 0x800000u, shift = 126 - (a >> 23), r = m >> shift;
+        uint32_t rest = m & ((1u << shift) - 1), half = 1u << (shift - 1);
+        return (uint16_t)(sign | (r + (rest > half || (rest == half && (r & 1)))));
+    }
+    return (uint16_t)(sign | ((a - 0x38000000u + 0xfffu + ((a >> 13) & 1)) >> 13));
+}
+
+static inline float ssa__bf16_to_f32(uint16_t b) { return ssa__float((uint32_t)b << 16); }
+
+static inline uint16_t ssa__f32_to_bf16(float x) /* to nearest even; NaN stays NaN */
+{
+    uint32_t u = ssa__bits(x);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((u >> 16) | 0x40u);
+    return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
+}
+
+#define SSA__TYPES 3 /* the types with an entry in the table: f32, f16, bf16 */
+static inline int64_t ssa__type_size(ssa_type t) { return t == SSA_F32 ? 4 : 2; }
+
+/* Element i of a row of type t; p need not be aligned. */
+static inline float ssa__load(ssa_type t, const unsigned char *p, int64_t i)
+{
+    float x; uint16_t h;
+    if (t == SSA_F32) { memcpy(&x, p + 4 * i, 4); return x; }
+    memcpy(&h, p + 2 * i, 2);
+    return t == SSA_F16 ? ssa__f16_to_f32(h) : ssa__bf16_to_f32(h);
+}
+
+static inline void ssa__store(ssa_type t, unsigned char *p, int64_t i, float x)
+{
+    uint16_t h;
+    if (t == SSA_F32) { memcpy(p + 4 * i, &x, 4); return; }
+    h = t == SSA_F16 ? ssa__f32_to_f16(x) : ssa__f32_to_bf16(x);
+    memcpy(p + 2 * i, &h, 2);
+}
+
+/* 2^x = 2^n * 2^f, n = round(x), f in [-0.5, 0.5]; 2^f by a minimax polynomial, relative error 8e-8. The vector pass has the same. */
+#define SSA__EXP2_C1 0.693147182f
+#define SSA__EXP2_C2 0.240226477f
+#define SSA__EXP2_C3 0.0555033237f
+#define SSA__EXP2_C4 0.00961843692f
+#define SSA__EXP2_C5 0.0013398875f
+#define SSA__EXP2_C6 0.00015353362f
+
+static inline float ssa__exp2(float x) /* below 2^-126: 0; above 2^127: 2^127; NaN: NaN */
+{
+    float f, p;
+    int32_t n;
+    if (ssa__is_nan(x)) return x;
+    if (x < -126.0f) return 0.0f;
+    if (x > 127.0f) x = 127.0f;
+    n = (int32_t)(x + (x < 0.0f ? -0.5f : 0.5f));
+    f = x - (float)n;
+    p = SSA__EXP2_C6;
+    p = p * f + SSA__EXP2_C5;
+    p = p * f + SSA__EXP2_C4;
+    p = p * f + SSA__EXP2_C3;
+    p = p * f + SSA__EXP2_C2;
+    p = p * f + SSA__EXP2_C1;
+    p = p * f + 1.0f;
+    return p * ssa__float((uint32_t)(n + 127) << 23);
+}
+
+#define SSA__LOG2E 1.4426950408889634
+#define SSA__LN2   0.6931471805599453
+
+static inline double ssa__exp(double x) /* relative error 1e-15; for the few exponentials outside the kernels; NaN: NaN */
+{
+    double r, p = 1.0;
+    int32_t n, i;
+    uint64_t u;
+    if (ssa__is_nan((float)x)) return x;
+    if (x < -700.0) return 0.0;
+    if (x > 700.0) x = 700.0;
+    n = (int32_t)(x * SSA__LOG2E + (x < 0 ? -0.5 : 0.5));
+    r = x - n * SSA__LN2;
+    for (i = 13; i >= 1; i--) p = 1.0 + p * r / i;
+    u = (uint64_t)(int64_t)(n + 1023) << 52;
+    memcpy(&x, &u, 8);
+    return p * x;
+}
+
+static inline double ssa__log(double x) /* x positive and normal; absolute error 1e-15 + 1e-16 |log x|; NaN: NaN */
+{
+    double m, s, s2, p = 0;
+    int32_t e, i;
+    uint64_t u;
+    if (ssa__is_nan((float)x)) return x;
+    memcpy(&u, &x, 8);
+    e = (int32_t)(u >> 52) - 1023;
+    u = (u & 0x000fffffffffffffu) | 0x3ff0000000000000u;
+    memcpy(&m, &u, 8);
+    if (m > 1.4142135623730951) { m *= 0.5; e++; }
+    s = (m - 1) / (m + 1);                             /* log m = 2 atanh(s), |s| < 0.172 */
+    s2 = s * s;
+    for (i = 21; i >= 1; i -= 2) p = p * s2 + 1.0 / i;
+    return e * SSA__LN2 + 2 * s * p;
+}
+
+/* Arithmetic on sizes: nonnegative operands; on overflow *bad becomes 1 and the result is 0. */
+static inline int64_t ssa__mul(int64_t a, int64_t b, int *bad)
+{
+    if (a != 0 && b > INT64_MAX / a) { *bad = 1; return 0; }
+    return a * b;
+}
+static inline int64_t ssa__add(int64_t a, int64_t b, int *bad)
+{
+    if (a > INT64_MAX - b) { *bad = 1; return 0; }
+    return a + b;
+}
+static inline int64_t ssa__min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t ssa__max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ssa__ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
+static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) / b * b; }
+
+/* ========================================================================================================================
+ * 6  THE TABLE OF TILE OPERATIONS
+ *    A tile is up to SSA__TILE_ROWS query rows of one key/value head: row r of a call is query head r % G of query r / G. The
+ *    attention loop walks the keys in chunks of up to SSA__CHUNK: scores of a chunk, online softmax, values of a chunk. An
+ *    entry does thousands of multiply-adds, so the indirect call is noise. There are two forms of a tile:
+ *
+ *    wide    many rows. Rows lie along the vector lanes, so maximum, exp and sum need no horizontal step, K and V are read
+ *            in their natural layout one element at a time (broadcast), and scores and values are the same matrix product
+ *            C[m][row] = sum over t of A[m][t] * B[t][row]. The chunk's rows are first packed: f32, contiguous.
+ *              q [dk][ld]   s [key][ld]   o [dv][ld]   with ld = rows rounded up to SSA__LANES_MAX
+ *    narrow  few rows (decode). The head dimension lies along the lanes; K and V are read in the cache, in their own type.
+ *              q [row][dk_pad]   s [row][ld]   o [row][dv_pad]   with dk_pad, dv_pad rounded up to SSA__LANES_MAX
+ *
+ *    Scores are raw dot products; c = scale * log2(e) is applied inside exp2, so that m is in log2 units. Running state per
+ *    row: m (maximum), l (sum of exp2(c*s - m)), and fix, the factor by which the last softmax shrank what came before.
+ *    Every pointer of a tile is 64-byte aligned scratch with room for whole vectors; n <= SSA__CHUNK unless it says otherwise.
+ * ===================================================================================================================== */
+#define SSA__TILE_ROWS 64
+#define SSA__CHUNK     96
+#define SSA__LANES_MAX 16
+
+typedef struct {
+    int32_t rows, dk, dv, dk_pad, dv_pad;
+    int64_t ld;
+    float   c;
+    float  *q, *s, *o, *m, *l, *fix;
+} ssa__tile;
+
+typedef struct {
+    int packs;                                       /* 1: qk and pv take packed f32 rows (entry [SSA_F32] alone is set) */
+    /* q from rows [rows rounded up][dk_pad], the padding zero. rows may be kept as q. */
+    void (*q_prep)(ssa__tile *t, float *rows);
+    /* s(key at + j) = q . k_j for n rows of dk elements, stride bytes apart. May write 15 scores past the last. */
+    void (*qk[SSA__TYPES])(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at);
+    /* s(0..n-1) becomes p = exp2(c*s - m) with the new m; updates m, l, fix. limit: row r sees keys 0 .. limit[r]-1 of the n,
+     * p = 0 for the rest; NULL: all rows see all. Any n (block selection runs it over all blocks). */
+    void (*softmax)(const ssa__tile *t, int32_t n, const int32_t *limit);
+    /* o = o * fix + sum over j of p(at + j) * v_j for n rows of dv elements; without fix when first is 0. */
+    void (*pv[SSA__TYPES])(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first);
+    /* rows[r][e] = o(r, e) * factor[r], rows [rows rounded up][dv_pad]. */
+    void (*finish)(const ssa__tile *t, const float *factor, float *rows);
+    /* imp[j] += sum over rows lo <= r < hi of s(j, r) * fix[r], j < n. Any n. */
+    void (*importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp);
+} ssa__form;
+
+typedef struct {
+    ssa_isa   isa;
+    int32_t   narrow_rows;                           /* tiles of up to this many rows are narrow */
+    ssa__form narrow, wide;
+    /* dst[j][0..d-1] = row j as f32, dst[j][d..ld-1] = 0, for n rows stride bytes apart. */
+    void (*pack[SSA__TYPES])(float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n, int32_t d);
+    /* d elements of src to the row dst of the type. */
+    void (*unpack[SSA__TYPES])(unsigned char *dst, const float *src, int32_t d);
+    /* sum[0..d-1] += row 0, then row 1, .. : in this order, plain additions, so that every level and slicing gives the same bits. */
+    void (*pool[SSA__TYPES])(float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d);
+    /* The first i in from..n-1 with x[i] > bar, else n. NaN is not above anything. */
+    int64_t (*above)(const float *x, int64_t from, int64_t n, float bar);
+    /* acc[0..d-1] += w * x[0..d-1] */
+    void (*axpy)(float *acc, float w, const float *x, int32_t d);
+} ssa__table;
+
+/* ========================================================================================================================
+ * 7  SCALAR OPERATIONS: the readable definition of each entry
+ * ===================================================================================================================== */
+#define SSA__SCALAR_PER_TYPE(t, T)                                                                                           \
+    static void ssa__scalar_pack_##t(float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n, int32_t d) \
+    { ssa__scalar_pack(T, dst, ld, src, stride, n, d); }                                                                     \
+    static void ssa__scalar_unpack_##t(unsigned char *dst, const float *src, int32_t d)                                      \
+    { ssa__scalar_unpack(T, dst, src, d); }                                                                                  \
+    static void ssa__scalar_pool_##t(float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d)             \
+    { ssa__scalar_pool(T, sum, src, stride, n, d); }                                                                         \
+    static void ssa__scalar_narrow_qk_##t(const ssa__tile *a, const unsigned char *k, int64_t stride, int32_t n, int32_t at) \
+    { ssa__scalar_narrow_qk(T, a, k, stride, n, at); }                                                                       \
+    static void ssa__scalar_narrow_pv_##t(const ssa__tile *a, const unsigned char *v, int64_t stride, int32_t n, int32_t at, \
+                                          int first)                                                                         \
+    { ssa__scalar_narrow_pv(T, a, v, stride, n, at, first); }
+
+SSA__FORCE_INLINE void ssa__scalar_pack(ssa_type type, float *dst, int64_t ld, const unsigned char *src, int64_t stride,
+                                        int32_t n, int32_t d)
+{
+    for (int32_t j = 0; j < n; j++, dst += ld, src += stride) {
+        for (int32_t e = 0; e < d; e++) dst[e] = ssa__load(type, src, e);
+        for (int64_t e = d; e < ld; e++) dst[e] = 0.0f;
+    }
+}
+
+SSA__FORCE_INLINE void ssa__scalar_unpack(ssa_type type, unsigned char *dst, const float *src, int32_t d)
+{
+    for (int32_t e = 0; e < d; e++) ssa__store(type, dst, e, src[e]);
+}
+
+SSA__FORCE_INLINE void ssa__scalar_pool(ssa_type type, float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d)
+{
+    for (int64_t j = 0; j < n; j++, src += stride)
+        for (int32_t e = 0; e < d; e++) sum[e] += ssa__load(type, src, e);
+}
+
+static int64_t ssa__scalar_above(const float *x, int64_t from, int64_t n, float bar)
+{
+    for (; from < n; from++)
+        if (!ssa__is_nan(x[from]) && x[from] > bar) break;
+    return from;
+}
+
+static void ssa__scalar_axpy(float *acc, float w, const float *x, int32_t d)
+{
+    for (int32_t e = 0; e < d; e++) acc[e] += w * x[e];
+}
+
+/* -- narrow -- */
+static void ssa__narrow_q_prep(ssa__tile *t, float *rows) { t->q = rows; }
+
+SSA__FORCE_INLINE void ssa__scalar_narrow_qk(ssa_type type, const ssa__tile *t, const unsigned char *k, int64_t stride,
+                                             int32_t n, int32_t at)
+{
+    for (int32_t j = 0; j < n; j++, k += stride)
+        for (int32_t r = 0; r < t->rows; r++) {
+            const float *q = t->q + (int64_t)r * t->dk_pad;
+            float dot = 0.0f;
+            for (int32_t e = 0; e < t->dk; e++) dot += q[e] * ssa__load(type, k, e);
+            t->s[r * t->ld + at + j] = dot;
+        }
+}
+
+SSA__FORCE_INLINE void ssa__scalar_narrow_pv(ssa_type type, const ssa__tile *t, const unsigned char *v, int64_t stride,
+                                             int32_t n, int32_t at, int first)
+{
+    for (int32_t r = 0; r < t->rows; r++) {
+        float *o = t->o + (int64_t)r * t->dv_pad;
+        if (first) for (int32_t e = 0; e < t->dv; e++) o[e] *= t->fix[r];
+        for (int32_t j = 0; j < n; j++) {
+            float p = t->s[r * t->ld + at + j];
+            for (int32_t e = 0; e < t->dv; e++) o[e] += p * ssa__load(type, v + j * stride, e);
+        }
+    }
+}
+
+/* One row of the online softmax; the n scores lie step floats apart. The order of the arguments of > matters: a NaN score is not
+ * a maximum, but its p is NaN and so spoils the row, as it must. */
+static void ssa__scalar_softmax_row(const ssa__tile *t, int32_t r, float *s, int64_t step, int32_t n, int32_t visible)
+{
+    float top = -FLT_MAX, m, sum = 0.0f;
+    for (int32_t j = 0; j < visible; j++) if (!ssa__is_nan(s[j * step]) && s[j * step] > top) top = s[j * step];
+    m = visible > 0 && top * t->c > t->m[r] ? top * t->c : t->m[r];
+    t->fix[r] = ssa__exp2(t->m[r] - m);
+    for (int32_t j = 0; j < visible; j++) {
+        s[j * step] = ssa__exp2(s[j * step] * t->c - m);
+        sum += s[j * step];
+    }
+    for (int32_t j = visible; j < n; j++) s[j * step] = 0.0f;
+    t->m[r] = m;
+    t->l[r] = t->l[r] * t->fix[r] + sum;
+}
+
+static void ssa__scalar_narrow_softmax(const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    for (int32_t r = 0; r < t->rows; r++) ssa__scalar_softmax_row(t, r, t->s + r * t->ld, 1, n, limit ? limit[r] : n);
+}
+
+static void ssa__scalar_narrow_finish(const ssa__tile *t, const float *factor, float *rows)
+{
+    for (int32_t r = 0; r < t->rows; r++)
+        for (int64_t e = (int64_t)r * t->dv_pad; e < (int64_t)r * t->dv_pad + t->dv; e++) rows[e] = t->o[e] * factor[r];
+}
+
+static void ssa__scalar_narrow_importance(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
+{
+    for (int32_t r = lo; r < hi; r++)
+        for (int32_t j = 0; j < n; j++) imp[j] += t->s[r * t->ld + j] * t->fix[r];
+}
+
+/* -- wide -- */
+static void ssa__scalar_wide_q_prep(ssa__tile *t, float *rows)
+{
+    for (int32_t e = 0; e < t->dk; e++)
+        for (int64_t r = 0; r < t->ld; r++) t->q[e * t->ld + r] = r < t->rows ? rows[r * t->dk_pad + e] : 0.0f;
+}
+
+static void ssa__scalar_wide_qk(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at)
+{
+    for (int32_t j = 0; j < n; j++, k += stride) {
+        float *s = t->s + (at + j) * t->ld;
+        for (int64_t r = 0; r < t->ld; r++) s[r] = 0.0f;
+        for (int32_t e = 0; e < t->dk; e++) {
+            float x = ssa__load(SSA_F32, k, e);
+            for (int64_t r = 0; r < t->ld; r++) s[r] += x * t->q[e * t->ld + r];
+        }
+    }
+}
+
+static void ssa__scalar_wide_softmax(const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    for (int32_t r = 0; r < t->rows; r++) ssa__scalar_softmax_row(t, r, t->s + r, t->ld, n, limit ? limit[r] : n);
+}
+
+static void ssa__scalar_wide_pv(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
+{
+    for (int32_t e = 0; e < t->dv; e++) {
+        float *o = t->o + e * t->ld;
+        if (first) for (int64_t r = 0; r < t->rows; r++) o[r] *= t->fix[r];
+        for (int32_t j = 0; j < n; j++) {
+            float x = ssa__load(SSA_F32, v + j * stride, e);
+            for (int64_t r = 0; r < t->rows; r++) o[r] += x * t->s[(at + j) * t->ld + r];
+        }
+    }
+}
+
+static void ssa__scalar_wide_finish(const ssa__tile *t, const float *factor, float *rows)
+{
+    for (int32_t r = 0; r < t->rows; r++)
+        for (int32_t e = 0; e < t->dv; e++) rows[(int64_t)r * t->dv_pad + e] = t->o[e * t->ld + r] * factor[r];
+}
+
+static void ssa__scalar_wide_importance(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
+{
+    for (int32_t j = 0; j < n; j++)
+        for (int32_t r = lo; r < hi; r++) imp[j] += t->s[j * t->ld + r] * t->fix[r];
+}
+
+SSA__SCALAR_PER_TYPE(f32, SSA_F32)
+SSA__SCALAR_PER_TYPE(f16, SSA_F16)
+SSA__SCALAR_PER_TYPE(bf16, SSA_BF16)
+
+static void ssa__fill_scalar(ssa__table *t)
+{
+    memset(t, 0, sizeof *t);
+    t->isa = SSA_ISA_SCALAR;
+    t->narrow_rows = 4;
+    t->narrow.q_prep     = ssa__narrow_q_prep;
+    t->narrow.softmax    = ssa__scalar_narrow_softmax;
+    t->narrow.finish     = ssa__scalar_narrow_finish;
+    t->narrow.importance = ssa__scalar_narrow_importance;
+    t->wide.packs        = 1;
+    t->wide.q_prep       = ssa__scalar_wide_q_prep;
+    t->wide.qk[SSA_F32]  = ssa__scalar_wide_qk;
+    t->wide.softmax      = ssa__scalar_wide_softmax;
+    t->wide.pv[SSA_F32]  = ssa__scalar_wide_pv;
+    t->wide.finish       = ssa__scalar_wide_finish;
+    t->wide.importance   = ssa__scalar_wide_importance;
+    t->above             = ssa__scalar_above;
+    t->axpy              = ssa__scalar_axpy;
+#define SSA__PER_TYPE(t_, T)                                                                    \
+    t->pack[T] = ssa__scalar_pack_##t_; t->unpack[T] = ssa__scalar_unpack_##t_;                 \
+    t->pool[T] = ssa__scalar_pool_##t_; t->narrow.qk[T] = ssa__scalar_narrow_qk_##t_;           \
+    t->narrow.pv[T] = ssa__scalar_narrow_pv_##t_;
+    SSA__PER_TYPE(f32, SSA_F32)
+    SSA__PER_TYPE(f16, SSA_F16)
+    SSA__PER_TYPE(bf16, SSA_BF16)
+#undef SSA__PER_TYPE
+}
+
+/* ========================================================================================================================
+ * 8  VECTOR LEVELS. Per ISA: a vector V of L floats, the inline primitives that section 15 is written over, then the inclusion of
+ *    section 15, which leaves ssa__<isa>_fill(table) behind. NV: vectors of rows that one register tile of the wide product
+ *    spans; NM(nv): elements of m it spans when it has nv vectors: nv*NM(nv) accumulators + nv operands + 1 broadcast.
+ *
+ *    zero set1 load store mul add fma max   as named; max(a, b) returns b when either is NaN
+ *    load_n store_n                         the first n lanes, the rest zero / untouched; never touch memory past n
+ *    load_f16 load_bf16 (.._n)              L halves widened to f32
+ *    store_f16 store_bf16                   rounded to nearest even, NaN kept
+ *    round scale2                           to an integer (nearest even); a * 2^n for integral n in -127..127
+ *    first(n, a, b)                         lanes < n of a, the others of b
+ *    below(limit, j, a, b)                  lanes with j < limit[lane] of a, the others of b
+ *    above_bits(a, b)                       bit per lane: a > b, false for NaN
+ *    hmax hsum                              over the lanes;  hsum4: four sums to p[0..3]
+ *    transpose(V r[L])                      L x L in place
+ * ===================================================================================================================== */
+#if SSA__HAVE_AVX2
+/* AVX2 + FMA + F16C, 16 registers of 8 floats: vfmaddps 4 cycles, 2 a cycle; vbroadcastss from memory: a load. */
+#define SSA__AVX2 SSA__FORCE_INLINE SSA__TARGET_AVX2
+SSA__AVX2 __m256 ssa__avx2_zero(void) { return _mm256_setzero_ps(); }
+SSA__AVX2 __m256 ssa__avx2_set1(float x) { return _mm256_set1_ps(x); }
+SSA__AVX2 __m256 ssa__avx2_load(const float *p) { return _mm256_loadu_ps(p); }
+SSA__AVX2 void   ssa__avx2_store(float *p, __m256 v) { _mm256_storeu_ps(p, v); }
+SSA__AVX2 __m256 ssa__avx2_mul(__m256 a, __m256 b) { return _mm256_mul_ps(a, b); }
+SSA__AVX2 __m256 ssa__avx2_add(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
+SSA__AVX2 __m256 ssa__avx2_fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+SSA__AVX2 __m256 ssa__avx2_max(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+SSA__AVX2 __m256 ssa__avx2_round(__m256 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+SSA__AVX2 __m256 ssa__avx2_scale2(__m256 a, __m256 n)
+{
+    __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
+}
+SSA__AVX2 __m256i ssa__avx2_first_mask(int32_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+SSA__AVX2 __m256 ssa__avx2_first(int32_t n, __m256 a, __m256 b)
+{
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(ssa__avx2_first_mask(n)));
+}
+SSA__AVX2 __m256 ssa__avx2_below(const int32_t *limit, int32_t j, __m256 a, __m256 b)
+{
+    __m256i m = _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)(const void *)limit), _mm256_set1_epi32(j));
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(m));
+}
+SSA__AVX2 uint32_t ssa__avx2_above_bits(__m256 a, __m256 b)
+{
+    return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+SSA__AVX2 __m256 ssa__avx2_load_n(const unsigned char *p, int32_t n)
+{
+    return _mm256_maskload_ps((const float *)(const void *)p, ssa__avx2_first_mask(n));
+}
+SSA__AVX2 void ssa__avx2_store_n(float *p, __m256 v, int32_t n) { _mm256_maskstore_ps(p, ssa__avx2_first_mask(n), v); }
+SSA__AVX2 __m128i ssa__avx2_load_half_n(const unsigned char *p, int32_t n)
+{
+    uint16_t h[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
+    memcpy(h, p, (size_t)n * 2);
+    return _mm_loadu_si128((const __m128i *)(const void *)h);
+}
+SSA__AVX2 __m256 ssa__avx2_widen_bf16(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
+SSA__AVX2 __m256 ssa__avx2_load_f16(const unsigned char *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+SSA__AVX2 __m256 ssa__avx2_load_bf16(const unsigned char *p)
+{
+    return ssa__avx2_widen_bf16(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+SSA__AVX2 __m256 ssa__avx2_load_f16_n(const unsigned char *p, int32_t n) { return _mm256_cvtph_ps(ssa__avx2_load_half_n(p, n)); }
+SSA__AVX2 __m256 ssa__avx2_load_bf16_n(const unsigned char *p, int32_t n)
+{
+    return ssa__avx2_widen_bf16(ssa__avx2_load_half_n(p, n));
+}
+SSA__AVX2 void ssa__avx2_store_f16(unsigned char *p, __m256 v)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+SSA__AVX2 void ssa__avx2_store_bf16(unsigned char *p, __m256 v)
+{
+    __m256i u = _mm256_castps_si256(v), top = _mm256_srli_epi32(u, 16);
+    __m256i even = _mm256_and_si256(top, _mm256_set1_epi32(1));
+    __m256i r = _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(even, _mm256_set1_epi32(0x7fff))), 16);
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    r = _mm256_blendv_epi8(r, _mm256_or_si256(top, _mm256_set1_epi32(0x40)), nan);
+    r = _mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0x08);
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_castsi256_si128(r));
+}
+SSA__AVX2 float ssa__avx2_hsum(__m256 v)
+{
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+SSA__AVX2 float ssa__avx2_hmax(__m256 v)
+{
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+SSA__AVX2 void ssa__avx2_hsum4(__m256 a, __m256 b, __m256 c, __m256 d, float *p)
+{
+    __m256 x = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)));
+}
+SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
+{
+    __m256 t[8];
+    SSA__UNROLL
+    for (int i = 0; i < 8; i += 2) { t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]); t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]); }
+    SSA__UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        r[i]     = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) {
+        t[i]     = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
+        t[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 8; i++) r[i] = t[i];
+}
+
+#define SSA__FN(x)      ssa__avx2_##x
+#define SSA__V          __m256
+#define SSA__L          8
+#define SSA__NV         2
+#define SSA__NM(nv)     ((nv) == 2 ? 6 : 12)
+#define SSA__NR         2
+#define SSA__TARGET     SSA__TARGET_AVX2
+#define SSA__VECTOR_PASS
+#include SSA_HEADER_FILENAME
+#endif /* SSA__HAVE_AVX2 */
+
+#if SSA__HAVE_AVX512
+/* AVX-512 F, BW, DQ, VL, 32 registers of 16 floats: vfmaddps 4 cycles, 2 a cycle, one operand a broadcast from memory at the
+ * price of a load; masks make every tail one instruction. */
+#define SSA__AVX512 SSA__FORCE_INLINE SSA__TARGET_AVX512
+SSA__AVX512 __m512 ssa__avx512_zero(void) { return _mm512_setzero_ps(); }
+SSA__AVX512 __m512 ssa__avx512_set1(float x) { return _mm512_set1_ps(x); }
+SSA__AVX512 __m512 ssa__avx512_load(const float *p) { return _mm512_loadu_ps(p); }
+SSA__AVX512 void   ssa__avx512_store(float *p, __m512 v) { _mm512_storeu_ps(p, v); }
+SSA__AVX512 __m512 ssa__avx512_mul(__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }
+SSA__AVX512 __m512 ssa__avx512_add(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
+SSA__AVX512 __m512 ssa__avx512_fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+SSA__AVX512 __m512 ssa__avx512_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+SSA__AVX512 __m512 ssa__avx512_round(__m512 x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+SSA__AVX512 __m512 ssa__avx512_scale2(__m512 a, __m512 n) { return _mm512_scalef_ps(a, n); }
+SSA__AVX512 __mmask16 ssa__avx512_first_mask(int32_t n) /* any n; the lanes below it */
+{
+    return (__mmask16)(n >= 16 ? 0xffffu : n > 0 ? (1u << n) - 1 : 0u);
+}
+SSA__AVX512 __m512 ssa__avx512_first(int32_t n, __m512 a, __m512 b) { return _mm512_mask_mov_ps(b, ssa__avx512_first_mask(n), a); }
+SSA__AVX512 __m512 ssa__avx512_below(const int32_t *limit, int32_t j, __m512 a, __m512 b)
+{
+    return _mm512_mask_mov_ps(b, _mm512_cmpgt_epi32_mask(_mm512_loadu_si512((const void *)limit), _mm512_set1_epi32(j)), a);
+}
+SSA__AVX512 uint32_t ssa__avx512_above_bits(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+SSA__AVX512 __m512 ssa__avx512_load_n(const unsigned char *p, int32_t n)
+{
+    return _mm512_maskz_loadu_ps(ssa__avx512_first_mask(n), (const void *)p);
+}
+SSA__AVX512 void ssa__avx512_store_n(float *p, __m512 v, int32_t n) { _mm512_mask_storeu_ps(p, ssa__avx512_first_mask(n), v); }
+SSA__AVX512 __m512 ssa__avx512_widen_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
+SSA__AVX512 __m512 ssa__avx512_load_f16(const unsigned char *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+SSA__AVX512 __m512 ssa__avx512_load_bf16(const unsigned char *p)
+{
+    return ssa__avx512_widen_bf16(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+SSA__AVX512 __m512 ssa__avx512_load_f16_n(const unsigned char *p, int32_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(ssa__avx512_first_mask(n), (const void *)p));
+}
+SSA__AVX512 __m512 ssa__avx512_load_bf16_n(const unsigned char *p, int32_t n)
+{
+    return ssa__avx512_widen_bf16(_mm256_maskz_loadu_epi16(ssa__avx512_first_mask(n), (const void *)p));
+}
+SSA__AVX512 void ssa__avx512_store_f16(unsigned char *p, __m512 v)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+SSA__AVX512 void ssa__avx512_store_bf16(unsigned char *p, __m512 v)
+{
+    __m512i u = _mm512_castps_si512(v), top = _mm512_srli_epi32(u, 16);
+    __m512i even = _mm512_and_si512(top, _mm512_set1_epi32(1));
+    __m512i r = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff))), 16);
+    r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), top, _mm512_set1_epi32(0x40));
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(r));
+}
+SSA__AVX512 __m256 ssa__avx512_fold(__m512 v) { return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)); }
+SSA__AVX512 float ssa__avx512_hsum(__m512 v)
+{
+    __m256 y = ssa__avx512_fold(v);
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+SSA__AVX512 float ssa__avx512_hmax(__m512 v)
+{
+    __m256 y = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+SSA__AVX512 void ssa__avx512_hsum4(__m512 a, __m512 b, __m512 c, __m512 d, float *p)
+{
+    __m256 x = _mm256_hadd_ps(_mm256_hadd_ps(ssa__avx512_fold(a), ssa__avx512_fold(b)),
+                              _mm256_hadd_ps(ssa__avx512_fold(c), ssa__avx512_fold(d)));
+    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)));
+}
+SSA__AVX512 void ssa__avx512_transpose(__m512 *r)
+{
+    __m512 t[16];
+    SSA__UNROLL
+    for (int i = 0; i < 16; i += 2) { t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]); t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]); }
+    SSA__UNROLL
+    for (int i = 0; i < 16; i += 4) {
+        r[i]     = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) { /* 4 x 4 blocks of 4: gather the even and the odd ones, then again */
+        t[i]      = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+        t[i + 4]  = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8]  = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 8; i++) {
+        r[i]     = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
+    }
+}
+
+#define SSA__FN(x)      ssa__avx512_##x
+#define SSA__V          __m512
+#define SSA__L          16
+#define SSA__NV         4
+#define SSA__NM(nv)     ((nv) == 4 ? 6 : (nv) == 3 ? 8 : (nv) == 2 ? 12 : 16)
+#define SSA__NR         4
+#define SSA__TARGET     SSA__TARGET_AVX512
+#define SSA__VECTOR_PASS
+#include SSA_HEADER_FILENAME
+#endif /* SSA__HAVE_AVX512 */
+
+/* ========================================================================================================================
+ * 9  SPECIAL UNITS. A level here starts from the table of the level below and overrides the entries it does better. None yet.
+ * ===================================================================================================================== */
+
+/* ========================================================================================================================
+ * 10  DETECTION AND CHOICE OF A LEVEL
+ * ===================================================================================================================== */
+#if SSA__HAVE_AVX2 || SSA__HAVE_AVX512
+#if SSA_NO_DISPATCH
+static int ssa__cpu_has(ssa_isa isa) { (void)isa; return 1; }
+#else
+static void ssa__cpuid(uint32_t leaf, uint32_t r[4]) /* eax ebx ecx edx of subleaf 0; zeros for a leaf the CPU lacks */
+{
+#if SSA__CPUID_MSVC
+    int x[4];
+    __cpuid(x, 0);
+    r[0] = r[1] = r[2] = r[3] = 0;
+    if ((uint32_t)x[0] < leaf) return;
+    __cpuidex(x, (int)leaf, 0);
+    for (int i = 0; i < 4; i++) r[i] = (uint32_t)x[i];
+#else
+    r[0] = r[1] = r[2] = r[3] = 0;
+    (void)__get_cpuid_count(leaf, 0, &r[0], &r[1], &r[2], &r[3]);
+#endif
+}
+
+static uint64_t ssa__xcr0(void) /* the register state the OS saves; only after OSXSAVE is seen */
+{
+#if SSA__CPUID_MSVC
+    return _xgetbv(0);
+#else
+    uint32_t lo, hi;
+    __asm__ __volatile__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+#endif
+}
+
+static int ssa__cpu_has(ssa_isa isa)
+{
+    uint32_t a[4], b[4];
+    uint64_t os;
+    ssa__cpuid(1, a);
+    ssa__cpuid(7, b);
+    if (!(a[2] >> 27 & 1)) return 0;                       /* OSXSAVE: without it xgetbv faults */
+    os = ssa__xcr0();
+    if ((os & 0x6) != 0x6) return 0;                       /* the OS saves xmm and ymm */
+    if (!(a[2] >> 12 & 1) || !(a[2] >> 29 & 1) || !(b[1] >> 5 & 1)) return 0;  /* FMA, F16C, AVX2: both levels need them */
+    if (isa == SSA_ISA_AVX2) return 1;
+    if ((os & 0xe0) != 0xe0) return 0;                     /* the OS saves the masks and all of zmm */
+    return (b[1] >> 16 & 1) && (b[1] >> 17 & 1) && (b[1] >> 30 & 1) && (b[1] >> 31 & 1);   /* F, DQ, BW, VL */
+}
+#endif
+#endif
+
+/* 1 when the level is compiled in and this machine runs it. */
+static int ssa__available(ssa_isa isa)
+{
+    if (isa == SSA_ISA_SCALAR) return 1;
+#if SSA__HAVE_AVX2
+    if (isa == SSA_ISA_AVX2) return ssa__cpu_has(isa);
+#endif
+#if SSA__HAVE_AVX512
+    if (isa == SSA_ISA_AVX512) return ssa__cpu_has(isa);
+#endif
+    return 0;
+}
+
+/* The complete table of an available level. */
+static void ssa__fill(ssa__table *t, ssa_isa isa)
+{
+    ssa__fill_scalar(t);
+#if SSA__HAVE_AVX2
+    if (isa == SSA_ISA_AVX2) ssa__avx2_fill(t, isa);
+#endif
+#if SSA__HAVE_AVX512
+    if (isa == SSA_ISA_AVX512) ssa__avx512_fill(t, isa);
+#endif
+    SSA_ASSERT(t->isa == isa);
+}
+
+static const char *const ssa__isa_names[] = { "scalar", "avx2", "avx512", "amx", "neon" };
+#define SSA__ISA_COUNT 5
+
+static ssa_isa ssa__best_up_to(ssa_isa wanted)
+{
+    int i = (int)wanted;
+    if (i >= SSA__ISA_COUNT) i = SSA__ISA_COUNT - 1;
+    while (i > 0 && !ssa__available((ssa_isa)i)) i--;
+    return i < 0 ? SSA_ISA_SCALAR : (ssa_isa)i;
+}
+
+static int ssa__level = -1; /* the chosen ssa_isa; -1 until the first call. Every thread would store the same value. */
+
+static ssa_isa ssa__level_get(void)
+{
+    int level = SSA__ATOMIC_GET(&ssa__level);
+    if (level < 0) {
+        ssa_isa isa = ssa__best_up_to((ssa_isa)(SSA__ISA_COUNT - 1));
+#if !SSA_NO_GETENV
+        const char *name = getenv("SSA_ISA");
+        for (int i = 0; name && i < SSA__ISA_COUNT; i++)
+            if (strcmp(name, ssa__isa_names[i]) == 0 && ssa__available((ssa_isa)i)) isa = (ssa_isa)i;
+#endif
+        level = (int)isa;
+        SSA__ATOMIC_SET(&ssa__level, level);
+    }
+    return (ssa_isa)level;
+}
+
+/* ========================================================================================================================
+ * 11  VALIDATION, PLAN, WORKSPACE. A plan resolves every call (strides, positions, defaults), cuts it into tasks and lays out the
+ *     workspace. Kinds of task, in the order of their phases:
+ *       POOL    pooled keys of a call that brought none      task = SSA__POOL_BLOCKS blocks of one key/value head
+ *       SELECT  the blocks of each query                     task = the queries of one tile, one key/value head
+ *       ATTEND  the attention loop                           task = a share of the keys, one key/value head, one tile of rows
+ *       MERGE   joins the shares of the keys                 task = SSA__MERGE_ROWS rows of the output
+ *     How a call is cut depends on the call alone, never on the number of workers: that is what makes the bits the same.
+ * ===================================================================================================================== */
+enum { SSA__POOL, SSA__SELECT, SSA__ATTEND, SSA__MERGE, SSA__KINDS };
+typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
+
+#define SSA__POOL_BLOCKS    64
+#define SSA__MERGE_ROWS     16
+#define SSA__SPLIT_TASKS    32     /* a call with fewer tiles than this has its keys split .. */
+#define SSA__SPLIT_KEYS     1024   /* .. into shares of at least this many keys */
+#define SSA__THREAD_WORK    2000000 /* multiply-adds that are worth waking a thread for */
+#define SSA__ALIGN          64
+
+typedef struct {
+    ssa_attn a;                    /* strides, scale and q_pos resolved */
+    float    c;                    /* |scale| * log2(e) */
+    int32_t  group;                /* query heads per key/value head */
+    int32_t  tile_tokens;          /* queries per SELECT task, and per ATTEND task in sparse mode */
+    int64_t  n_rows, n_tiles;      /* query rows per key/value head, ATTEND tiles per key/value head */
+    int64_t  n_keys;               /* bound on the keys that a query attends */
+    int64_t  n_splits, split_keys;
+    int32_t  n_blocks;             /* blocks that some query sees, the open one included */
+    int32_t  n_pooled;             /* complete blocks that some query sees */
+    int32_t  keep;                 /* min(top_k, n_blocks): slots per list */
+    int32_t *chosen; int64_t chosen_stride;          /* lists of (query, key/value head), ascending, -1 at the end */
+    const unsigned char *pooled; ssa_type pooled_type; int64_t pooled_head_stride;
+    float   *pooled_own;           /* where the POOL phase writes when the call brought no pool */
+    float   *part_o, *part_lse;    /* [split][query][query head]([value_dim]): output and log2-sum-exp of each share */
+    int64_t  n_tasks[SSA__KINDS], cost[SSA__KINDS];  /* cost: multiply-adds, roughly */
+} ssa__call;
+
+static int ssa__type_ok(ssa_type t) { return t == SSA_F32 || t == SSA_F16 || t == SSA_BF16; }
+
+/* Fills in the strides of a view of n tokens of heads rows of dim elements, and checks that its extent fits in 63 bits. */
+static ssa_status ssa__resolve_view(ssa_view *v, int64_t n, int32_t heads, int32_t dim)
+{
+    int bad = 0;
+    int64_t row, extent;
+    if (!ssa__type_ok(v->type)) return v->type == SSA_Q8_0 ? SSA_ERR_UNSUPPORTED : SSA_ERR_TYPE;
+    row = dim * ssa__type_size(v->type);
+    if (v->token_stride < 0 || v->head_stride < 0) return SSA_ERR_STRIDE;
+    if (v->head_stride == 0) v->head_stride = row;
+    if (v->token_stride == 0) v->token_stride = ssa__mul(heads, v->head_stride, &bad);
+    extent = ssa__mul(n > 0 ? n - 1 : 0, v->token_stride, &bad);
+    extent = ssa__add(extent, ssa__mul(heads - 1, v->head_stride, &bad), &bad);
+    extent = ssa__add(extent, row, &bad);
+    if (bad || (uint64_t)extent > PTRDIFF_MAX) return SSA_ERR_OVERFLOW;
+    return SSA_OK;
+}
+
+/* The same for a view that is written: its rows may not overlap. */
+static ssa_status ssa__resolve_output(ssa_view *v, int64_t n, int32_t heads, int32_t dim)
+{
+    ssa_status s;
+    int64_t row, hs, ts;
+    if (v->type == SSA_Q8_0) return SSA_ERR_TYPE;
+    s = ssa__resolve_view(v, n, heads, dim);
+    if (s != SSA_OK) return s;
+    row = dim * ssa__type_size(v->type);
+    hs = v->head_stride;
+    ts = v->token_stride;
+    if ((heads > 1 && hs < row) || (n > 1 && ts < row)) return SSA_ERR_STRIDE;
+    if (heads > 1 && n > 1 && ts < (heads - 1) * hs + row && hs < (n - 1) * ts + row) return SSA_ERR_STRIDE;
+    return SSA_OK;
+}
+
+static ssa_status ssa__check_given(const ssa_attn *a)
+{
+#if SSA_CHECKED
+    for (int64_t i = 0; i < a->n_q; i++)
+        for (int32_t h = 0; h < a->n_kv_heads; h++) {
+            const int32_t *list = a->blocks + (i * a->n_kv_heads + h) * a->top_k;
+            int64_t p = a->q_pos + i;
+            for (int32_t x = 0; x < a->top_k; x++) {
+                if (list[x] == -1) continue;
+                if (list[x] < 0 || p < 0 || list[x] > p / a->block_size) return SSA_ERR_BLOCKS;
+                for (int32_t y = 0; y < x; y++) if (list[y] == list[x]) return SSA_ERR_BLOCKS;
+            }
+        }
+#else
+    (void)a;
+#endif
+    return SSA_OK;
+}
+
+static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
+{
+    ssa_attn *a = &c->a;
+    int64_t blocks, last;
+    int bad = 0;
+    if (a->block_size < 1 || a->block_size > SSA_MAX_BLOCK) return SSA_ERR_BLOCK_SIZE;
+    if (a->top_k < 1) return SSA_ERR_TOP_K;
+    if (a->select != SSA_SELECT_TOPK && a->select != SSA_SELECT_REFERENCE && a->select != SSA_SELECT_GIVEN) return SSA_ERR_SELECT;
+    if (what == SSA__RUN_SELECT && a->select == SSA_SELECT_GIVEN) return SSA_ERR_SELECT;
+    if (a->select == SSA_SELECT_REFERENCE &&
+        (a->block_size < 2 || (a->block_size & (a->block_size - 1)) != 0 || a->top_k > a->block_size)) return SSA_ERR_REFERENCE;
+    if (a->score != SSA_SCORE_SOFTMAX || a->select_per_head != 0 || a->sink_blocks != 0 || a->local_blocks != 0 ||
+        ssa__bits(a->top_p) << 1 != 0 || a->top_k_per_head != NULL) return SSA_ERR_UNSUPPORTED;
+    if (a->n_q > 0 && a->q_pos + a->n_q > a->n_kv) return SSA_ERR_POSITION;
+    if (a->blocks == NULL && (what == SSA__RUN_SELECT || a->select == SSA_SELECT_GIVEN) && a->n_q > 0) return SSA_ERR_BLOCKS;
+
+    last = a->n_q > 0 ? a->q_pos + a->n_q - 1 : -1;  /* the last query's position */
+    blocks = last < 0 ? 0 : last / a->block_size + 1;
+    if (blocks > INT32_MAX - 1) return SSA_ERR_OVERFLOW;
+    c->n_blocks = (int32_t)blocks;
+    c->n_pooled = last < 0 ? 0 : (int32_t)((last + 1) / a->block_size);
+    c->keep = (int32_t)ssa__max(1, ssa__min(a->top_k, blocks));
+    c->n_keys = ssa__min(ssa__max(last + 1, 0), (int64_t)c->keep * a->block_size);
+    if (a->blocks) {
+        int64_t bytes = ssa__mul(ssa__mul(ssa__mul(a->n_q, a->n_kv_heads, &bad), a->top_k, &bad), 4, &bad);
+        if (bad || (uint64_t)bytes > PTRDIFF_MAX) return SSA_ERR_OVERFLOW;
+    }
+    if (a->pool && a->select != SSA_SELECT_GIVEN) {
+        const ssa_pool *p = a->pool;
+        if (p->pooled == NULL || p->n_kv_heads != a->n_kv_heads || p->head_dim != a->head_dim || p->block_size != a->block_size ||
+            (p->type != SSA_F32 && p->type != SSA_BF16) || p->n_tokens < a->n_kv) return SSA_ERR_POOL;
+        c->pooled = (const unsigned char *)p->pooled;
+        c->pooled_type = p->type;
+        c->pooled_head_stride = p->max_blocks * p->head_dim * ssa__type_size(p->type);
+    }
+    return a->select == SSA_SELECT_GIVEN && a->n_q > 0 ? ssa__check_given(a) : SSA_OK;
+}
+
+/* Everything that can be wrong with a call, and everything about it that can be known without its data. */
+static ssa_status ssa__resolve(ssa__call *c, const ssa_attn *attn, ssa__what what)
+{
+    ssa_attn *a = &c->a;
+    ssa_status s;
+    int bad = 0;
+    int64_t work;
+    memset(c, 0, sizeof *c);
+    if (attn == NULL) return SSA_ERR_NULL;
+    *a = *attn;
+    if (a->n_heads < 1 || a->n_kv_heads < 1 || a->n_heads % a->n_kv_heads != 0) return SSA_ERR_HEADS;
+    if (a->head_dim < 1 || a->head_dim > SSA_MAX_DIM) return SSA_ERR_HEAD_DIM;
+    if (what == SSA__RUN_SELECT) a->value_dim = 1;
+    if (a->value_dim < 1 || a->value_dim > SSA_MAX_DIM) return SSA_ERR_VALUE_DIM;
+    if (a->n_q < 0 || a->n_kv < 0) return SSA_ERR_LENGTH;
+    if (a->q_pos < 0) a->q_pos = a->n_kv - a->n_q;
+    if (a->q_pos > INT64_MAX / 2 - a->n_q || a->n_kv > INT64_MAX / 2) return SSA_ERR_POSITION;
+    if (a->causal != 0 && a->causal != 1) return SSA_ERR_CAUSAL;
+    if (what != SSA__RUN_FULL && !a->causal) return SSA_ERR_CAUSAL;
+    if (!ssa__is_finite(a->scale)) return SSA_ERR_SCALE;
+    if (a->q.type == SSA_Q8_0) return SSA_ERR_TYPE;
+    if ((s = ssa__resolve_view(&a->q, a->n_q, a->n_heads, a->head_dim)) != SSA_OK) return s;
+    if ((s = ssa__resolve_view(&a->k, a->n_kv, a->n_kv_heads, a->head_dim)) != SSA_OK) return s;
+    if (a->n_q > 0 && a->q.data == NULL) return SSA_ERR_NULL;
+    if (a->n_q > 0 && a->n_kv > 0 && a->k.data == NULL && !(what == SSA__RUN_SELECT && a->pool)) return SSA_ERR_NULL;
+    if (what != SSA__RUN_SELECT) {
+        if ((s = ssa__resolve_view(&a->v, a->n_kv, a->n_kv_heads, a->value_dim)) != SSA_OK) return s;
+        if ((s = ssa__resolve_output(&a->out, a->n_q, a->n_heads, a->value_dim)) != SSA_OK) return s;
+        if (a->n_q > 0 && ((a->n_kv > 0 && a->v.data == NULL) || a->out.data == NULL)) return SSA_ERR_NULL;
+    }
+    if (a->window != 0 || ssa__bits(a->softcap) << 1 != 0 || a->sinks || a->mask || a->pages) return SSA_ERR_UNSUPPORTED;
+
+    c->group = a->n_heads / a->n_kv_heads;
+    c->n_rows = ssa__mul(a->n_q, c->group, &bad);
+    work = ssa__mul(ssa__mul(ssa__mul(a->n_q, a->n_heads, &bad), a->n_kv + 1024, &bad), a->head_dim + a->value_dim, &bad);
+    if (bad || work > INT64_MAX / 4) return SSA_ERR_OVERFLOW;  /* costs fit; so do sizes of anything [n_q][n_heads] */
+    {
+        double scale = (double)a->scale, x = 1.0;
+        if (ssa__bits(a->scale) << 1 == 0) { /* 1/sqrt(head_dim), by Newton's iteration */
+            for (int i = 0; i < 40; i++) x = 0.5 * (x + a->head_dim / x);
+            scale = 1.0 / x;
+            a->scale = (float)scale;
+        }
+        c->c = (float)((scale < 0 ? -scale : scale) * SSA__LOG2E);
+        if (!ssa__is_finite(c->c)) return SSA_ERR_SCALE;
+    }
+    c->n_keys = a->n_kv;
+    if (what != SSA__RUN_FULL && (s = ssa__resolve_sparse(c, what)) != SSA_OK) return s;
+
+    c->tile_tokens = (int32_t)ssa__max(1, SSA__TILE_ROWS / c->group);
+    c->n_tiles = what == SSA__RUN_FULL ? ssa__ceil_div(c->n_rows, SSA__TILE_ROWS) : ssa__ceil_div(a->n_q, c->tile_tokens);
+    c->n_splits = 1;
+    c->split_keys = ssa__max(c->n_keys, 1);
+    if (c->n_tiles > 0 && c->n_tiles * a->n_kv_heads < SSA__SPLIT_TASKS) {
+        int64_t wanted = ssa__ceil_div(SSA__SPLIT_TASKS, c->n_tiles * a->n_kv_heads);
+        wanted = ssa__min(wanted, c->n_keys / SSA__SPLIT_KEYS);
+        if (wanted > 1) {
+            c->split_keys = ssa__ceil_div(ssa__ceil_div(c->n_keys, wanted), SSA__CHUNK) * SSA__CHUNK;
+            c->n_splits = ssa__ceil_div(c->n_keys, c->split_keys);
+        }
+    }
+    return SSA_OK;
+}
+
+/* First position past the last key that query i sees. */
+static int64_t ssa__visible(const ssa__call *c, int64_t i)
+{
+    if (!c->a.causal) return c->a.n_kv;
+    return ssa__min(ssa__max(c->a.q_pos + i + 1, 0), c->a.n_kv);
+}
+
+/* Tasks of a kind are numbered with the tile fastest, then the head, then the split: neighbours share their keys. */
+static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
+{
+    if (c->a.n_q == 0) return 0;
+    switch (kind) {
+    case SSA__POOL:
+        if (what == SSA__RUN_FULL || c->pooled || c->a.select == SSA_SELECT_GIVEN || c->n_blocks <= c->keep) return 0;
+        return ssa__ceil_div(c->n_pooled, SSA__POOL_BLOCKS) * c->a.n_kv_heads;
+    case SSA__SELECT:
+        return what == SSA__RUN_FULL ? 0 : ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
+    case SSA__ATTEND:
+        return what == SSA__RUN_SELECT ? 0 : c->n_splits * c->a.n_kv_heads * c->n_tiles;
+    default:
+        return what == SSA__RUN_SELECT || c->n_splits == 1 ? 0 : ssa__ceil_div(c->a.n_q * c->a.n_heads, SSA__MERGE_ROWS);
+    }
+}
+
+static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int64_t task)
+{
+    const int64_t fixed = 1000;
+    int64_t dims = c->a.head_dim + c->a.value_dim, tile, keys, last;
+    switch (kind) {
+    case SSA__POOL:   return SSA__POOL_BLOCKS * (int64_t)c->a.block_size * c->a.head_dim;
+    case SSA__SELECT:
+        tile = task % ssa__ceil_div(c->a.n_q, c->tile_tokens);
+        last = ssa__min((tile + 1) * c->tile_tokens, c->a.n_q) - 1;
+        return fixed + (last + 1 - tile * c->tile_tokens) * c->group *
+               (ssa__visible(c, last) / c->a.block_size) * c->a.head_dim;
+    case SSA__ATTEND:
+        tile = task % c->n_tiles;
+        if (what == SSA__RUN_FULL) {
+            int64_t split = task / c->n_tiles / c->a.n_kv_heads;
+            last = ssa__min((tile + 1) * SSA__TILE_ROWS, c->n_rows) - 1;
+            keys = ssa__min(ssa__visible(c, last / c->group), (split + 1) * c->split_keys) - split * c->split_keys;
+            return fixed + (last + 1 - tile * SSA__TILE_ROWS) * (ssa__max(keys, 0) + 8) * dims;
+        }
+        last = ssa__min((tile + 1) * c->tile_tokens, c->a.n_q) - 1;
+        keys = ssa__min(ssa__visible(c, last), c->split_keys);
+        return fixed + (last + 1 - tile * c->tile_tokens) * c->group * (keys + 8) * dims;
+    default:          return SSA__MERGE_ROWS * c->n_splits * c->a.value_dim;
+    }
+}
+
+/* A workspace laid out by bumping an offset; with base NULL only the size is found. */
+typedef struct { unsigned char *base; int64_t at; int bad; } ssa__bump;
+
+static void *ssa__take(ssa__bump *b, int64_t count, int64_t size)
+{
+    int64_t here = b->at, bytes = ssa__mul(count, size, &b->bad);
+    b->at = ssa__add(here, bytes, &b->bad);
+    b->at = ssa__mul(ssa__ceil_div(b->at, SSA__ALIGN), SSA__ALIGN, &b->bad);
+    return b->base && !b->bad ? (void *)(b->base + here) : NULL;
+}
+
+/* Scratch of one worker. */
+typedef struct {
+    ssa__tile tile;                /* tile.q is set per tile: q, or the rows themselves */
+    float   *q, *rows, *kv, *factor, *imp, *heap_key, *pick_key;
+    int32_t *limit, *heap, *pick;
+} ssa__scratch;
+
+static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, ssa__scratch *x)
+{
+    const int64_t f = (int64_t)sizeof(float);
+    int32_t dk = ssa__round_up(c->a.head_dim, SSA__LANES_MAX), dv = ssa__round_up(c->a.value_dim, SSA__LANES_MAX);
+    int32_t wide = dk > dv ? dk : dv;
+    int64_t scores = SSA__CHUNK;
+    memset(x, 0, sizeof *x);
+    if (what != SSA__RUN_FULL && c->a.select != SSA_SELECT_GIVEN && c->n_blocks > c->keep)
+        scores = ssa__max(scores, c->n_pooled);
+    scores = ssa__add(ssa__add(scores, 2 * SSA__LANES_MAX, &b->bad), 0, &b->bad);
+    x->q        = (float *)ssa__take(b, (int64_t)SSA__TILE_ROWS * dk, f);
+    x->tile.o   = (float *)ssa__take(b, (int64_t)SSA__TILE_ROWS * dv, f);
+    x->tile.s   = (float *)ssa__take(b, ssa__mul(scores, SSA__TILE_ROWS, &b->bad), f);
+    x->tile.m   = (float *)ssa__take(b, SSA__TILE_ROWS, f);
+    x->tile.l   = (float *)ssa__take(b, SSA__TILE_ROWS, f);
+    x->tile.fix = (float *)ssa__take(b, SSA__TILE_ROWS, f);
+    x->factor   = (float *)ssa__take(b, SSA__TILE_ROWS, f);
+    x->limit    = (int32_t *)ssa__take(b, SSA__TILE_ROWS, (int64_t)sizeof(int32_t));
+    x->rows     = (float *)ssa__take(b, (int64_t)SSA__TILE_ROWS * wide, f);
+    x->kv       = (float *)ssa__take(b, (int64_t)(SSA__CHUNK + 2 * SSA__LANES_MAX) * wide, f);
+    if (what != SSA__RUN_FULL) { /* lists of candidates: the best of the past, and of the reference's two halves */
+        int64_t list = (int64_t)c->keep + c->a.block_size;
+        x->imp      = (float *)ssa__take(b, c->n_blocks + (int64_t)SSA__LANES_MAX, f);
+        x->heap_key = (float *)ssa__take(b, list, f);
+        x->pick_key = (float *)ssa__take(b, list, f);
+        x->heap     = (int32_t *)ssa__take(b, list, (int64_t)sizeof(int32_t));
+        x->pick     = (int32_t *)ssa__take(b, list, (int64_t)sizeof(int32_t));
+    }
+}
+
+/* What of the workspace a call shares between its workers. */
+static void ssa__take_shared(ssa__bump *b, ssa__call *c, ssa__what what)
+{
+    const int64_t f = (int64_t)sizeof(float);
+    int64_t lists = ssa__mul(c->a.n_q, c->a.n_kv_heads, &b->bad);
+    if (ssa__count_tasks(c, what, SSA__POOL) > 0) {
+        int64_t per_head = ssa__mul(c->n_pooled, c->a.head_dim, &b->bad);
+        c->pooled_own = (float *)ssa__take(b, ssa__mul(per_head, c->a.n_kv_heads, &b->bad), f);
+        c->pooled = (const unsigned char *)c->pooled_own;
+        c->pooled_type = SSA_F32;
+        c->pooled_head_stride = ssa__mul(per_head, f, &b->bad);
+    }
+    if (what != SSA__RUN_FULL) {
+        if (c->a.blocks && c->a.select != SSA_SELECT_GIVEN) {
+            c->chosen = c->a.blocks;
+            c->chosen_stride = c->a.top_k;
+        } else {
+            c->chosen = (int32_t *)ssa__take(b, ssa__mul(lists, c->keep, &b->bad), (int64_t)sizeof(int32_t));
+            c->chosen_stride = c->keep;
+        }
+    }
+    if (what != SSA__RUN_SELECT && c->n_splits > 1) {
+        int64_t rows = ssa__mul(c->n_splits, ssa__mul(c->a.n_q, c->a.n_heads, &b->bad), &b->bad);
+        c->part_o   = (float *)ssa__take(b, ssa__mul(rows, c->a.value_dim, &b->bad), f);
+        c->part_lse = (float *)ssa__take(b, rows, f);
+    }
+}
+
+/* Checks n calls and lays them out; with ws NULL only the size in bytes comes back, in *total. */
+static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what what, int n_threads, void *ws, size_t size,
+                            size_t *total)
+{
+    ssa__bump shared = { NULL, 0, 0 };
+    ssa__call one, *call;
+    ssa__scratch x;
+    int64_t scratch = 0, calls_at, need;
+    int has[SSA__KINDS] = { 0, 0, 0, 0 };
+    uintptr_t misaligned = 0;
+    if (n < 0) return SSA_ERR_BATCH;
+    if (n > 0 && a == NULL) return SSA_ERR_NULL;
+    if (n_threads < 1) n_threads = 1;
+    ssa__take(&shared, 1, (int64_t)sizeof(ssa__table));
+    calls_at = shared.at;
+    ssa__take(&shared, n, (int64_t)sizeof(ssa__call));
+    for (int32_t i = 0; i < n; i++) {
+        ssa__bump own = { NULL, 0, 0 };
+        ssa_status s = ssa__resolve(&one, &a[i], what);
+        if (s != SSA_OK) return s;
+        ssa__take_shared(&shared, &one, what);
+        ssa__take_scratch(&own, &one, what, &x);
+        scratch = ssa__max(scratch, own.at);
+        if (own.bad) return SSA_ERR_OVERFLOW;
+    }
+    need = ssa__mul(n_threads, scratch, &shared.bad);
+    need = ssa__add(ssa__add(need, shared.at, &shared.bad), SSA__ALIGN - 1, &shared.bad);
+    if (shared.bad || (uint64_t)need > (uint64_t)PTRDIFF_MAX) return SSA_ERR_OVERFLOW;
+    *total = (size_t)need;
+    if (p == NULL) return SSA_OK;
+    if (ws == NULL || size < (size_t)need) return SSA_ERR_WORKSPACE;
+
+    misaligned = (uintptr_t)ws % SSA__ALIGN;
+    shared.base = (unsigned char *)ws + (misaligned ? SSA__ALIGN - misaligned : 0);
+    shared.at = calls_at;
+    memset(p, 0, sizeof *p);
+    p->attn = a;
+    p->n = n;
+    p->n_threads = n_threads;
+    p->what = (int32_t)what;
+    p->table = shared.base;
+    ssa__fill((ssa__table *)(void *)shared.base, ssa__level_get());
+    p->calls = (unsigned char *)ssa__take(&shared, n, (int64_t)sizeof(ssa__call));
+    for (int32_t i = 0; i < n; i++) {
+        call = (ssa__call *)(void *)p->calls + i;
+        (void)ssa__resolve(call, &a[i], what);
+        ssa__take_shared(&shared, call, what);
+        for (int kind = 0; kind < SSA__KINDS; kind++) {
+            call->n_tasks[kind] = ssa__count_tasks(call, what, kind);
+            for (int64_t t = 0; t < call->n_tasks[kind]; t++) call->cost[kind] += ssa__task_cost(call, what, kind, t);
+            has[kind] |= call->n_tasks[kind] > 0;
+            p->cost += call->cost[kind];
+        }
+    }
+    for (int kind = 0; kind < SSA__KINDS; kind++) if (has[kind]) p->phase[p->n_phases++] = kind;
+    p->scratch = shared.base + shared.at;
+    p->scratch_stride = (size_t)scratch;
+    return SSA_OK;
+}
+
+/* ========================================================================================================================
+ * 12  BLOCK SELECTION: pooled keys, importance, top-k
+ * ===================================================================================================================== */
+static const unsigned char *ssa__row(const ssa_view *v, int64_t token, int64_t head)
+{
+    return (const unsigned char *)v->data + token * v->token_stride + head * v->head_stride;
+}
+
+/* The rounded mean of a finished block from the sum of its keys; every way to pool ends here. */
+static void ssa__pool_finish(const float *sum, int32_t block_size, int32_t dim, ssa_type type, unsigned char *dst)
+{
+    float inv = 1.0f / (float)block_size;
+    for (int32_t e = 0; e < dim; e++) ssa__store(type, dst, e, sum[e] * inv);
+}
+
+static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
+{
+    int64_t h = task % c->a.n_kv_heads, from = task / c->a.n_kv_heads * SSA__POOL_BLOCKS;
+    int64_t to = ssa__min(from + SSA__POOL_BLOCKS, c->n_pooled);
+    int32_t dim = c->a.head_dim, block = c->a.block_size;
+    for (int64_t b = from; b < to; b++) {
+        unsigned char *dst = (unsigned char *)c->pooled_own + h * c->pooled_head_stride + b * dim * (int64_t)sizeof(float);
+        memset(x->rows, 0, (size_t)dim * sizeof(float));
+        t->pool[c->a.k.type](x->rows, ssa__row(&c->a.k, b * block, h), c->a.k.token_stride, block, dim);
+        ssa__pool_finish(x->rows, block, dim, SSA_F32, dst);
+    }
+}
+
+/* A candidate is worse than another when its importance is lower, or equal at a higher index. */
+static int ssa__worse(float key_a, int32_t a, float key_b, int32_t b)
+{
+    return key_a < key_b || (!(key_a > key_b) && a > b);
+}
+
+/* Puts (key, index) in at the root of a heap of n whose root is the worst. */
+static void ssa__heap_sink(float *key, int32_t *index, int32_t n, int32_t at, float k, int32_t i)
+{
+    for (;;) {
+        int32_t child = 2 * at + 1;
+        if (child >= n) break;
+        if (child + 1 < n && ssa__worse(key[child + 1], index[child + 1], key[child], index[child])) child++;
+        if (!ssa__worse(key[child], index[child], k, i)) break;
+        key[at] = key[child];
+        index[at] = index[child];
+        at = child;
+    }
+    key[at] = k;
+    index[at] = i;
+}
+
+/* The best `most` of the candidates from <= i < to by imp[i], as a heap; index_of NULL: candidate i is block i. Returns how many.
+ * imp is never negative but may be NaN, which ranks below everything. */
+static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *index_of, int64_t from, int64_t to, int32_t most,
+                         float *key, int32_t *index)
+{
+    int32_t n = (int32_t)ssa__min(most, to - from);
+    int64_t i;
+    if (n <= 0) return 0;
+    for (int32_t j = 0; j < n; j++) {
+        float k = imp[from + j];
+        key[j] = ssa__is_nan(k) ? -1.0f : k;
+        index[j] = index_of ? index_of[from + j] : (int32_t)(from + j);
+    }
+    for (int32_t j = n / 2 - 1; j >= 0; j--) ssa__heap_sink(key, index, n, j, key[j], index[j]);
+    if (index_of) {
+        for (i = from + n; i < to; i++)
+            if (ssa__worse(key[0], index[0], imp[i], index_of[i])) ssa__heap_sink(key, index, n, 0, imp[i], index_of[i]);
+    } else { /* ascending: a later block must be strictly better */
+        for (i = t->above(imp, from + n, to, key[0]); i < to; i = t->above(imp, i + 1, to, key[0]))
+            ssa__heap_sink(key, index, n, 0, imp[i], (int32_t)i);
+    }
+    return n;
+}
+
+static void ssa__sort(int32_t *x, int32_t n) /* ascending; heapsort: n may be thousands */
+{
+    for (int32_t half = n / 2, end = n; end > 1;) {
+        int32_t at, item;
+        if (half > 0) item = x[at = --half];
+        else { item = x[--end]; x[end] = x[0]; at = 0; }
+        for (int32_t child; (child = 2 * at + 1) < end; at = child) {
+            if (child + 1 < end && x[child + 1] > x[child]) child++;
+            if (x[child] <= item) break;
+            x[at] = x[child];
+        }
+        x[at] = item;
+    }
+}
+
+/* Chooses for the query whose own block is cur from imp[0..cur-1]; list gets the blocks ascending. Returns how many. */
+static int32_t ssa__choose(const ssa__table *t, const ssa__call *c, int32_t cur, ssa__scratch *x, int32_t *list)
+{
+    int32_t n, block = c->a.block_size, past = c->keep - 1;
+    if (c->a.select == SSA_SELECT_TOPK || cur < block) {
+        n = ssa__best(t, x->imp, NULL, 0, cur, past, x->heap_key, x->heap);
+        memcpy(list, x->heap, (size_t)n * sizeof *list);
+    } else { /* the exact best half before the chunk of cur, and the best half of that chunk, where cur is always the first */
+        int32_t chunk = cur - cur % block;
+        n = ssa__best(t, x->imp, NULL, 0, chunk, block / 2, x->heap_key, x->heap);
+        n += ssa__best(t, x->imp, NULL, chunk, cur, block / 2 - 1, x->heap_key + n, x->heap + n);
+        n = ssa__best(t, x->heap_key, x->heap, 0, n, past, x->pick_key, x->pick);
+        memcpy(list, x->pick, (size_t)n * sizeof *list);
+    }
+    list[n++] = cur;
+    ssa__sort(list, n);
+    return n;
+}
+
+static int32_t ssa__sort_unique(int32_t *x, int32_t n)
+{
+    int32_t m = 0;
+    ssa__sort(x, n);
+    for (int32_t i = 0; i < n; i++) if (i == 0 || x[i] != x[i - 1]) x[m++] = x[i];
+    return m;
+}
+
+/* The caller's blocks of one query, without those out of range and duplicates: never more than keep. */
+static int32_t ssa__choose_given(const ssa__call *c, const int32_t *given, int32_t cur, ssa__scratch *x, int32_t *list)
+{
+    int32_t n = 0, room = c->keep + c->a.block_size;
+    for (int32_t j = 0; j < c->a.top_k; j++) {
+        if (given[j] < 0 || given[j] > cur) continue;
+        if (n == room) n = ssa__sort_unique(x->heap, n);
+        x->heap[n++] = given[j];
+    }
+    n = ssa__sort_unique(x->heap, n);
+    memcpy(list, x->heap, (size_t)n * sizeof *list);
+    return n;
+}
+
+/* Query rows r0 <= r < r1 of key/value head h (row r: head r % G of query r / G) as f32 into a fresh tile. */
+static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, ssa__scratch *x)
+{
+    ssa__tile *tile = &x->tile;
+    const ssa__form *form;
+    float *rows = x->rows;
+    int32_t group = c->group;
+    int64_t padded;
+    tile->rows = (int32_t)(r1 - r0);
+    tile->dk = c->a.head_dim;
+    tile->dv = c->a.value_dim;
+    tile->dk_pad = ssa__round_up(tile->dk, SSA__LANES_MAX);
+    tile->dv_pad = ssa__round_up(tile->dv, SSA__LANES_MAX);
+    tile->c = c->c;
+    form = tile->rows <= t->narrow_rows ? &t->narrow : &t->wide;
+    tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
+    padded = ssa__round_up(tile->rows, SSA__LANES_MAX);
+    for (int64_t r = r0; r < r1;) { /* a query's heads at a time */
+        int64_t i = r / group, g = r % group, n = ssa__min(group - g, r1 - r);
+        t->pack[c->a.q.type](rows + (r - r0) * tile->dk_pad, tile->dk_pad, ssa__row(&c->a.q, i, h * group + g),
+                             c->a.q.head_stride, (int32_t)n, tile->dk);
+        r += n;
+    }
+    memset(rows + tile->rows * (int64_t)tile->dk_pad, 0, (size_t)((padded - tile->rows) * tile->dk_pad) * sizeof(float));
+    if (c->a.scale < 0) for (int64_t e = 0; e < tile->rows * (int64_t)tile->dk_pad; e++) rows[e] = -rows[e];
+    tile->q = x->q;
+    form->q_prep(tile, rows);
+    for (int64_t r = 0; r < padded; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
+    return form;
+}
+
+/* Adds to imp the importance of blocks 0 .. n-1 from the tile's rows lo <= r < hi, whose scores are in s. */
+static void ssa__add_importance(const ssa__form *form, ssa__tile *tile, int32_t n, int32_t lo, int32_t hi, float *imp)
+{
+    for (int32_t r = lo; r < hi; r++) tile->fix[r] = 1.0f / tile->l[r];
+    form->importance(tile, n, lo, hi, imp);
+}
+
+/* Scores of the tile's rows against pooled keys 0 .. n-1 of head h, softmaxed; row r counts limit[r] of them. */
+static void ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int32_t n, ssa__scratch *x)
+{
+    ssa__tile *tile = &x->tile;
+    int64_t stride = tile->dk * ssa__type_size(c->pooled_type);
+    const unsigned char *pooled = c->pooled + h * c->pooled_head_stride;
+    if (form == &t->narrow) tile->ld = (int64_t)ssa__round_up(n, SSA__LANES_MAX) + SSA__LANES_MAX;
+    for (int32_t at = 0; at < n; at += SSA__CHUNK) {
+        int32_t m = (int32_t)ssa__min(SSA__CHUNK, n - at);
+        if (form->packs) {
+            t->pack[c->pooled_type](x->kv, tile->dk, pooled + at * stride, stride, m, tile->dk);
+            form->qk[SSA_F32](tile, (const unsigned char *)x->kv, tile->dk * (int64_t)sizeof(float), m, at);
+        } else form->qk[c->pooled_type](tile, pooled + at * stride, stride, m, at);
+    }
+    form->softmax(tile, n, x->limit);
+}
+
+static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
+{
+    int64_t groups = ssa__ceil_div(c->a.n_q, c->tile_tokens), h = task / groups;
+    int64_t i0 = task % groups * c->tile_tokens, i1 = ssa__min(i0 + c->tile_tokens, c->a.n_q);
+    const ssa__form *form = NULL;
+    int32_t block = c->a.block_size, group = c->group, pooled;
+    int scored;
+    pooled = (int32_t)(ssa__max(c->a.q_pos + i1, 0) / block);         /* complete blocks that the last query sees */
+    scored = c->a.select != SSA_SELECT_GIVEN && ssa__max(c->a.q_pos + i1 - 1, 0) / block + 1 > c->keep;
+    if (scored && group <= SSA__TILE_ROWS) {
+        for (int64_t r = i0 * group; r < i1 * group; r++)
+            x->limit[r - i0 * group] = (int32_t)(ssa__max(c->a.q_pos + r / group + 1, 0) / block);
+        form = ssa__begin_tile(t, c, h, i0 * group, i1 * group, x);
+        for (int32_t r = x->tile.rows; r < SSA__TILE_ROWS; r++) x->limit[r] = 0;
+        ssa__score_blocks(t, c, form, h, pooled, x);
+    }
+    for (int64_t i = i0; i < i1; i++) {
+        int64_t p = c->a.q_pos + i;
+        int32_t *list = c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride, n = 0, cur = (int32_t)(ssa__max(p, 0) / block);
+        if (p < 0) {
+            n = 0;
+        } else if (c->a.select == SSA_SELECT_GIVEN) {
+            n = ssa__choose_given(c, c->a.blocks + (i * c->a.n_kv_heads + h) * c->a.top_k, cur, x, list);
+        } else if (cur < c->keep) {
+            for (; n <= cur; n++) list[n] = n;
+        } else {
+            memset(x->imp, 0, (size_t)cur * sizeof(float));
+            if (group <= SSA__TILE_ROWS) {
+                int32_t lo = (int32_t)(i - i0) * group;
+                ssa__add_importance(form, &x->tile, cur, lo, lo + group, x->imp);
+            } else {
+                for (int32_t g = 0; g < group; g += SSA__TILE_ROWS) {
+                    int32_t rows = (int32_t)ssa__min(SSA__TILE_ROWS, group - g);
+                    for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
+                    form = ssa__begin_tile(t, c, h, i * group + g, i * group + g + rows, x);
+                    ssa__score_blocks(t, c, form, h, pooled, x);
+                    ssa__add_importance(form, &x->tile, cur, 0, rows, x->imp);
+                }
+            }
+            n = ssa__choose(t, c, cur, x, list);
+        }
+        for (int64_t j = n; j < c->chosen_stride; j++) list[j] = -1;
+    }
+}
+
+/* ========================================================================================================================
+ * 13  THE ATTENTION LOOP
+ * ===================================================================================================================== */
+
+/* The keys that a tile attends, as one virtual sequence 0 .. n-1: all keys from 0 on, or the keys of ascending blocks, of which the
+ * last may be cut short. */
+typedef struct { const int32_t *blocks; int64_t n; int32_t block_size; } ssa__keys;
+
+/* The run of adjacent keys that starts at virtual index x, of at most `most` keys. Returns its first key. */
+static int64_t ssa__run_at(const ssa__keys *keys, int64_t x, int64_t most, int32_t *n)
+{
+    int64_t b, off, len;
+    if (keys->blocks == NULL) { *n = (int32_t)most; return x; }
+    b = x / keys->block_size;
+    off = x % keys->block_size;
+    len = keys->block_size - off;
+    for (int64_t next = b + 1; len < most && keys->blocks[next] == keys->blocks[next - 1] + 1; next++) len += keys->block_size;
+    *n = (int32_t)ssa__min(len, most);
+    return (int64_t)keys->blocks[b] * keys->block_size + off;
+}
+
+/* The running state over virtual keys from .. to-1. Row r of the tile sees those below seen[r] (NULL: all). */
+static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, const ssa__keys *keys,
+                             int64_t from, int64_t to, int64_t r0, ssa__scratch *x)
+{
+    ssa__tile *tile = &x->tile;
+    const ssa_view *k = &c->a.k, *v = &c->a.v;
+    const unsigned char *packed = (const unsigned char *)x->kv;
+    for (int64_t at = from; at < to; at += SSA__CHUNK) {
+        int32_t n = (int32_t)ssa__min(SSA__CHUNK, to - at), run = 0;
+        const int32_t *limit = NULL;
+        for (int32_t j = 0; j < n; j += run) {
+            int64_t key = ssa__run_at(keys, at + j, n - j, &run);
+            if (form->packs) t->pack[k->type](x->kv + (int64_t)j * tile->dk, tile->dk, ssa__row(k, key, h), k->token_stride, run, tile->dk);
+            else form->qk[k->type](tile, ssa__row(k, key, h), k->token_stride, run, j);
+        }
+        if (form->packs) form->qk[SSA_F32](tile, packed, tile->dk * (int64_t)sizeof(float), n, 0);
+
+        if (keys->blocks == NULL && ssa__visible(c, r0 / c->group) < at + n) { /* the causal edge crosses this chunk */
+            for (int32_t r = 0; r < SSA__TILE_ROWS; r++) {
+                int64_t sees = r < tile->rows ? ssa__visible(c, (r0 + r) / c->group) - at : 0;
+                x->limit[r] = (int32_t)ssa__max(0, ssa__min(sees, n));
+            }
+            limit = x->limit;
+        }
+        form->softmax(tile, n, limit);
+
+        for (int32_t j = 0; j < n; j += run) {
+            int64_t key = ssa__run_at(keys, at + j, n - j, &run);
+            if (form->packs) t->pack[v->type](x->kv + (int64_t)j * tile->dv, tile->dv, ssa__row(v, key, h), v->token_stride, run, tile->dv);
+            else form->pv[v->type](tile, ssa__row(v, key, h), v->token_stride, run, j, j == 0);
+        }
+        if (form->packs) form->pv[SSA_F32](tile, packed, tile->dv * (int64_t)sizeof(float), n, 0, 1);
+    }
+}
+
+/* Query rows r0 .. r1-1 of head h over virtual keys from .. to-1: straight to the output, or to share number split. */
+static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, const ssa__keys *keys,
+                             int64_t from, int64_t to, int64_t split, ssa__scratch *x)
+{
+    ssa__tile *tile = &x->tile;
+    const ssa__form *form = ssa__begin_tile(t, c, h, r0, r1, x);
+    int64_t rows = tile->rows, n_heads = c->a.n_heads, all = c->a.n_q * n_heads;
+    memset(tile->o, 0, (size_t)(ssa__round_up(tile->rows, SSA__LANES_MAX) * (int64_t)tile->dv_pad) * sizeof(float));
+    ssa__attend_keys(t, c, form, h, keys, from, to, r0, x);
+
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
+        float l = tile->l[r], gate = c->a.gate ? c->a.gate[i * n_heads + head] : 1.0f;
+        int empty = ssa__bits(l) << 1 == 0;
+        double lse2 = empty ? 0.0 : (double)tile->m[r] + ssa__log((double)l) * SSA__LOG2E;
+        x->factor[r] = empty ? 0.0f : (c->n_splits > 1 ? 1.0f : gate) / l;
+        if (c->n_splits > 1)
+            c->part_lse[split * all + i * n_heads + head] = empty ? ssa__float(SSA__NEG_INF_BITS) : (float)lse2;
+        else if (c->a.lse)
+            c->a.lse[i * n_heads + head] = empty ? ssa__float(SSA__NEG_INF_BITS) : (float)(lse2 * SSA__LN2);
+    }
+    for (int64_t r = rows; r < ssa__round_up(tile->rows, SSA__LANES_MAX); r++) x->factor[r] = 0.0f;
+    form->finish(tile, x->factor, x->rows);
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
+        const float *row = x->rows + r * tile->dv_pad;
+        if (c->n_splits > 1)
+            memcpy(c->part_o + (split * all + i * n_heads + head) * tile->dv, row, (size_t)tile->dv * sizeof(float));
+        else
+            t->unpack[c->a.out.type]((unsigned char *)c->a.out.data + i * c->a.out.token_stride + head * c->a.out.head_stride, row, tile->dv);
+    }
+}
+
+static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what what, int64_t task, ssa__scratch *x)
+{
+    int64_t tile = task % c->n_tiles, h = task / c->n_tiles % c->a.n_kv_heads, split = task / c->n_tiles / c->a.n_kv_heads;
+    int64_t from = split * c->split_keys, to = from + c->split_keys;
+    ssa__keys keys = { NULL, 0, c->a.block_size };
+    if (what == SSA__RUN_FULL) {
+        int64_t r0 = tile * SSA__TILE_ROWS, r1 = ssa__min(r0 + SSA__TILE_ROWS, c->n_rows);
+        keys.n = ssa__visible(c, (r1 - 1) / c->group);
+        ssa__attend_tile(t, c, h, r0, r1, &keys, from, ssa__min(to, keys.n), split, x);
+        return;
+    }
+    for (int64_t i = tile * c->tile_tokens; i < ssa__min((tile + 1) * c->tile_tokens, c->a.n_q); i++) {
+        const int32_t *list = c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride;
+        int32_t n = 0;
+        while (n < c->keep && list[n] >= 0) n++;
+        keys.blocks = list;
+        keys.n = n > 0 ? (int64_t)(n - 1) * c->a.block_size +
+                         ssa__min(c->a.block_size, ssa__visible(c, i) - (int64_t)list[n - 1] * c->a.block_size) : 0;
+        for (int64_t g = 0; g < c->group; g += SSA__TILE_ROWS)
+            ssa__attend_tile(t, c, h, i * c->group + g, i * c->group + ssa__min(g + SSA__TILE_ROWS, c->group), &keys,
+                             from, ssa__min(to, keys.n), split, x);
+    }
+}
+
+/* Joins the shares of the keys: out = sum of 2^(lse_s - top) * o_s over the sum of the weights. */
+static void ssa__run_merge(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
+{
+    int64_t all = c->a.n_q * c->a.n_heads;
+    int32_t dv = c->a.value_dim;
+    for (int64_t row = task * SSA__MERGE_ROWS; row < ssa__min((task + 1) * SSA__MERGE_ROWS, all); row++) {
+        int64_t i = row / c->a.n_heads, head = row % c->a.n_heads;
+        float top = -FLT_MAX, factor, *acc = x->rows;
+        double sum = 0.0;
+        int any = 0;
+        for (int64_t s = 0; s < c->n_splits; s++) {
+            float lse = c->part_lse[s * all + row];
+            if (ssa__bits(lse) == SSA__NEG_INF_BITS) continue;
+            any = 1;
+            if (lse > top) top = lse;
+        }
+        memset(acc, 0, (size_t)dv * sizeof(float));
+        for (int64_t s = 0; s < c->n_splits; s++) {
+            float lse = c->part_lse[s * all + row], w;
+            if (ssa__bits(lse) == SSA__NEG_INF_BITS) continue;
+            w = (float)ssa__exp(((double)lse - (double)top) * SSA__LN2);
+            sum += (double)w;
+            t->axpy(acc, w, c->part_o + (s * all + row) * dv, dv);
+        }
+        factor = any ? (float)(1.0 / sum) * (c->a.gate ? c->a.gate[row] : 1.0f) : 0.0f;
+        for (int32_t e = 0; e < dv; e++) acc[e] *= factor;
+        t->unpack[c->a.out.type]((unsigned char *)c->a.out.data + i * c->a.out.token_stride + head * c->a.out.head_stride, acc, dv);
+        if (c->a.lse) c->a.lse[row] = any ? (float)(((double)top + ssa__log(sum) * SSA__LOG2E) * SSA__LN2)
+                                          : ssa__float(SSA__NEG_INF_BITS);
+    }
+}
+
+static void ssa__run_task(const ssa__table *t, const ssa__call *c, ssa__what what, int kind, int64_t task, ssa__scratch *x)
+{
+    switch (kind) {
+    case SSA__POOL:   ssa__run_pool(t, c, task, x); break;
+    case SSA__SELECT: ssa__run_select(t, c, task, x); break;
+    case SSA__ATTEND: ssa__run_attend(t, c, what, task, x); break;
+    default:          ssa__run_merge(t, c, task, x); break;
+    }
+}
+
+/* Worker ith of nth does the tasks that start within its share of the phase's cost: a contiguous run, found alike by all. */
+static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
+{
+    const ssa__table *t = (const ssa__table *)p->table;
+    const ssa__call *calls = (const ssa__call *)(const void *)p->calls;
+    ssa__what what = (ssa__what)p->what;
+    int64_t total = 0, from, to, at = 0;
+    for (int32_t i = 0; i < p->n; i++) total += calls[i].cost[kind];
+    from = total / nth * ith + total % nth * ith / nth;
+    to = total / nth * (ith + 1) + total % nth * (ith + 1) / nth;
+    for (int32_t i = 0; i < p->n && at < to; i++) {
+        const ssa__call *c = &calls[i];
+        ssa__scratch x;
+        ssa__bump own;
+        if (at + c->cost[kind] <= from) { at += c->cost[kind]; continue; }
+        own.base = p->scratch + (size_t)ith * p->scratch_stride;
+        own.at = 0;
+        own.bad = 0;
+        ssa__take_scratch(&own, c, what, &x);
+        for (int64_t task = 0; task < c->n_tasks[kind] && at < to; task++) {
+            if (at >= from) ssa__run_task(t, c, what, kind, task, &x);
+            at += ssa__task_cost(c, what, kind, task);
+        }
+    }
+}
+
+/* -- the alignment loss -- */
+
+/* One row: adds the sum of SmoothL1(full - sparse) to *sum; leaves d SmoothL1/d full * scale in grad. */
+static void ssa__align_row(const float *full, const float *sparse, int32_t dim, double beta, double scale, double *sum, float *grad)
+{
+    double row = 0.0;
+    for (int32_t e = 0; e < dim; e++) {
+        double d = (double)full[e] - (double)sparse[e], size = d < 0 ? -d : d, slope;
+        if (size < beta) { row += 0.5 * d * d / beta; slope = d / beta; }
+        else { row += size - 0.5 * beta; slope = d > 0 ? 1.0 : d < 0 ? -1.0 : d; }
+        grad[e] = (float)(slope * scale);
+    }
+    *sum += row;
+}
+
+/* ========================================================================================================================
+ * 14  PUBLIC BODIES, THREADS
+ * ===================================================================================================================== */
+#if defined(_OPENMP) && !SSA_NO_OPENMP
+#define SSA__OPENMP 1
+#include <omp.h>
+#else
+#define SSA__OPENMP 0
+#endif
+#if !SSA_NO_MALLOC && !defined(SSA_MALLOC)
+#define SSA_MALLOC(size) malloc(size)
+#define SSA_FREE(p)      free(p)
+#endif
+
+SSA_API ssa_attn ssa_attn_default(int32_t n_heads, int32_t n_kv_heads, int32_t head_dim)
+{
+    ssa_attn a;
+    memset(&a, 0, sizeof a);
+    a.n_heads = n_heads;
+    a.n_kv_heads = n_kv_heads;
+    a.head_dim = a.value_dim = head_dim;
+    a.q_pos = -1;
+    a.causal = 1;
+    a.block_size = a.top_k = 16;
+    return a;
+}
+
+static ssa_status ssa__check_mode(ssa_mode mode, ssa__what *what)
+{
+    if (mode != SSA_FULL && mode != SSA_SPARSE) return SSA_ERR_MODE;
+    *what = mode == SSA_FULL ? SSA__RUN_FULL : SSA__RUN_SPARSE;
+    return SSA_OK;
+}
+
+SSA_API ssa_status ssa_check(const ssa_attn *a, ssa_mode mode)
+{
+    ssa__what what = SSA__RUN_FULL;
+    ssa_status s = ssa__check_mode(mode, &what);
+    size_t size;
+    if (a == NULL) return SSA_ERR_NULL;
+    return s != SSA_OK ? s : ssa__plan(NULL, a, 1, what, 1, NULL, 0, &size);
+}
+
+SSA_API size_t ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads)
+{
+    ssa__what what = SSA__RUN_FULL;
+    size_t size = 0;
+    if (ssa__check_mode(mode, &what) != SSA_OK) return 0;
+    return ssa__plan(NULL, a, n, what, n_threads, NULL, 0, &size) == SSA_OK ? size : 0;
+}
+
+SSA_API ssa_status ssa_plan_make(ssa_plan *p, const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads, void *ws, size_t size)
+{
+    ssa__what what = SSA__RUN_FULL;
+    size_t total;
+    ssa_status s = ssa__check_mode(mode, &what);
+    if (p == NULL || (a == NULL && n > 0)) return SSA_ERR_NULL;
+    if (n_threads < 0) return SSA_ERR_THREADS;
+    return s != SSA_OK ? s : ssa__plan(p, a, n, what, n_threads, ws, size, &total);
+}
+
+SSA_API int ssa_plan_phases(const ssa_plan *p) { return p ? p->n_phases : 0; }
+
+SSA_API void ssa_plan_run(const ssa_plan *p, int phase, int ith, int nth)
+{
+    if (p == NULL || phase < 0 || phase >= p->n_phases || nth < 1 || nth > p->n_threads || ith < 0 || ith >= nth) return;
+    ssa__run_phase(p, p->phase[phase], ith, nth);
+}
+
+typedef struct { const ssa_plan *plan; int phase; } ssa__job;
+
+static void ssa__run_job(void *job, int ith, int nth)
+{
+    const ssa__job *j = (const ssa__job *)job;
+    ssa_plan_run(j->plan, j->phase, ith, nth);
+}
+
+/* Runs a plan: on the caller's pool, on OpenMP's threads, or here. */
+static void ssa__run_plan(const ssa_plan *p, const ssa_exec *x)
+{
+    int nth = p->n_threads, useful = (int)ssa__min(p->cost / SSA__THREAD_WORK + 1, nth);
+    ssa__job job;
+    job.plan = p;
+    if (useful < nth) nth = useful;
+    if (nth > 1 && x && x->parallel) {
+        for (job.phase = 0; job.phase < p->n_phases; job.phase++) x->parallel(x->user, ssa__run_job, &job, nth);
+        return;
+    }
+#if SSA__OPENMP
+    if (nth > 1) {
+#pragma omp parallel num_threads(nth)
+        {
+            int ith = omp_get_thread_num(), got = omp_get_num_threads();
+            for (int phase = 0; phase < p->n_phases; phase++) {
+                if (phase > 0) {
+#pragma omp barrier
+                }
+                ssa_plan_run(p, phase, ith, got);
+            }
+        }
+        return;
+    }
+#endif
+    for (int phase = 0; phase < p->n_phases; phase++) ssa_plan_run(p, phase, 0, 1);
+}
+
+static ssa_status ssa__run(const ssa_attn *a, int32_t n, ssa__what what, const ssa_exec *x)
+{
+    ssa_plan plan;
+    ssa_status s;
+    size_t size = 0;
+    int n_threads = x ? x->n_threads : 0;
+    if (n_threads < 0 || (x && x->parallel && n_threads < 1)) return SSA_ERR_THREADS;
+#if SSA__OPENMP
+    if (n_threads == 0) n_threads = omp_get_max_threads();
+#endif
+    if (n_threads < 1 || (!SSA__OPENMP && !(x && x->parallel))) n_threads = 1;
+    s = ssa__plan(NULL, a, n, what, n_threads, NULL, 0, &size);
+    if (s != SSA_OK) return s;
+    if (x && x->workspace) {
+        while (x->n_threads == 0 && n_threads > 1 && size > x->workspace_size) /* as many threads as it has room for */
+            if ((s = ssa__plan(NULL, a, n, what, --n_threads, NULL, 0, &size)) != SSA_OK) return s;
+        s = ssa__plan(&plan, a, n, what, n_threads, x->workspace, x->workspace_size, &size);
+        if (s == SSA_OK) ssa__run_plan(&plan, x);
+        return s;
+    }
+#if SSA_NO_MALLOC
+    return SSA_ERR_WORKSPACE;
+#else
+    {
+        void *ws = SSA_MALLOC(size);
+        if (ws == NULL) return SSA_ERR_MEMORY;
+        s = ssa__plan(&plan, a, n, what, n_threads, ws, size, &size);
+        if (s == SSA_OK) ssa__run_plan(&plan, x);
+        SSA_FREE(ws);
+        return s;
+    }
+#endif
+}
+
+SSA_API ssa_status ssa_attention_batch(const ssa_attn *a, int32_t n, ssa_mode mode, const ssa_exec *x)
+{
+    ssa__what what = SSA__RUN_FULL;
+    ssa_status s = ssa__check_mode(mode, &what);
+    return s != SSA_OK ? s : ssa__run(a, n, what, x);
+}
+
+SSA_API ssa_status ssa_attention(const ssa_attn *a, ssa_mode mode, const ssa_exec *x)
+{
+    return a == NULL ? SSA_ERR_NULL : ssa_attention_batch(a, 1, mode, x);
+}
+
+SSA_API ssa_status ssa_select_blocks(const ssa_attn *a, const ssa_exec *x)
+{
+    return a == NULL ? SSA_ERR_NULL : ssa__run(a, 1, SSA__RUN_SELECT, x);
+}
+
+SSA_API ssa_status ssa_attention_backward(const ssa_attn *a, ssa_mode mode, const ssa_grad *g, const ssa_exec *x)
+{
+    ssa_status s = ssa_check(a, mode);
+    (void)x;
+    return s != SSA_OK ? s : g == NULL ? SSA_ERR_NULL : SSA_ERR_UNSUPPORTED;
+}
+
+/* -- the pooled-key cache -- */
+
+static ssa_status ssa__pool_layout(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens, ssa_type type,
+                                   int64_t *sum_at, int64_t *total)
+{
+    int bad = 0;
+    int64_t rows;
+    if (n_kv_heads < 1) return SSA_ERR_HEADS;
+    if (head_dim < 1 || head_dim > SSA_MAX_DIM) return SSA_ERR_HEAD_DIM;
+    if (block_size < 1 || block_size > SSA_MAX_BLOCK) return SSA_ERR_BLOCK_SIZE;
+    if (max_tokens < 0) return SSA_ERR_LENGTH;
+    if (type != SSA_F32 && type != SSA_BF16) return SSA_ERR_TYPE;
+    rows = ssa__mul(ssa__mul(n_kv_heads, max_tokens / block_size, &bad), head_dim, &bad);
+    rows = ssa__mul(rows, ssa__type_size(type), &bad);
+    *sum_at = ssa__mul(ssa__ceil_div(rows, SSA__ALIGN), SSA__ALIGN, &bad);
+    *total = ssa__add(*sum_at, (int64_t)n_kv_heads * head_dim * (int64_t)sizeof(float) + SSA__ALIGN - 1, &bad);
+    return bad || (uint64_t)*total > (uint64_t)PTRDIFF_MAX ? SSA_ERR_OVERFLOW : SSA_OK;
+}
+
+SSA_API size_t ssa_pool_size(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens, ssa_type type)
+{
+    int64_t sum_at, total;
+    return ssa__pool_layout(n_kv_heads, head_dim, block_size, max_tokens, type, &sum_at, &total) == SSA_OK ? (size_t)total : 0;
+}
+
+SSA_API ssa_status ssa_pool_init(ssa_pool *p, int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens,
+                                 ssa_type type, void *memory, size_t size)
+{
+    int64_t sum_at, total;
+    unsigned char *base = (unsigned char *)memory;
+    uintptr_t misaligned = (uintptr_t)memory % SSA__ALIGN;
+    ssa_status s = ssa__pool_layout(n_kv_heads, head_dim, block_size, max_tokens, type, &sum_at, &total);
+    if (p == NULL) return SSA_ERR_NULL;
+    if (s != SSA_OK) return s;
+    if (memory == NULL) return SSA_ERR_NULL;
+    if (size < (size_t)total) return SSA_ERR_POOL_MEMORY;
+    base += misaligned ? SSA__ALIGN - misaligned : 0;
+    p->pooled = base;
+    p->open_sum = (float *)(void *)(base + sum_at);
+    p->n_tokens = 0;
+    p->max_tokens = max_tokens;
+    p->max_blocks = max_tokens / block_size;
+    p->n_kv_heads = n_kv_heads;
+    p->head_dim = head_dim;
+    p->block_size = block_size;
+    p->type = type;
+    memset(p->open_sum, 0, (size_t)n_kv_heads * (size_t)head_dim * sizeof(float));
+    return SSA_OK;
+}
+
+static unsigned char *ssa__pool_row(const ssa_pool *p, int64_t h, int64_t block)
+{
+    return (unsigned char *)p->pooled + (h * p->max_blocks + block) * p->head_dim * ssa__type_size(p->type);
+}
+
+/* The keys of tokens from .. from+n-1 of the view, after checks. */
+static void ssa__pool_add(ssa_pool *p, const ssa_view *k, int64_t from, int64_t n)
+{
+    ssa__table t;
+    ssa__fill(&t, ssa__level_get());
+    while (n > 0) {
+        int64_t open = p->n_tokens % p->block_size, step = ssa__min(n, p->block_size - open);
+        for (int32_t h = 0; h < p->n_kv_heads; h++) {
+            float *sum = p->open_sum + (int64_t)h * p->head_dim;
+            t.pool[k->type](sum, ssa__row(k, from, h), k->token_stride, step, p->head_dim);
+            if (open + step == p->block_size) {
+                ssa__pool_finish(sum, p->block_size, p->head_dim, p->type, ssa__pool_row(p, h, p->n_tokens / p->block_size));
+                memset(sum, 0, (size_t)p->head_dim * sizeof(float));
+            }
+        }
+        p->n_tokens += step;
+        from += step;
+        n -= step;
+    }
+}
+
+/* What append, truncate and drop_front check alike; v becomes k with its strides resolved for n rows of keys. */
+static ssa_status ssa__pool_check(const ssa_pool *p, const ssa_view *k, int64_t n_tokens, int64_t n, ssa_view *v)
+{
+    if (p == NULL || k == NULL) return SSA_ERR_NULL;
+    if (p->pooled == NULL || p->open_sum == NULL || p->n_kv_heads < 1 || p->head_dim < 1 || p->block_size < 1) return SSA_ERR_POOL;
+    if (n_tokens < 0) return SSA_ERR_LENGTH;
+    *v = *k;
+    if (n > 0 && k->data == NULL) return SSA_ERR_NULL;
+    return ssa__resolve_view(v, n, p->n_kv_heads, p->head_dim);
+}
+
+SSA_API ssa_status ssa_pool_append(ssa_pool *p, const ssa_view *k, int64_t n_tokens)
+{
+    ssa_view v;
+    ssa_status s = ssa__pool_check(p, k, n_tokens, n_tokens, &v);
+    if (s != SSA_OK) return s;
+    if (n_tokens > p->max_tokens - p->n_tokens) return SSA_ERR_POOL_FULL;
+    ssa__pool_add(p, &v, 0, n_tokens);
+    return SSA_OK;
+}
+
+SSA_API ssa_status ssa_pool_truncate(ssa_pool *p, const ssa_view *k, int64_t n_tokens)
+{
+    ssa_view v;
+    int64_t start;
+    ssa_status s = ssa__pool_check(p, k, n_tokens, n_tokens, &v);
+    if (s != SSA_OK) return s;
+    if (n_tokens > p->n_tokens) return SSA_ERR_POOL_RANGE;
+    if (n_tokens == p->n_tokens) return SSA_OK;
+    start = n_tokens - n_tokens % p->block_size;
+    p->n_tokens = start;
+    memset(p->open_sum, 0, (size_t)p->n_kv_heads * (size_t)p->head_dim * sizeof(float));
+    ssa__pool_add(p, &v, start, n_tokens - start);
+    return SSA_OK;
+}
+
+SSA_API ssa_status ssa_pool_drop_front(ssa_pool *p, const ssa_view *k, int64_t n_tokens)
+{
+    ssa_view v;
+    int64_t left = p && n_tokens >= 0 ? ssa__max(p->n_tokens - n_tokens, 0) : 0;
+    ssa_status s = ssa__pool_check(p, k, n_tokens, left, &v);
+    if (s != SSA_OK) return s;
+    if (n_tokens > p->n_tokens) return SSA_ERR_POOL_RANGE;
+    if (n_tokens % p->block_size == 0) {
+        int64_t blocks = left / p->block_size;
+        for (int32_t h = 0; h < p->n_kv_heads; h++)
+            memmove(ssa__pool_row(p, h, 0), ssa__pool_row(p, h, n_tokens / p->block_size),
+                    (size_t)(blocks * p->head_dim * ssa__type_size(p->type)));
+        p->n_tokens = left;
+    } else {
+        p->n_tokens = 0;
+        memset(p->open_sum, 0, (size_t)p->n_kv_heads * (size_t)p->head_dim * sizeof(float));
+        ssa__pool_add(p, &v, 0, left);
+    }
+    return SSA_OK;
+}
+
+/* -- joining, diagnostics, loss -- */
+
+SSA_API void ssa_merge(float *out_a, float *lse_a, const float *out_b, const float *lse_b, int64_t rows, int32_t dim)
+{
+    if (out_a == NULL || lse_a == NULL || out_b == NULL || lse_b == NULL || dim < 1) return;
+    for (int64_t r = 0; r < rows; r++, out_a += dim, out_b += dim) {
+        double a = (double)lse_a[r], b = (double)lse_b[r], top = a > b ? a : b, wa, wb;
+        if (ssa__bits(lse_b[r]) == SSA__NEG_INF_BITS) continue;
+        if (ssa__bits(lse_a[r]) == SSA__NEG_INF_BITS) {
+            memcpy(out_a, out_b, (size_t)dim * sizeof(float));
+            lse_a[r] = lse_b[r];
+            continue;
+        }
+        wa = ssa__exp(a - top);
+        wb = ssa__exp(b - top);
+        lse_a[r] = (float)(top + ssa__log(wa + wb));
+        for (int32_t e = 0; e < dim; e++) out_a[e] = (float)((wa * (double)out_a[e] + wb * (double)out_b[e]) / (wa + wb));
+    }
+}
+
+SSA_API void ssa_attention_sparsity(const float *lse_sparse, const float *lse_full, int64_t n, float *sparsity)
+{
+    if (lse_sparse == NULL || lse_full == NULL || sparsity == NULL) return;
+    for (int64_t i = 0; i < n; i++) {
+        if (ssa__bits(lse_full[i]) == SSA__NEG_INF_BITS) sparsity[i] = 1.0f;
+        else if (ssa__bits(lse_sparse[i]) == SSA__NEG_INF_BITS) sparsity[i] = 0.0f;
+        else sparsity[i] = (float)ssa__exp((double)lse_sparse[i] - (double)lse_full[i]);
+    }
+}
+
+SSA_API ssa_status ssa_alignment_loss(const ssa_view *full, const ssa_view *sparse, int64_t n_tokens, int32_t n_heads, int32_t dim,
+                                      float beta, ssa_alignment *loss, float grad_scale, ssa_view *d_full, ssa_view *d_sparse)
+{
+    enum { PIECE = 256 }; /* elements of a row at a time: 3 KiB of stack */
+    float f[PIECE], s[PIECE], g[PIECE];
+    ssa_view vf, vs, df, ds;
+    ssa_status st;
+    ssa__table t;
+    double sum = 0.0, count;
+    int bad = 0;
+    if (full == NULL || sparse == NULL) return SSA_ERR_NULL;
+    if (n_tokens < 0) return SSA_ERR_LENGTH;
+    if (n_heads < 1) return SSA_ERR_HEADS;
+    if (dim < 1) return SSA_ERR_VALUE_DIM;
+    if (!ssa__is_finite(beta) || beta < 0 || !ssa__is_finite(grad_scale)) return SSA_ERR_BETA;
+    vf = *full;
+    vs = *sparse;
+    if (vf.type == SSA_Q8_0 || vs.type == SSA_Q8_0) return SSA_ERR_TYPE;
+    if ((st = ssa__resolve_view(&vf, n_tokens, n_heads, dim)) != SSA_OK) return st;
+    if ((st = ssa__resolve_view(&vs, n_tokens, n_heads, dim)) != SSA_OK) return st;
+    memset(&df, 0, sizeof df);
+    memset(&ds, 0, sizeof ds);
+    if (d_full) { df = *d_full; if ((st = ssa__resolve_output(&df, n_tokens, n_heads, dim)) != SSA_OK) return st; }
+    if (d_sparse) { ds = *d_sparse; if ((st = ssa__resolve_output(&ds, n_tokens, n_heads, dim)) != SSA_OK) return st; }
+    if (n_tokens > 0 && (!vf.data || !vs.data || (d_full && !df.data) || (d_sparse && !ds.data))) return SSA_ERR_NULL;
+    count = (double)ssa__mul(ssa__mul(n_tokens, n_heads, &bad), dim, &bad);
+    if (bad) return SSA_ERR_OVERFLOW;
+
+    ssa__fill(&t, ssa__level_get());
+    for (int64_t i = 0; i < n_tokens; i++)
+        for (int32_t h = 0; h < n_heads; h++)
+            for (int32_t e = 0; e < dim; e += PIECE) {
+                int32_t n = (int32_t)ssa__min(PIECE, dim - e);
+                t.pack[vf.type](f, n, ssa__row(&vf, i, h) + e * ssa__type_size(vf.type), 0, 1, n);
+                t.pack[vs.type](s, n, ssa__row(&vs, i, h) + e * ssa__type_size(vs.type), 0, 1, n);
+                ssa__align_row(f, s, n, (double)beta, (double)grad_scale / count, &sum, g);
+                if (d_full) t.unpack[df.type]((unsigned char *)df.data + i * df.token_stride + h * df.head_stride +
+                                              e * ssa__type_size(df.type), g, n);
+                if (d_sparse) {
+                    for (int32_t j = 0; j < n; j++) g[j] = -g[j]; /* the second term is the first with the roles exchanged */
+                    t.unpack[ds.type]((unsigned char *)ds.data + i * ds.token_stride + h * ds.head_stride +
+                                      e * ssa__type_size(ds.type), g, n);
+                }
+            }
+    if (loss) {
+        loss->sparsity = loss->commitment = count > 0 ? sum / count : 0.0; /* equal in value; only their gradients differ */
+        loss->total = loss->sparsity + loss->commitment;
+    }
+    return SSA_OK;
+}
+
+SSA_API const char *ssa_status_string(ssa_status s)
+{
+    switch (s) {
+    case SSA_OK:              return "no error";
+    case SSA_ERR_NULL:        return "a required pointer is NULL";
+    case SSA_ERR_MODE:        return "mode must be SSA_FULL or SSA_SPARSE";
+    case SSA_ERR_HEADS:       return "head counts must be at least 1, and n_heads a multiple of n_kv_heads";
+    case SSA_ERR_HEAD_DIM:    return "head_dim must be 1 to 1024";
+    case SSA_ERR_VALUE_DIM:   return "value_dim must be 1 to 1024 (in the loss: dim at least 1)";
+    case SSA_ERR_LENGTH:      return "a count of tokens is negative";
+    case SSA_ERR_POSITION:    return "in sparse mode every query's position must be below n_kv; and positions must fit in 62 bits";
+    case SSA_ERR_TYPE:        return "a view has a type that it cannot have";
+    case SSA_ERR_STRIDE:      return "a stride is negative, or the rows of an output overlap";
+    case SSA_ERR_SCALE:       return "scale must be finite";
+    case SSA_ERR_CAUSAL:      return "causal must be 0 or 1, and 1 in sparse mode";
+    case SSA_ERR_BLOCK_SIZE:  return "block_size must be 1 to 4096";
+    case SSA_ERR_TOP_K:       return "top_k must be at least 1";
+    case SSA_ERR_SELECT:      return "select is not an ssa_select, or there is nothing to select";
+    case SSA_ERR_REFERENCE:   return "SSA_SELECT_REFERENCE needs a block_size that is a power of two, at least 2 and at least top_k";
+    case SSA_ERR_BLOCKS:      return "blocks is NULL where it is needed, or holds a block that is out of range or twice there";
+    case SSA_ERR_POOL:        return "the pool is not initialised, has another shape than the call, or holds fewer tokens than n_kv";
+    case SSA_ERR_POOL_FULL:   return "the pool has no room for that many tokens";
+    case SSA_ERR_POOL_RANGE:  return "the pool holds fewer tokens than that";
+    case SSA_ERR_POOL_MEMORY: return "the pool's memory is smaller than ssa_pool_size says";
+    case SSA_ERR_WORKSPACE:   return "the workspace is missing, or smaller than ssa_workspace_size says";
+    case SSA_ERR_MEMORY:      return "out of memory";
+    case SSA_ERR_THREADS:     return "n_threads must not be negative, and at least 1 with a parallel callback";
+    case SSA_ERR_BATCH:       return "the number of calls is negative";
+    case SSA_ERR_OVERFLOW:    return "a size or stride overflows";
+    case SSA_ERR_BETA:        return "beta and grad_scale must be finite, and beta not negative";
+    case SSA_ERR_UNSUPPORTED: return "the call asks for something that this version does not compute";
+    }
+    return "unknown status";
+}
+
+SSA_API ssa_isa     ssa_isa_detected(void) { return ssa__best_up_to((ssa_isa)(SSA__ISA_COUNT - 1)); }
+SSA_API ssa_isa     ssa_isa_get(void) { return ssa__level_get(); }
+SSA_API const char *ssa_isa_name(ssa_isa isa) { return (int)isa >= 0 && (int)isa < SSA__ISA_COUNT ? ssa__isa_names[isa] : "unknown"; }
+SSA_API ssa_isa     ssa_isa_set(ssa_isa wanted)
+{
+    ssa_isa isa = ssa__best_up_to(wanted);
+    SSA__ATOMIC_SET(&ssa__level, (int)isa);
+    return isa;
+}
+
+#endif /* SSA__IMPLEMENTED */
+#endif /* SSA_IMPLEMENTATION */
+
+#else /* SSA__VECTOR_PASS */
+/* ========================================================================================================================
+ * 15  THE VECTOR PASS: tile operations over the primitives of section 8. Included once per vector level with SSA__FN, SSA__V, SSA__L,
+ *     SSA__NV, SSA__NM, SSA__NR and SSA__TARGET set; undefines them all at its end. NR: rows of a narrow register tile.
+ * ===================================================================================================================== */
+#define SSA__LOCAL  static SSA__TARGET
+#define SSA__INLINE SSA__FORCE_INLINE SSA__TARGET
+
+SSA__INLINE SSA__V SSA__FN(exp2)(SSA__V x) /* as ssa__exp2, with FMA; x at most 127; below -126 the result is 0 or tiny */
+{
+    SSA__V n, f, p;
+    x = SSA__FN(max)(SSA__FN(set1)(-127.0f), x); /* in this order NaN stays NaN */
+    n = SSA__FN(round)(x);
+    f = SSA__FN(fma)(n, SSA__FN(set1)(-1.0f), x);
+    p = SSA__FN(fma)(SSA__FN(set1)(SSA__EXP2_C6), f, SSA__FN(set1)(SSA__EXP2_C5));
+    p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP2_C4));
+    p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP2_C3));
+    p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP2_C2));
+    p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP2_C1));
+    p = SSA__FN(fma)(p, f, SSA__FN(set1)(1.0f));
+    return SSA__FN(scale2)(p, n);
+}
+
+/* L elements of a row of the type, or the first n of them. The type is a constant after inlining. */
+SSA__INLINE SSA__V SSA__FN(row)(ssa_type type, const unsigned char *p)
+{
+    return type == SSA_F32 ? SSA__FN(load)((const float *)(const void *)p) : type == SSA_F16 ? SSA__FN(load_f16)(p) : SSA__FN(load_bf16)(p);
+}
+SSA__INLINE SSA__V SSA__FN(row_n)(ssa_type type, const unsigned char *p, int32_t n)
+{
+    return type == SSA_F32 ? SSA__FN(load_n)(p, n) : type == SSA_F16 ? SSA__FN(load_f16_n)(p, n) : SSA__FN(load_bf16_n)(p, n);
+}
+
+/* -- rows -- */
+SSA__INLINE void SSA__FN(pack)(ssa_type type, float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n, int32_t d)
+{
+    const int64_t size = type == SSA_F32 ? 4 : 2;
+    for (int32_t j = 0; j < n; j++, dst += ld, src += stride) {
+        int32_t e = 0;
+        for (; e + SSA__L <= d; e += SSA__L) SSA__FN(store)(dst + e, SSA__FN(row)(type, src + e * size));
+        if (e < d) { SSA__FN(store_n)(dst + e, SSA__FN(row_n)(type, src + e * size, d - e), d - e); e = d; }
+        for (; e < ld; e++) dst[e] = 0.0f;
+    }
+}
+
+SSA__INLINE void SSA__FN(unpack)(ssa_type type, unsigned char *dst, const float *src, int32_t d)
+{
+    int32_t e = 0;
+    for (; e + SSA__L <= d; e += SSA__L) {
+        if (type == SSA_F16) SSA__FN(store_f16)(dst + 2 * e, SSA__FN(load)(src + e));
+        else SSA__FN(store_bf16)(dst + 2 * e, SSA__FN(load)(src + e));
+    }
+    for (; e < d; e++) ssa__store(type, dst, e, src[e]);
+}
+
+SSA__INLINE void SSA__FN(pool)(ssa_type type, float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d)
+{
+    const int64_t size = type == SSA_F32 ? 4 : 2;
+    for (int32_t e = 0; e < d; e += SSA__L) {
+        const unsigned char *p = src + e * size;
+        int32_t m = d - e;
+        if (m >= SSA__L) {
+            SSA__V acc = SSA__FN(load)(sum + e);
+            for (int64_t j = 0; j < n; j++, p += stride) acc = SSA__FN(add)(acc, SSA__FN(row)(type, p));
+            SSA__FN(store)(sum + e, acc);
+        } else {
+            SSA__V acc = SSA__FN(load_n)((const unsigned char *)(sum + e), m);
+            for (int64_t j = 0; j < n; j++, p += stride) acc = SSA__FN(add)(acc, SSA__FN(row_n)(type, p, m));
+            SSA__FN(store_n)(sum + e, acc, m);
+        }
+    }
+}
+
+SSA__LOCAL int64_t SSA__FN(above)(const float *x, int64_t from, int64_t n, float bar)
+{
+    SSA__V b = SSA__FN(set1)(bar);
+    for (; from + 2 * SSA__L <= n; from += 2 * SSA__L)
+        if (SSA__FN(above_bits)(SSA__FN(load)(x + from), b) | SSA__FN(above_bits)(SSA__FN(load)(x + from + SSA__L), b)) break;
+    return ssa__scalar_above(x, from, n, bar);
+}
+
+SSA__LOCAL void SSA__FN(axpy)(float *acc, float w, const float *x, int32_t d)
+{
+    SSA__V v = SSA__FN(set1)(w);
+    int32_t e = 0;
+    for (; e + SSA__L <= d; e += SSA__L)
+        SSA__FN(store)(acc + e, SSA__FN(fma)(v, SSA__FN(load)(x + e), SSA__FN(load)(acc + e)));
+    if (e < d)
+        SSA__FN(store_n)(acc + e, SSA__FN(fma)(v, SSA__FN(load_n)((const unsigned char *)(x + e), d - e),
+                                               SSA__FN(load_n)((const unsigned char *)(acc + e), d - e)), d - e);
+}
+
+/* -- narrow: nr rows x 4 keys of scores; nr rows x nv vectors of output -- */
+SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, ssa_type type, const float *q, int64_t ldq, const unsigned char *const *k,
+                                         int32_t d, float *s, int64_t lds)
+{
+    const int64_t size = type == SSA_F32 ? 4 : 2;
+    SSA__V acc[SSA__NR][4], kv[4];
+    int32_t e = 0;
+    SSA__UNROLL
+    for (int r = 0; r < nr; r++) { acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = SSA__FN(zero)(); }
+    for (; e + SSA__L <= d; e += SSA__L) {
+        SSA__UNROLL
+        for (int j = 0; j < 4; j++) kv[j] = SSA__FN(row)(type, k[j] + e * size);
+        SSA__UNROLL
+        for (int r = 0; r < nr; r++) {
+            SSA__V x = SSA__FN(load)(q + r * ldq + e);
+            SSA__UNROLL
+            for (int j = 0; j < 4; j++) acc[r][j] = SSA__FN(fma)(x, kv[j], acc[r][j]);
+        }
+    }
+    if (e < d) {
+        SSA__UNROLL
+        for (int j = 0; j < 4; j++) kv[j] = SSA__FN(row_n)(type, k[j] + e * size, d - e);
+        SSA__UNROLL
+        for (int r = 0; r < nr; r++) {
+            SSA__V x = SSA__FN(load)(q + r * ldq + e); /* zero past d */
+            SSA__UNROLL
+            for (int j = 0; j < 4; j++) acc[r][j] = SSA__FN(fma)(x, kv[j], acc[r][j]);
+        }
+    }
+    SSA__UNROLL
+    for (int r = 0; r < nr; r++) SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r][2], acc[r][3], s + r * lds);
+}
+
+SSA__INLINE void SSA__FN(narrow_qk)(ssa_type type, const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at)
+{
+    for (int32_t j = 0; j < n; j += 4) {
+        const unsigned char *row[4];
+        int32_t r = 0;
+        for (int i = 0; i < 4; i++) row[i] = k + (j + i < n ? j + i : n - 1) * stride; /* past the end: the last key again */
+        for (int32_t e = 0; e < t->dk; e += 64 / (type == SSA_F32 ? 4 : 2))
+            for (int i = 0; i < 4; i++)
+                SSA__PREFETCH((uintptr_t)row[i] + (uintptr_t)(16 * stride) + (uintptr_t)(e * (type == SSA_F32 ? 4 : 2)));
+        for (; r + SSA__NR <= t->rows; r += SSA__NR)
+            SSA__FN(narrow_qk_tile)(SSA__NR, type, t->q + (int64_t)r * t->dk_pad, t->dk_pad, row, t->dk, t->s + r * t->ld + at + j, t->ld);
+        for (; r < t->rows; r++)
+            SSA__FN(narrow_qk_tile)(1, type, t->q + (int64_t)r * t->dk_pad, t->dk_pad, row, t->dk, t->s + r * t->ld + at + j, t->ld);
+    }
+}
+
+SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type type, const unsigned char *v, int64_t stride, int32_t n,
+                                         const float *p, int64_t ldp, float *o, int64_t ldo, const float *fix, int32_t tail)
+{
+    const int64_t size = type == SSA_F32 ? 4 : 2;
+    SSA__V acc[SSA__NR][4], x[4];
+    SSA__UNROLL
+    for (int r = 0; r < nr; r++) {
+        SSA__V f = SSA__FN(set1)(fix ? fix[r] : 1.0f);
+        SSA__UNROLL
+        for (int i = 0; i < nv; i++) acc[r][i] = SSA__FN(mul)(f, SSA__FN(load)(o + r * ldo + i * SSA__L));
+    }
+    for (int32_t j = 0; j < n; j++, v += stride) {
+        SSA__UNROLL
+        for (int i = 0; i < nv; i++) x[i] = tail ? SSA__FN(row_n)(type, v, tail) : SSA__FN(row)(type, v + i * SSA__L * size);
+        SSA__UNROLL
+        for (int r = 0; r < nr; r++) {
+            SSA__V w = SSA__FN(set1)(p[r * ldp + j]);
+            SSA__UNROLL
+            for (int i = 0; i < nv; i++) acc[r][i] = SSA__FN(fma)(w, x[i], acc[r][i]);
+        }
+    }
+    SSA__UNROLL
+    for (int r = 0; r < nr; r++) {
+        SSA__UNROLL
+        for (int i = 0; i < nv; i++) SSA__FN(store)(o + r * ldo + i * SSA__L, acc[r][i]);
+    }
+}
+
+/* nr rows: four vectors of dv at a time, then single ones, then the last partial one (o has room for it whole). */
+SSA__INLINE void SSA__FN(narrow_pv_rows)(const int nr, ssa_type type, const ssa__tile *t, const unsigned char *v, int64_t stride,
+                                         int32_t n, const float *p, float *o, const float *fix)
+{
+    const int64_t size = type == SSA_F32 ? 4 : 2;
+    int32_t e = 0;
+    for (; e + 4 * SSA__L <= t->dv; e += 4 * SSA__L)
+        SSA__FN(narrow_pv_tile)(nr, 4, type, v + e * size, stride, n, p, t->ld, o + e, t->dv_pad, fix, 0);
+    for (; e + SSA__L <= t->dv; e += SSA__L)
+        SSA__FN(narrow_pv_tile)(nr, 1, type, v + e * size, stride, n, p, t->ld, o + e, t->dv_pad, fix, 0);
+    if (e < t->dv) SSA__FN(narrow_pv_tile)(nr, 1, type, v + e * size, stride, n, p, t->ld, o + e, t->dv_pad, fix, t->dv - e);
+}
+
+SSA__INLINE void SSA__FN(narrow_pv)(ssa_type type, const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at,
+                                    int first)
+{
+    int32_t r = 0;
+    for (; r + SSA__NR <= t->rows; r += SSA__NR)
+        SSA__FN(narrow_pv_rows)(SSA__NR, type, t, v, stride, n, t->s + r * t->ld + at, t->o + (int64_t)r * t->dv_pad, first ? t->fix + r : NULL);
+    for (; r < t->rows; r++)
+        SSA__FN(narrow_pv_rows)(1, type, t, v, stride, n, t->s + r * t->ld + at, t->o + (int64_t)r * t->dv_pad, first ? t->fix + r : NULL);
+}
+
+SSA__LOCAL void SSA__FN(narrow_softmax)(const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    for (int32_t r = 0; r < t->rows; r++) {
+        float *s = t->s + r * t->ld, m = t->m[r], top;
+        int32_t sees = limit ? limit[r] : n, j = 0;
+        SSA__V low = SSA__FN(set1)(-FLT_MAX), v = low, c = SSA__FN(set1)(t->c), minus_m, sum = SSA__FN(zero)();
+        for (; j + SSA__L <= sees; j += SSA__L) v = SSA__FN(max)(SSA__FN(load)(s + j), v);
+        if (j < sees) v = SSA__FN(max)(SSA__FN(first)(sees - j, SSA__FN(load)(s + j), low), v);
+        top = SSA__FN(hmax)(v) * t->c;
+        if (sees > 0 && top > m) m = top;
+        t->fix[r] = ssa__exp2(t->m[r] - m);
+        minus_m = SSA__FN(set1)(-m);
+        for (j = 0; j + SSA__L <= sees; j += SSA__L) {
+            v = SSA__FN(exp2)(SSA__FN(fma)(SSA__FN(load)(s + j), c, minus_m));
+            SSA__FN(store)(s + j, v);
+            sum = SSA__FN(add)(sum, v);
+        }
+        for (; j < n; j += SSA__L) { /* the edge of what the row sees, and what it does not see; s has room for whole vectors */
+            v = SSA__FN(exp2)(SSA__FN(fma)(SSA__FN(load)(s + j), c, minus_m));
+            v = SSA__FN(first)(sees - j, v, SSA__FN(zero)());
+            SSA__FN(store)(s + j, v);
+            sum = SSA__FN(add)(sum, v);
+        }
+        t->m[r] = m;
+        t->l[r] = t->l[r] * t->fix[r] + SSA__FN(hsum)(sum);
+    }
+}
+
+SSA__LOCAL void SSA__FN(narrow_finish)(const ssa__tile *t, const float *factor, float *rows)
+{
+    for (int32_t r = 0; r < t->rows; r++)
+        for (int32_t e = 0; e < t->dv_pad; e += SSA__L)
+            SSA__FN(store)(rows + (int64_t)r * t->dv_pad + e,
+                           SSA__FN(mul)(SSA__FN(set1)(factor[r]), SSA__FN(load)(t->o + (int64_t)r * t->dv_pad + e)));
+}
+
+SSA__LOCAL void SSA__FN(narrow_importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
+{
+    for (int32_t r = lo; r < hi; r++) SSA__FN(axpy)(imp, t->fix[r], t->s + r * t->ld, n);
+}
+
+/* -- wide -- */
+
+/* nm x nv register tile of C[m][row] = (C[m][row] * fix[row], or 0) + sum over t < n of A[m*sm + t*st] * B[t][row]. */
+SSA__INLINE void SSA__FN(product_tile)(const int nm, const int nv, float *c, int64_t ld, const float *a, int64_t sm, int64_t st,
+                                       const float *b, int32_t n, const float *fix)
+{
+    SSA__V acc[16][SSA__NV], bv[SSA__NV];
+    if (fix) {
+        SSA__UNROLL
+        for (int v = 0; v < nv; v++) bv[v] = SSA__FN(load)(fix + v * SSA__L);
+        SSA__UNROLL
+        for (int m = 0; m < nm; m++) {
+            SSA__UNROLL
+            for (int v = 0; v < nv; v++) acc[m][v] = SSA__FN(mul)(SSA__FN(load)(c + m * ld + v * SSA__L), bv[v]);
+        }
+    } else {
+        SSA__UNROLL
+        for (int m = 0; m < nm; m++) {
+            SSA__UNROLL
+            for (int v = 0; v < nv; v++) acc[m][v] = SSA__FN(zero)();
+        }
+    }
+    for (int32_t t = 0; t < n; t++, b += ld, a += st) {
+        SSA__UNROLL
+        for (int v = 0; v < nv; v++) bv[v] = SSA__FN(load)(b + v * SSA__L);
+        SSA__UNROLL
+        for (int m = 0; m < nm; m++) {
+            SSA__V x = SSA__FN(set1)(a[m * sm]);
+            SSA__UNROLL
+            for (int v = 0; v < nv; v++) acc[m][v] = SSA__FN(fma)(x, bv[v], acc[m][v]);
+        }
+    }
+    SSA__UNROLL
+    for (int m = 0; m < nm; m++) {
+        SSA__UNROLL
+        for (int v = 0; v < nv; v++) SSA__FN(store)(c + m * ld + v * SSA__L, acc[m][v]);
+    }
+}
+
+SSA__INLINE void SSA__FN(product_columns)(const int nv, float *c, int64_t ld, const float *a, int64_t sm, int64_t st, const float *b,
+                                          int32_t m, int32_t n, const float *fix)
+{
+    int32_t i = 0;
+    for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv)) SSA__FN(product_tile)(SSA__NM(nv), nv, c + i * ld, ld, a + i * sm, sm, st, b, n, fix);
+    for (; i + 4 <= m; i += 4) SSA__FN(product_tile)(4, nv, c + i * ld, ld, a + i * sm, sm, st, b, n, fix);
+    for (; i < m; i++) SSA__FN(product_tile)(1, nv, c + i * ld, ld, a + i * sm, sm, st, b, n, fix);
+}
+
+/* C is [m][ld], B [n][ld]: all ld rows, NV vectors at a time. */
+SSA__LOCAL void SSA__FN(product)(float *c, int64_t ld, const float *a, int64_t sm, int64_t st, const float *b, int32_t m, int32_t n,
+                                 const float *fix)
+{
+    int64_t r = 0;
+    for (; r + SSA__NV * SSA__L <= ld; r += SSA__NV * SSA__L)
+        SSA__FN(product_columns)(SSA__NV, c + r, ld, a, sm, st, b + r, m, n, fix ? fix + r : NULL);
+#if SSA__NV > 2
+    if (ld - r == 3 * SSA__L) SSA__FN(product_columns)(3, c + r, ld, a, sm, st, b + r, m, n, fix ? fix + r : NULL);
+    if (ld - r == 2 * SSA__L) SSA__FN(product_columns)(2, c + r, ld, a, sm, st, b + r, m, n, fix ? fix + r : NULL);
+#endif
+    if (ld - r == SSA__L) SSA__FN(product_columns)(1, c + r, ld, a, sm, st, b + r, m, n, fix ? fix + r : NULL);
+}
+
+SSA__LOCAL void SSA__FN(wide_q_prep)(ssa__tile *t, float *rows)
+{
+    for (int64_t r = 0; r < t->ld; r += SSA__L)
+        for (int32_t e = 0; e < t->dk_pad; e += SSA__L) {
+            SSA__V x[SSA__L];
+            for (int i = 0; i < SSA__L; i++) x[i] = SSA__FN(load)(rows + (r + i) * t->dk_pad + e);
+            SSA__FN(transpose)(x);
+            for (int i = 0; i < SSA__L; i++) SSA__FN(store)(t->q + (e + i) * t->ld + r, x[i]);
+        }
+}
+
+SSA__LOCAL void SSA__FN(wide_qk)(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at)
+{
+    SSA__FN(product)(t->s + at * t->ld, t->ld, (const float *)(const void *)k, stride / 4, 1, t->q, n, t->dk, NULL);
+}
+
+SSA__LOCAL void SSA__FN(wide_pv)(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
+{
+    SSA_ASSERT(first);
+    (void)first;
+    SSA__FN(product)(t->o, t->ld, (const float *)(const void *)v, 1, stride / 4, t->s + at * t->ld, t->dv, n, t->fix);
+}
+
+/* One vector of rows, all its keys; masked is a constant after inlining. */
+SSA__INLINE void SSA__FN(wide_softmax_rows)(const int masked, const ssa__tile *t, int64_t r, int32_t n, const int32_t *limit)
+{
+    const int64_t ld = t->ld;
+    float *s = t->s + r;
+    SSA__V low = SSA__FN(set1)(-FLT_MAX), c = SSA__FN(set1)(t->c), top[4], m, m_old, minus_m, sum[2], p, fix;
+    int32_t j = 0;
+    top[0] = top[1] = top[2] = top[3] = low;
+    for (; j + 4 <= n; j += 4) {
+        SSA__UNROLL
+        for (int i = 0; i < 4; i++) {
+            p = SSA__FN(load)(s + (j + i) * ld);
+            if (masked) p = SSA__FN(below)(limit, j + i, p, low);
+            top[i] = SSA__FN(max)(p, top[i]);
+        }
+    }
+    for (; j < n; j++) {
+        p = SSA__FN(load)(s + j * ld);
+        if (masked) p = SSA__FN(below)(limit, j, p, low);
+        top[0] = SSA__FN(max)(p, top[0]);
+    }
+    m_old = SSA__FN(load)(t->m + r);
+    m = SSA__FN(max)(SSA__FN(max)(top[0], top[1]), SSA__FN(max)(top[2], top[3]));
+    m = SSA__FN(max)(SSA__FN(mul)(m, c), m_old);
+    minus_m = SSA__FN(mul)(m, SSA__FN(set1)(-1.0f));
+    fix = SSA__FN(exp2)(SSA__FN(add)(m_old, minus_m));
+    sum[0] = sum[1] = SSA__FN(zero)();
+    for (j = 0; j + 2 <= n; j += 2) {
+        SSA__UNROLL
+        for (int i = 0; i < 2; i++) {
+            p = SSA__FN(exp2)(SSA__FN(fma)(SSA__FN(load)(s + (j + i) * ld), c, minus_m));
+            if (masked) p = SSA__FN(below)(limit, j + i, p, SSA__FN(zero)());
+            SSA__FN(store)(s + (j + i) * ld, p);
+            sum[i] = SSA__FN(add)(sum[i], p);
+        }
+    }
+    if (j < n) {
+        p = SSA__FN(exp2)(SSA__FN(fma)(SSA__FN(load)(s + j * ld), c, minus_m));
+        if (masked) p = SSA__FN(below)(limit, j, p, SSA__FN(zero)());
+        SSA__FN(store)(s + j * ld, p);
+        sum[0] = SSA__FN(add)(sum[0], p);
+    }
+    SSA__FN(store)(t->m + r, m);
+    SSA__FN(store)(t->fix + r, fix);
+    SSA__FN(store)(t->l + r, SSA__FN(fma)(SSA__FN(load)(t->l + r), fix, SSA__FN(add)(sum[0], sum[1])));
+}
+
+SSA__LOCAL void SSA__FN(wide_softmax)(const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    for (int64_t r = 0; r < t->ld; r += SSA__L) {
+        if (limit) SSA__FN(wide_softmax_rows)(1, t, r, n, limit + r);
+        else SSA__FN(wide_softmax_rows)(0, t, r, n, NULL);
+    }
+}
+
+SSA__LOCAL void SSA__FN(wide_finish)(const ssa__tile *t, const float *factor, float *rows)
+{
+    for (int64_t r = 0; r < t->ld; r += SSA__L)
+        for (int32_t e = 0; e < t->dv_pad; e += SSA__L) {
+            SSA__V x[SSA__L], f = SSA__FN(load)(factor + r);
+            for (int i = 0; i < SSA__L; i++) x[i] = SSA__FN(mul)(f, SSA__FN(load)(t->o + (e + i) * t->ld + r));
+            SSA__FN(transpose)(x);
+            for (int i = 0; i < SSA__L; i++) SSA__FN(store)(rows + (r + i) * t->dv_pad + e, x[i]);
+        }
+}
+
+SSA__LOCAL void SSA__FN(wide_importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
+{
+    for (int64_t r = lo / SSA__L * SSA__L; r < hi; r += SSA__L) {
+        SSA__V zero = SSA__FN(zero)(), w = SSA__FN(load)(t->fix + r), x[4];
+        int32_t j = 0;
+        for (; j + 4 <= n; j += 4) { /* rows outside lo .. hi-1 are cut by selection: theirs may be NaN */
+            float four[4];
+            SSA__UNROLL
+            for (int i = 0; i < 4; i++) {
+                x[i] = SSA__FN(mul)(w, SSA__FN(load)(t->s + (j + i) * t->ld + r));
+                x[i] = SSA__FN(first)((int32_t)(hi - r), SSA__FN(first)((int32_t)(lo - r), zero, x[i]), zero);
+            }
+            SSA__FN(hsum4)(x[0], x[1], x[2], x[3], four);
+            for (int i = 0; i < 4; i++) imp[j + i] += four[i];
+        }
+        for (; j < n; j++) {
+            x[0] = SSA__FN(mul)(w, SSA__FN(load)(t->s + j * t->ld + r));
+            x[0] = SSA__FN(first)((int32_t)(hi - r), SSA__FN(first)((int32_t)(lo - r), zero, x[0]), zero);
+            imp[j] += SSA__FN(hsum)(x[0]);
+        }
+    }
+}
+
+/* -- the entries that exist per type, and the table -- */
+#define SSA__PER_TYPE(t, T)                                                                                                             \
+    SSA__LOCAL void SSA__FN(pack_##t)(float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n, int32_t d)          \
+    { SSA__FN(pack)(T, dst, ld, src, stride, n, d); }                                                                                   \
+    SSA__LOCAL void SSA__FN(pool_##t)(float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d)                       \
+    { SSA__FN(pool)(T, sum, src, stride, n, d); }                                                                                       \
+    SSA__LOCAL void SSA__FN(narrow_qk_##t)(const ssa__tile *a, const unsigned char *k, int64_t stride, int32_t n, int32_t at)           \
+    { SSA__FN(narrow_qk)(T, a, k, stride, n, at); }                                                                                     \
+    SSA__LOCAL void SSA__FN(narrow_pv_##t)(const ssa__tile *a, const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first) \
+    { SSA__FN(narrow_pv)(T, a, v, stride, n, at, first); }
+SSA__PER_TYPE(f32, SSA_F32)
+SSA__PER_TYPE(f16, SSA_F16)
+SSA__PER_TYPE(bf16, SSA_BF16)
+#undef SSA__PER_TYPE
+
+SSA__LOCAL void SSA__FN(unpack_f32)(unsigned char *dst, const float *src, int32_t d) { memcpy(dst, src, (size_t)d * sizeof(float)); }
+SSA__LOCAL void SSA__FN(unpack_f16)(unsigned char *dst, const float *src, int32_t d) { SSA__FN(unpack)(SSA_F16, dst, src, d); }
+SSA__LOCAL void SSA__FN(unpack_bf16)(unsigned char *dst, const float *src, int32_t d) { SSA__FN(unpack)(SSA_BF16, dst, src, d); }
+
+static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
+{
+    t->isa = isa;
+    t->narrow_rows = SSA__L / 2;
+    t->narrow.softmax    = SSA__FN(narrow_softmax);
+    t->narrow.finish     = SSA__FN(narrow_finish);
+    t->narrow.importance = SSA__FN(narrow_importance);
+    t->wide.q_prep       = SSA__FN(wide_q_prep);
+    t->wide.qk[SSA_F32]  = SSA__FN(wide_qk);
+    t->wide.softmax      = SSA__FN(wide_softmax);
+    t->wide.pv[SSA_F32]  = SSA__FN(wide_pv);
+    t->wide.finish       = SSA__FN(wide_finish);
+    t->wide.importance   = SSA__FN(wide_importance);
+    t->above             = SSA__FN(above);
+    t->axpy              = SSA__FN(axpy);
+#define SSA__PER_TYPE(t_, T)                                                                        \
+    t->pack[T] = SSA__FN(pack_##t_); t->unpack[T] = SSA__FN(unpack_##t_);                           \
+    t->pool[T] = SSA__FN(pool_##t_); t->narrow.qk[T] = SSA__FN(narrow_qk_##t_);                     \
+    t->narrow.pv[T] = SSA__FN(narrow_pv_##t_);
+    SSA__PER_TYPE(f32, SSA_F32)
+    SSA__PER_TYPE(f16, SSA_F16)
+    SSA__PER_TYPE(bf16, SSA_BF16)
+#undef SSA__PER_TYPE
+}
+
+#undef SSA__LOCAL
+#undef SSA__INLINE
+#undef SSA__FN
+#undef SSA__V
+#undef SSA__L
+#undef SSA__NV
+#undef SSA__NM
+#undef SSA__NR
+#undef SSA__TARGET
+#undef SSA__VECTOR_PASS
+#endif /* SSA__VECTOR_PASS */
+
+/* ========================================================================================================================
+ * 16  LICENCE: MIT
+ *
+ * Copyright (c) 2026 the ssa.h authors. Permission is hereby granted, free of charge, to any person obtaining a copy of this
+ * software and associated documentation files (the "Software"), to deal in the Software without restriction, including without
+ * limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to
+ * permit persons to whom the Software is furnished to do so, subject to the following conditions: The above copyright notice and
+ * this permission notice shall be included in all copies or substantial portions of the Software. THE SOFTWARE IS PROVIDED "AS
+ * IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS
+ * FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+ * DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE
+ * SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+ * ===================================================================================================================== */
