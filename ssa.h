@@ -15,13 +15,14 @@
  *   a.pool   = &pool;                                  // optional: pooled keys kept beside the cache
  *   ssa_attention(&a, SSA_SPARSE, NULL);               // cost: n_kv / 16 pooled keys + 256 keys, not n_kv
  *
- * One file, C11 or C++11, no dependency beyond the standard library's headers; OpenMP if the compiler has it on. The best
- * level of the CPU (scalar, avx2, avx512) is chosen at run time: compile with plain -O2, no -march needed. Keys are
- * stored after RoPE; the library never rotates. Nothing is allocated in a call that was given its workspace.
+ * One file, C11 or C++11, no dependency beyond the standard library's headers; OpenMP if the compiler has it on. The
+ * best level of the CPU (scalar, avx2, avx512) is chosen at run time: compile with plain -O2, no -march needed. Keys
+ * are stored after RoPE; the library never rotates. Nothing is allocated in a call that was given its workspace.
  *
  * SSA (Sparse Sparse Attention, arXiv 2511.20102) trains one model to give nearly the same output with full and with
- * block-sparse attention by aligning the two at every layer. Such a model then runs sparse at any budget. Full attention
- * here serves every transformer; sparse attention serves SSA models, and any model that tolerates block selection.
+ * block-sparse attention by aligning the two at every layer. Such a model then runs sparse at any budget. Full
+ * attention here serves every transformer; sparse attention serves SSA models, and any model that tolerates block
+ * selection.
  *
  * CONTENTS                                                           a section may touch
  *    1  options                                                      macros only
@@ -42,8 +43,8 @@
  *   15  the vector pass: tile operations over section 8's primitives, re-included once per vector level
  *   16  licence
  *
- * To add a vector ISA: its primitives in 8, its detection in 10. A special unit: section 9. A key type: its reader in 5, 7
- * and 15. A feature of the attention call: a field in 2, its check in 11, its line in 12 or 13.
+ * To add a vector ISA: its primitives in 8, its detection in 10. A special unit: section 9. A key type: its reader in
+ * 5, 7 and 15. A feature of the attention call: a field in 2, its check in 11, its line in 12 or 13.
  */
 #ifndef SSA__VECTOR_PASS /* this file includes itself for section 15 alone */
 #ifndef SSA_H
@@ -52,10 +53,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ========================================================================================================================
+/* =====================================================================================================================
  * 1  OPTIONS. Each is 0 or 1 unless it says otherwise. Define before the include; "impl" = read only where
  *    SSA_IMPLEMENTATION is defined, "all" = must be the same in every file that includes ssa.h.
- * ===================================================================================================================== */
+ * ================================================================================================================== */
 #ifndef SSA_STATIC            /* all:  every function static: a private copy in this file */
 #define SSA_STATIC 0
 #endif
@@ -93,9 +94,9 @@
  * SSA_ASSERT(x)                  impl: internal consistency checks; default nothing
  * SSA_HEADER_FILENAME            impl: the name this file has, for its inclusion of itself; default "ssa.h" */
 
-/* ========================================================================================================================
+/* =====================================================================================================================
  * 2  VERSION, TYPES, ERRORS
- * ===================================================================================================================== */
+ * ================================================================================================================== */
 #define SSA_VERSION_MAJOR 0
 #define SSA_VERSION_MINOR 1
 #define SSA_VERSION_PATCH 0
@@ -139,15 +140,17 @@ typedef enum {
     SSA_ERR_UNSUPPORTED  = -27      /* the call asks for something this version does not compute */
 } ssa_status;
 
-/* Levels, in the order in which one is preferred within an architecture. A level is one complete table of operations. */
+/* Levels, in the order in which one is preferred within an architecture. A level is one complete table of operations.
+ * */
 typedef enum { SSA_ISA_SCALAR, SSA_ISA_AVX2, SSA_ISA_AVX512, SSA_ISA_AMX, SSA_ISA_NEON } ssa_isa;
 
 /* A tensor [token][head][dim] in the caller's memory; dim is always contiguous. Strides in BYTES; head_stride 0 means
- * dim * element size, token_stride 0 means heads * head_stride: contiguous [token][head][dim]. Rows need not be aligned. */
+ * dim * element size, token_stride 0 means heads * head_stride: contiguous [token][head][dim]. Rows need not be
+ * aligned. */
 typedef struct { void *data; ssa_type type; int64_t token_stride, head_stride; } ssa_view;
 
-/* Pooled keys beside a KV cache, in the caller's memory: the mean key of each finished block, and the running sum of the
- * open one. Holds no pointer into the cache. Fields are read-only for callers; see ssa_pool_init. */
+/* Pooled keys beside a KV cache, in the caller's memory: the mean key of each finished block, and the running sum of
+ * the open one. Holds no pointer into the cache. Fields are read-only for callers; see ssa_pool_init. */
 typedef struct {
     void    *pooled;                  /* [n_kv_heads][max_blocks][head_dim], f32 or bf16 */
     float   *open_sum;                /* [n_kv_heads][head_dim], the sum of the open block's keys */
@@ -158,10 +161,11 @@ typedef struct {
 
 /* One attention call. Start from ssa_attn_default(): fields added later are then right by themselves.
  *
- * HQ = n_heads query heads, H = n_kv_heads, G = HQ / H query heads share one key/value head (query head h reads key/value
- * head h / G). Query i sits at position p = q_pos + i, key j at position j. Causal: key j is visible to query i when j <= p.
- * Example, n_q = 3, n_kv = 5, q_pos = -1 (so 2):  query 0 sees keys 0 1 2, query 1 sees 0 1 2 3, query 2 sees 0 1 2 3 4.
- * A query that sees no key gives out = 0 and lse = -infinity. Block c holds keys c*block_size .. (c+1)*block_size - 1. */
+ * HQ = n_heads query heads, H = n_kv_heads, G = HQ / H query heads share one key/value head (query head h reads
+ * key/value head h / G). Query i sits at position p = q_pos + i, key j at position j. Causal: key j is visible to query
+ * i when j <= p. Example, n_q = 3, n_kv = 5, q_pos = -1 (so 2):  query 0 sees keys 0 1 2, query 1 sees 0 1 2 3, query 2
+ * sees 0 1 2 3 4. A query that sees no key gives out = 0 and lse = -infinity. Block c holds keys c*block_size ..
+ * (c+1)*block_size - 1. */
 typedef struct {
     int32_t  n_heads, n_kv_heads, head_dim, value_dim;
     int64_t  n_q, n_kv, q_pos;        /* q_pos < 0: n_kv - n_q, the last n_q positions */
@@ -186,7 +190,8 @@ typedef struct {
     const ssa_pool *pool;             /* pooled keys of k; NULL: pooled inside the call, in f32, at the cost of reading k */
 } ssa_attn;
 
-/* fn(task, ith, nth): the share of worker ith of nth. Every ith in 0..nth-1 must run once, in any order, on any thread. */
+/* fn(task, ith, nth): the share of worker ith of nth. Every ith in 0..nth-1 must run once, in any order, on any thread.
+ * */
 typedef void (*ssa_task)(void *task, int ith, int nth);
 
 /* Where to run. A NULL ssa_exec: OpenMP's threads if compiled in, else one; workspace from malloc. */
@@ -207,14 +212,14 @@ typedef struct {
 typedef struct { double sparsity, commitment, total; } ssa_alignment;
 typedef struct { ssa_view d_out, d_q, d_k, d_v; float *d_gate; } ssa_grad;
 
-/* ========================================================================================================================
+/* =====================================================================================================================
  * 3  PROTOTYPES AND CONTRACTS
  *    All functions are thread-safe for calls on different data. A function that returns an ssa_status writes nothing
  *    unless it returns SSA_OK. The one global is the chosen level: read by every call, written by the first call of the
  *    process (the same value by whichever thread) and by ssa_isa_set.
- * ===================================================================================================================== */
+ * ================================================================================================================== */
 #if SSA_STATIC
-#define SSA_API static
+#define SSA_API static inline
 #elif defined(__cplusplus)
 #define SSA_API extern "C"
 #else
@@ -225,13 +230,15 @@ typedef struct { ssa_view d_out, d_q, d_k, d_v; float *d_gate; } ssa_grad;
  * The caller sets n_q, n_kv and the four data pointers. Any argument is accepted; ssa_check judges it. */
 SSA_API ssa_attn    ssa_attn_default(int32_t n_heads, int32_t n_kv_heads, int32_t head_dim);
 
-/* Says what is wrong with a call, runs nothing. a: NULL gives SSA_ERR_NULL. Everything that ssa_attention would refuse for the
- * call's sake is refused here, with the same status. O(1), except GIVEN with SSA_CHECKED: O(n_q * n_kv_heads * top_k^2). */
+/* Says what is wrong with a call, runs nothing. a: NULL gives SSA_ERR_NULL. Everything that ssa_attention would refuse
+ * for the call's sake is refused here, with the same status. O(1), except GIVEN with SSA_CHECKED: O(n_q * n_kv_heads *
+ * top_k^2). */
 SSA_API ssa_status  ssa_check(const ssa_attn *a, ssa_mode mode);
 
-/* Bytes of workspace for ssa_attention_batch(a, n, mode, x) or ssa_plan_make with n_threads workers (below 1 counts as 1).
- * 0 when a call is invalid or the size overflows. Depends on shapes, types, positions, select, top_k, and on whether a pool
- * or blocks are given; never on data. Grows with n_kv: size it for the largest call. Any alignment will do. */
+/* Bytes of workspace for ssa_attention_batch(a, n, mode, x) or ssa_plan_make with n_threads workers (below 1 counts as
+ * 1). 0 when a call is invalid or the size overflows. Depends on shapes, types, positions, select, top_k, and on
+ * whether a pool or blocks are given; never on data. Grows with n_kv: size it for the largest call. Any alignment will
+ * do. */
 SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads);
 
 /* out = gate * softmax(scale * q.K^T) . V over the visible keys (SSA_FULL), or over the visible keys of the selected blocks
@@ -239,65 +246,73 @@ SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mo
  * Source: the paper's full and sparse attention streams; the selection as described at ssa_select_blocks. */
 SSA_API ssa_status  ssa_attention(const ssa_attn *a, ssa_mode mode, const ssa_exec *x);
 
-/* A ragged batch: n calls of any shapes, a[0..n-1], run as one, the work balanced over the threads. The outputs of the calls
- * must not overlap. n = 0 does nothing. Checked first as a whole: one invalid call and nothing is written. */
+/* A ragged batch: n calls of any shapes, a[0..n-1], run as one, the work balanced over the threads. The outputs of the
+ * calls must not overlap. n = 0 does nothing. Checked first as a whole: one invalid call and nothing is written. */
 SSA_API ssa_status  ssa_attention_batch(const ssa_attn *a, int32_t n, ssa_mode mode, const ssa_exec *x);
 
-/* Writes a->blocks [n_q][n_kv_heads][top_k] only; v and out are not touched and may be NULL. The query at position p, in block
- * cur = p / block_size, always chooses cur; of the blocks before it, those whose mean key the group's heads like most:
- *   importance(c) = sum over the group's g of exp(scale * q_g.kbar_c - lse_g),  lse_g = log sum over complete blocks c of
- *   exp(scale * q_g.kbar_c), where block c is complete for the query when (c+1) * block_size <= p + 1.
+/* Writes a->blocks [n_q][n_kv_heads][top_k] only; v and out are not touched and may be NULL. The query at position p,
+ * in block cur = p / block_size, always chooses cur; of the blocks before it, those whose mean key the group's heads
+ * like most:
+ *   importance(c) = sum over the group's g of exp(scale * q_g.kbar_c - lse_g),  lse_g = log sum over complete blocks c
+ *   of exp(scale * q_g.kbar_c), where block c is complete for the query when (c+1) * block_size <= p + 1.
  * SSA_SELECT_TOPK (the paper): the top_k blocks of highest importance, exactly; ties to the lower index, NaN
  *   below everything.
  * SSA_SELECT_REFERENCE (the official GPU kernel, which the released checkpoints were trained with): its running list of
  *   block_size candidates is exact only in its upper half. What it keeps amounts to: with the blocks cut in chunks of
- *   block_size blocks, the exact best block_size/2 of all chunks before the one that holds cur, and the best block_size/2 of
- *   that one; of these the best top_k. While cur < block_size, or when top_k <= block_size/2: the same as TOPK.
+ *   block_size blocks, the exact best block_size/2 of all chunks before the one that holds cur, and the best
+ *   block_size/2 of that one; of these the best top_k. While cur < block_size, or when top_k <= block_size/2: the same
+ *   as TOPK.
  * SSA_SELECT_GIVEN: refused with SSA_ERR_SELECT: there is nothing to select. */
 SSA_API ssa_status  ssa_select_blocks(const ssa_attn *a, const ssa_exec *x);
 
-/* For engines whose workers cannot be called back: one thread makes a plan, then every worker ith of nth runs phase 0, 1, ..
- * ssa_plan_phases(p) - 1, with a barrier of the engine's own between phases. nth may be anything from 1 to n_threads, the same
- * for all workers of a phase. a, ws and what they point to must stay until the last phase is done. ws: at least
- * ssa_workspace_size(a, n, mode, n_threads) bytes. ssa_plan_run ignores NULL, phases and workers out of range. */
+/* For engines whose workers cannot be called back: one thread makes a plan, then every worker ith of nth runs phase 0,
+ * 1, .. ssa_plan_phases(p) - 1, with a barrier of the engine's own between phases. nth may be anything from 1 to
+ * n_threads, the same for all workers of a phase. a, ws and what they point to must stay until the last phase is done.
+ * ws: at least ssa_workspace_size(a, n, mode, n_threads) bytes. ssa_plan_run ignores NULL, phases and workers out of
+ * range. */
 SSA_API ssa_status  ssa_plan_make(ssa_plan *p, const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads, void *ws, size_t size);
 SSA_API int         ssa_plan_phases(const ssa_plan *p);
 SSA_API void        ssa_plan_run(const ssa_plan *p, int phase, int ith, int nth);
 
-/* Pooled keys beside a KV cache, kept up token by token: O(head_dim) a token and head, so that a sparse decode never reads
- * the keys it does not choose. type: SSA_F32, or SSA_BF16 (half the bytes; what the official code keeps for bf16 models).
- * ssa_pool_size: the bytes of memory for max_tokens tokens; 0 for invalid arguments or overflow.
+/* Pooled keys beside a KV cache, kept up token by token: O(head_dim) a token and head, so that a sparse decode never
+ * reads the keys it does not choose. type: SSA_F32, or SSA_BF16 (half the bytes; what the official code keeps for bf16
+ * models). ssa_pool_size: the bytes of memory for max_tokens tokens; 0 for invalid arguments or overflow.
  * ssa_pool_init: an empty pool in the caller's memory (any alignment); which must outlive the pool and not move.
- * One pool is one writer's: do not change it while a call reads it. k's views are [token][n_kv_heads][head_dim], f32/f16/bf16. */
+ * One pool is one writer's: do not change it while a call reads it. k's views are [token][n_kv_heads][head_dim],
+ * f32/f16/bf16. */
 SSA_API size_t      ssa_pool_size(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens, ssa_type type);
 SSA_API ssa_status  ssa_pool_init(ssa_pool *p, int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens,
                                   ssa_type type, void *memory, size_t size);
-/* Adds the next n_tokens keys; k->data is the first NEW key, not the start of the cache. SSA_ERR_POOL_FULL past max_tokens. */
+/* Adds the next n_tokens keys; k->data is the first NEW key, not the start of the cache. SSA_ERR_POOL_FULL past
+ * max_tokens. */
 SSA_API ssa_status  ssa_pool_append(ssa_pool *p, const ssa_view *k, int64_t n_tokens);
-/* Rolls back to the first n_tokens tokens (speculative decoding); k->data is the START of the cache, whose last open block is
- * summed again. Bit for bit the pool that n_tokens appends would give. SSA_ERR_POOL_RANGE when it holds fewer. */
+/* Rolls back to the first n_tokens tokens (speculative decoding); k->data is the START of the cache, whose last open
+ * block is summed again. Bit for bit the pool that n_tokens appends would give. SSA_ERR_POOL_RANGE when it holds fewer.
+ * */
 SSA_API ssa_status  ssa_pool_truncate(ssa_pool *p, const ssa_view *k, int64_t n_tokens);
-/* Forgets the first n_tokens tokens after the cache was compacted: k->data is the START of the compacted cache, whose token 0 is
- * the old token n_tokens. A multiple of block_size moves the pooled keys; any other number pools the cache again. */
+/* Forgets the first n_tokens tokens after the cache was compacted: k->data is the START of the compacted cache, whose
+ * token 0 is the old token n_tokens. A multiple of block_size moves the pooled keys; any other number pools the cache
+ * again. */
 SSA_API ssa_status  ssa_pool_drop_front(ssa_pool *p, const ssa_view *k, int64_t n_tokens);
 
-/* Joins attention over two disjoint sets of keys: a becomes the attention over both. out [rows][dim] ungated, lse [rows], all
- * f32 and contiguous; b may not overlap a. A row with lse = -infinity counts for nothing. NULL or rows, dim < 1: does nothing.
- * lse_a NULL or lse_b NULL is not meaningful and does nothing. */
+/* Joins attention over two disjoint sets of keys: a becomes the attention over both. out [rows][dim] ungated, lse
+ * [rows], all f32 and contiguous; b may not overlap a. A row with lse = -infinity counts for nothing. NULL or rows, dim
+ * < 1: does nothing. lse_a NULL or lse_b NULL is not meaningful and does nothing. */
 SSA_API void        ssa_merge(float *out_a, float *lse_a, const float *out_b, const float *lse_b, int64_t rows, int32_t dim);
 
-/* sparsity[i] = exp(lse_sparse[i] - lse_full[i]): the share of full attention's mass inside the selected blocks (the paper's
- * Definition 1), for the lse of the same query and head from a sparse and a full call. 1 where nothing was visible. NULL, n < 1:
- * does nothing. sparsity may be one of the inputs. */
+/* sparsity[i] = exp(lse_sparse[i] - lse_full[i]): the share of full attention's mass inside the selected blocks (the
+ * paper's Definition 1), for the lse of the same query and head from a sparse and a full call. 1 where nothing was
+ * visible. NULL, n < 1: does nothing. sparsity may be one of the inputs. */
 SSA_API void        ssa_attention_sparsity(const float *lse_sparse, const float *lse_full, int64_t n, float *sparsity);
 
 /* The bidirectional alignment loss of one layer (the paper's L_alignment; the official code takes gated outputs):
  *   sparsity = mean SmoothL1(full - stop(sparse)), commitment = mean SmoothL1(sparse - stop(full)), total = their sum,
- *   SmoothL1(d) = |d| < beta ? d*d / (2*beta) : |d| - beta/2.  The means are over all n_tokens * n_heads * dim elements.
+ *   SmoothL1(d) = |d| < beta ? d*d / (2*beta) : |d| - beta/2.  The means are over all n_tokens * n_heads * dim
+ *   elements.
  * full, sparse: [n_tokens][n_heads][dim] views, f32, f16 or bf16. beta: 1 in the official code; 0 is the plain |d|.
- * loss: the three values, summed in double; NULL: not wanted. d_full, d_sparse: views that receive grad_scale * d total/d full
- * (from the first term alone) and d total/d sparse (from the second alone), in their own type; NULL: not wanted. They may be the
- * inputs' own memory when shape, type and strides agree. No elements: all 0. */
+ * loss: the three values, summed in double; NULL: not wanted. d_full, d_sparse: views that receive grad_scale * d
+ * total/d full (from the first term alone) and d total/d sparse (from the second alone), in their own type; NULL: not
+ * wanted. They may be the inputs' own memory when shape, type and strides agree. No elements: all 0. */
 SSA_API ssa_status  ssa_alignment_loss(const ssa_view *full, const ssa_view *sparse, int64_t n_tokens, int32_t n_heads, int32_t dim,
                                        float beta, ssa_alignment *loss, float grad_scale, ssa_view *d_full, ssa_view *d_sparse);
 
@@ -307,9 +322,10 @@ SSA_API ssa_status  ssa_attention_backward(const ssa_attn *a, ssa_mode mode, con
 /* A sentence about a status; never NULL. */
 SSA_API const char *ssa_status_string(ssa_status s);
 
-/* Levels. detected: the best that is compiled in and that this CPU and OS run. get: the one in use; at first detected, or what
- * the environment variable SSA_ISA names (scalar, avx2, avx512) if it can run. set: uses wanted, or the best available below
- * it, for calls and plans made afterwards, and returns what is now in use. name: "scalar", "avx2", ..; "unknown" for no level. */
+/* Levels. detected: the best that is compiled in and that this CPU and OS run. get: the one in use; at first detected,
+ * or what the environment variable SSA_ISA names (scalar, avx2, avx512) if it can run. set: uses wanted, or the best
+ * available below it, for calls and plans made afterwards, and returns what is now in use. name: "scalar", "avx2", ..;
+ * "unknown" for no level. */
 SSA_API ssa_isa     ssa_isa_detected(void);
 SSA_API ssa_isa     ssa_isa_set(ssa_isa wanted);
 SSA_API ssa_isa     ssa_isa_get(void);
@@ -321,10 +337,10 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #ifndef SSA__IMPLEMENTED
 #define SSA__IMPLEMENTED
 
-/* ========================================================================================================================
+/* =====================================================================================================================
  * 4  COMPILER AND PLATFORM. What the sections below may use of the compiler, under names of our own.
  *    SSA__TARGET_x marks a function that may use ISA x; SSA__HAVE_x is 1 when level x is compiled in.
- * ===================================================================================================================== */
+ * ================================================================================================================== */
 #include <float.h>
 #include <string.h>
 
@@ -357,6 +373,17 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__ATOMIC_SET(p, x) (*(volatile int *)(p) = (x))
 #define SSA__CAN_SIMD 0
 #endif
+
+/* g++ 12 takes the deliberately undefined pass-through operands in its own intrinsics for uses of uninitialised
+ * variables. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
+#define SSA__DIAG_PUSH _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
+#define SSA__DIAG_POP  _Pragma("GCC diagnostic pop")
+#else
+#define SSA__DIAG_PUSH
+#define SSA__DIAG_POP
+#endif
+SSA__DIAG_PUSH
 
 /* Before a loop with constant bounds after inlining, over an array of vectors that must end up in registers. */
 #if defined(__clang__)
@@ -401,10 +428,10 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #endif
 #endif
 
-/* ========================================================================================================================
+/* =====================================================================================================================
  * 5  SCALAR HELPERS: conversions, exp and log without libm, checked arithmetic.
  *    NaN and infinity are told by their bits: -ffast-math lets a compiler assume that comparisons never meet them.
- * ===================================================================================================================== */
+ * ================================================================================================================== */
 static inline uint32_t ssa__bits(float x)    { uint32_t u; memcpy(&u, &x, 4); return u; }
 static inline float    ssa__float(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
 static inline int      ssa__is_nan(float x)  { return (ssa__bits(x) & 0x7fffffffu) > 0x7f800000u; }
@@ -461,7 +488,8 @@ static inline void ssa__store(ssa_type t, unsigned char *p, int64_t i, float x)
     memcpy(p + 2 * i, &h, 2);
 }
 
-/* 2^x = 2^n * 2^f, n = round(x), f in [-0.5, 0.5]; 2^f by a minimax polynomial, relative error 8e-8. The vector pass has the same. */
+/* 2^x = 2^n * 2^f, n = round(x), f in [-0.5, 0.5]; 2^f by a minimax polynomial, relative error 8e-8. The vector pass
+ * has the same. */
 #define SSA__EXP2_C1 0.693147182f
 #define SSA__EXP2_C2 0.240226477f
 #define SSA__EXP2_C3 0.0555033237f
@@ -540,23 +568,26 @@ static inline int64_t ssa__max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ssa__ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) / b * b; }
 
-/* ========================================================================================================================
+/* =====================================================================================================================
  * 6  THE TABLE OF TILE OPERATIONS
- *    A tile is up to SSA__TILE_ROWS query rows of one key/value head: row r of a call is query head r % G of query r / G. The
- *    attention loop walks the keys in chunks of up to SSA__CHUNK: scores of a chunk, online softmax, values of a chunk. An
- *    entry does thousands of multiply-adds, so the indirect call is noise. There are two forms of a tile:
+ *    A tile is up to SSA__TILE_ROWS query rows of one key/value head: row r of a call is query head r % G of query r /
+ *    G. The attention loop walks the keys in chunks of up to SSA__CHUNK: scores of a chunk, online softmax, values of a
+ *    chunk. An entry does thousands of multiply-adds, so the indirect call is noise. There are two forms of a tile:
  *
- *    wide    many rows. Rows lie along the vector lanes, so maximum, exp and sum need no horizontal step, K and V are read
- *            in their natural layout one element at a time (broadcast), and scores and values are the same matrix product
- *            C[m][row] = sum over t of A[m][t] * B[t][row]. The chunk's rows are first packed: f32, contiguous.
+ *    wide    many rows. Rows lie along the vector lanes, so maximum, exp and sum need no horizontal step, K and V are
+ *    read
+ *            in their natural layout one element at a time (broadcast), and scores and values are the same matrix
+ *            product C[m][row] = sum over t of A[m][t] * B[t][row]. The chunk's rows are first packed: f32, contiguous.
  *              q [dk][ld]   s [key][ld]   o [dv][ld]   with ld = rows rounded up to SSA__LANES_MAX
- *    narrow  few rows (decode). The head dimension lies along the lanes; K and V are read in the cache, in their own type.
+ *    narrow  few rows (decode). The head dimension lies along the lanes; K and V are read in the cache, in their own
+ *    type.
  *              q [row][dk_pad]   s [row][ld]   o [row][dv_pad]   with dk_pad, dv_pad rounded up to SSA__LANES_MAX
  *
- *    Scores are raw dot products; c = scale * log2(e) is applied inside exp2, so that m is in log2 units. Running state per
- *    row: m (maximum), l (sum of exp2(c*s - m)), and fix, the factor by which the last softmax shrank what came before.
- *    Every pointer of a tile is 64-byte aligned scratch with room for whole vectors; n <= SSA__CHUNK unless it says otherwise.
- * ===================================================================================================================== */
+ *    Scores are raw dot products; c = scale * log2(e) is applied inside exp2, so that m is in log2 units. Running state
+ *    per row: m (maximum), l (sum of exp2(c*s - m)), and fix, the factor by which the last softmax shrank what came
+ *    before. Every pointer of a tile is 64-byte aligned scratch with room for whole vectors; n <= SSA__CHUNK unless it
+ *    says otherwise.
+ * ================================================================================================================== */
 #define SSA__TILE_ROWS 64
 #define SSA__CHUNK     96
 #define SSA__LANES_MAX 16
@@ -593,7 +624,8 @@ typedef struct {
     void (*pack[SSA__TYPES])(float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n, int32_t d);
     /* d elements of src to the row dst of the type. */
     void (*unpack[SSA__TYPES])(unsigned char *dst, const float *src, int32_t d);
-    /* sum[0..d-1] += row 0, then row 1, .. : in this order, plain additions, so that every level and slicing gives the same bits. */
+    /* sum[0..d-1] += row 0, then row 1, .. : in this order, plain additions, so that every level and slicing gives the
+     * same bits. */
     void (*pool[SSA__TYPES])(float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d);
     /* The first i in from..n-1 with x[i] > bar, else n. NaN is not above anything. */
     int64_t (*above)(const float *x, int64_t from, int64_t n, float bar);
@@ -601,9 +633,9 @@ typedef struct {
     void (*axpy)(float *acc, float w, const float *x, int32_t d);
 } ssa__table;
 
-/* ========================================================================================================================
+/* =====================================================================================================================
  * 7  SCALAR OPERATIONS: the readable definition of each entry
- * ===================================================================================================================== */
+ * ================================================================================================================== */
 #define SSA__SCALAR_PER_TYPE(t, T)                                                                                           \
     static void ssa__scalar_pack_##t(float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n, int32_t d) \
     { ssa__scalar_pack(T, dst, ld, src, stride, n, d); }                                                                     \
@@ -677,8 +709,8 @@ SSA__FORCE_INLINE void ssa__scalar_narrow_pv(ssa_type type, const ssa__tile *t, 
     }
 }
 
-/* One row of the online softmax; the n scores lie step floats apart. The order of the arguments of > matters: a NaN score is not
- * a maximum, but its p is NaN and so spoils the row, as it must. */
+/* One row of the online softmax; the n scores lie step floats apart. The order of the arguments of > matters: a NaN
+ * score is not a maximum, but its p is NaN and so spoils the row, as it must. */
 static void ssa__scalar_softmax_row(const ssa__tile *t, int32_t r, float *s, int64_t step, int32_t n, int32_t visible)
 {
     float top = -FLT_MAX, m, sum = 0.0f;
@@ -791,10 +823,12 @@ static void ssa__fill_scalar(ssa__table *t)
 #undef SSA__PER_TYPE
 }
 
-/* ========================================================================================================================
- * 8  VECTOR LEVELS. Per ISA: a vector V of L floats, the inline primitives that section 15 is written over, then the inclusion of
- *    section 15, which leaves ssa__<isa>_fill(table) behind. NV: vectors of rows that one register tile of the wide product
- *    spans; NM(nv): elements of m it spans when it has nv vectors: nv*NM(nv) accumulators + nv operands + 1 broadcast.
+/* =====================================================================================================================
+ * 8  VECTOR LEVELS. Per ISA: a vector V of L floats, the inline primitives that section 15 is written over, then the
+ * inclusion of
+ *    section 15, which leaves ssa__<isa>_fill(table) behind. NV: vectors of rows that one register tile of the wide
+ *    product spans; NM(nv): elements of m it spans when it has nv vectors: nv*NM(nv) accumulators + nv operands + 1
+ *    broadcast.
  *
  *    zero set1 load store mul add fma max   as named; max(a, b) returns b when either is NaN
  *    load_n store_n                         the first n lanes, the rest zero / untouched; never touch memory past n
@@ -806,7 +840,7 @@ static void ssa__fill_scalar(ssa__table *t)
  *    above_bits(a, b)                       bit per lane: a > b, false for NaN
  *    hmax hsum                              over the lanes;  hsum4: four sums to p[0..3]
  *    transpose(V r[L])                      L x L in place
- * ===================================================================================================================== */
+ * ================================================================================================================== */
 #if SSA__HAVE_AVX2
 /* AVX2 + FMA + F16C, 16 registers of 8 floats: vfmaddps 4 cycles, 2 a cycle; vbroadcastss from memory: a load. */
 #define SSA__AVX2 SSA__FORCE_INLINE SSA__TARGET_AVX2
@@ -930,8 +964,8 @@ SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 #endif /* SSA__HAVE_AVX2 */
 
 #if SSA__HAVE_AVX512
-/* AVX-512 F, BW, DQ, VL, 32 registers of 16 floats: vfmaddps 4 cycles, 2 a cycle, one operand a broadcast from memory at the
- * price of a load; masks make every tail one instruction. */
+/* AVX-512 F, BW, DQ, VL, 32 registers of 16 floats: vfmaddps 4 cycles, 2 a cycle, one operand a broadcast from memory
+ * at the price of a load; masks make every tail one instruction. */
 #define SSA__AVX512 SSA__FORCE_INLINE SSA__TARGET_AVX512
 SSA__AVX512 __m512 ssa__avx512_zero(void) { return _mm512_setzero_ps(); }
 SSA__AVX512 __m512 ssa__avx512_set1(float x) { return _mm512_set1_ps(x); }
@@ -1038,20 +1072,21 @@ SSA__AVX512 void ssa__avx512_transpose(__m512 *r)
 #define SSA__V          __m512
 #define SSA__L          16
 #define SSA__NV         4
-#define SSA__NM(nv)     ((nv) == 4 ? 6 : (nv) == 3 ? 8 : (nv) == 2 ? 12 : 16)
+#define SSA__NM(nv)     ((nv) == 4 ? 6 : (nv) == 3 ? 8 : 12)
 #define SSA__NR         4
 #define SSA__TARGET     SSA__TARGET_AVX512
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
 #endif /* SSA__HAVE_AVX512 */
 
-/* ========================================================================================================================
- * 9  SPECIAL UNITS. A level here starts from the table of the level below and overrides the entries it does better. None yet.
- * ===================================================================================================================== */
+/* =====================================================================================================================
+ * 9  SPECIAL UNITS. A level here starts from the table of the level below and overrides the entries it does better.
+ * None yet.
+ * ================================================================================================================== */
 
-/* ========================================================================================================================
+/* =====================================================================================================================
  * 10  DETECTION AND CHOICE OF A LEVEL
- * ===================================================================================================================== */
+ * ================================================================================================================== */
 #if SSA__HAVE_AVX2 || SSA__HAVE_AVX512
 #if SSA_NO_DISPATCH
 static int ssa__cpu_has(ssa_isa isa) { (void)isa; return 1; }
@@ -1154,15 +1189,17 @@ static ssa_isa ssa__level_get(void)
     return (ssa_isa)level;
 }
 
-/* ========================================================================================================================
- * 11  VALIDATION, PLAN, WORKSPACE. A plan resolves every call (strides, positions, defaults), cuts it into tasks and lays out the
+/* =====================================================================================================================
+ * 11  VALIDATION, PLAN, WORKSPACE. A plan resolves every call (strides, positions, defaults), cuts it into tasks and
+ * lays out the
  *     workspace. Kinds of task, in the order of their phases:
  *       POOL    pooled keys of a call that brought none      task = SSA__POOL_BLOCKS blocks of one key/value head
  *       SELECT  the blocks of each query                     task = the queries of one tile, one key/value head
- *       ATTEND  the attention loop                           task = a share of the keys, one key/value head, one tile of rows
- *       MERGE   joins the shares of the keys                 task = SSA__MERGE_ROWS rows of the output
- *     How a call is cut depends on the call alone, never on the number of workers: that is what makes the bits the same.
- * ===================================================================================================================== */
+ *       ATTEND  the attention loop                           task = a share of the keys, one key/value head, one tile
+ *       of rows MERGE   joins the shares of the keys                 task = SSA__MERGE_ROWS rows of the output
+ *     How a call is cut depends on the call alone, never on the number of workers: that is what makes the bits the
+ *     same.
+ * ================================================================================================================== */
 enum { SSA__POOL, SSA__SELECT, SSA__ATTEND, SSA__MERGE, SSA__KINDS };
 typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 
@@ -1193,7 +1230,8 @@ typedef struct {
 
 static int ssa__type_ok(ssa_type t) { return t == SSA_F32 || t == SSA_F16 || t == SSA_BF16; }
 
-/* Fills in the strides of a view of n tokens of heads rows of dim elements, and checks that its extent fits in 63 bits. */
+/* Fills in the strides of a view of n tokens of heads rows of dim elements, and checks that its extent fits in 63 bits.
+ * */
 static ssa_status ssa__resolve_view(ssa_view *v, int64_t n, int32_t heads, int32_t dim)
 {
     int bad = 0;
@@ -1360,7 +1398,7 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
     if (c->a.n_q == 0) return 0;
     switch (kind) {
     case SSA__POOL:
-        if (what == SSA__RUN_FULL || c->pooled || c->a.select == SSA_SELECT_GIVEN || c->n_blocks <= c->keep) return 0;
+        if (what == SSA__RUN_FULL || (c->pooled && !c->pooled_own) || c->a.select == SSA_SELECT_GIVEN || c->n_blocks <= c->keep) return 0;
         return ssa__ceil_div(c->n_pooled, SSA__POOL_BLOCKS) * c->a.n_kv_heads;
     case SSA__SELECT:
         return what == SSA__RUN_FULL ? 0 : ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
@@ -1533,9 +1571,9 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     return SSA_OK;
 }
 
-/* ========================================================================================================================
+/* =====================================================================================================================
  * 12  BLOCK SELECTION: pooled keys, importance, top-k
- * ===================================================================================================================== */
+ * ================================================================================================================== */
 static const unsigned char *ssa__row(const ssa_view *v, int64_t token, int64_t head)
 {
     return (const unsigned char *)v->data + token * v->token_stride + head * v->head_stride;
@@ -1583,8 +1621,8 @@ static void ssa__heap_sink(float *key, int32_t *index, int32_t n, int32_t at, fl
     index[at] = i;
 }
 
-/* The best `most` of the candidates from <= i < to by imp[i], as a heap; index_of NULL: candidate i is block i. Returns how many.
- * imp is never negative but may be NaN, which ranks below everything. */
+/* The best `most` of the candidates from <= i < to by imp[i], as a heap; index_of NULL: candidate i is block i. Returns
+ * how many. imp is never negative but may be NaN, which ranks below everything. */
 static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *index_of, int64_t from, int64_t to, int32_t most,
                          float *key, int32_t *index)
 {
@@ -1763,12 +1801,12 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
     }
 }
 
-/* ========================================================================================================================
+/* =====================================================================================================================
  * 13  THE ATTENTION LOOP
- * ===================================================================================================================== */
+ * ================================================================================================================== */
 
-/* The keys that a tile attends, as one virtual sequence 0 .. n-1: all keys from 0 on, or the keys of ascending blocks, of which the
- * last may be cut short. */
+/* The keys that a tile attends, as one virtual sequence 0 .. n-1: all keys from 0 on, or the keys of ascending blocks,
+ * of which the last may be cut short. */
 typedef struct { const int32_t *blocks; int64_t n; int32_t block_size; } ssa__keys;
 
 /* The run of adjacent keys that starts at virtual index x, of at most `most` keys. Returns its first key. */
@@ -1918,7 +1956,8 @@ static void ssa__run_task(const ssa__table *t, const ssa__call *c, ssa__what wha
     }
 }
 
-/* Worker ith of nth does the tasks that start within its share of the phase's cost: a contiguous run, found alike by all. */
+/* Worker ith of nth does the tasks that start within its share of the phase's cost: a contiguous run, found alike by
+ * all. */
 static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
 {
     const ssa__table *t = (const ssa__table *)p->table;
@@ -1959,9 +1998,9 @@ static void ssa__align_row(const float *full, const float *sparse, int32_t dim, 
     *sum += row;
 }
 
-/* ========================================================================================================================
+/* =====================================================================================================================
  * 14  PUBLIC BODIES, THREADS
- * ===================================================================================================================== */
+ * ================================================================================================================== */
 #if defined(_OPENMP) && !SSA_NO_OPENMP
 #define SSA__OPENMP 1
 #include <omp.h>
@@ -2382,14 +2421,16 @@ SSA_API ssa_isa     ssa_isa_set(ssa_isa wanted)
     return isa;
 }
 
+SSA__DIAG_POP
 #endif /* SSA__IMPLEMENTED */
 #endif /* SSA_IMPLEMENTATION */
 
 #else /* SSA__VECTOR_PASS */
-/* ========================================================================================================================
- * 15  THE VECTOR PASS: tile operations over the primitives of section 8. Included once per vector level with SSA__FN, SSA__V, SSA__L,
+/* =====================================================================================================================
+ * 15  THE VECTOR PASS: tile operations over the primitives of section 8. Included once per vector level with SSA__FN,
+ * SSA__V, SSA__L,
  *     SSA__NV, SSA__NM, SSA__NR and SSA__TARGET set; undefines them all at its end. NR: rows of a narrow register tile.
- * ===================================================================================================================== */
+ * ================================================================================================================== */
 #define SSA__LOCAL  static SSA__TARGET
 #define SSA__INLINE SSA__FORCE_INLINE SSA__TARGET
 
@@ -2620,8 +2661,10 @@ SSA__LOCAL void SSA__FN(narrow_importance)(const ssa__tile *t, int32_t n, int32_
 
 /* -- wide -- */
 
-/* nm x nv register tile of C[m][row] = (C[m][row] * fix[row], or 0) + sum over t < n of A[m*sm + t*st] * B[t][row]. */
-SSA__INLINE void SSA__FN(product_tile)(const int nm, const int nv, float *c, int64_t ld, const float *a, int64_t sm, int64_t st,
+/* nm x nv register tile of C[m][row] = (C[m][row] * fix[row], or 0) + sum over t < n of A(m, t) * B[t][row]. A holds packed rows
+ * sa floats apart: row m when along (scores: m is a key, t a dimension), row t otherwise (values: m is a dimension, t a
+ * key). */
+SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int nv, float *c, int64_t ld, const float *a, int64_t sa,
                                        const float *b, int32_t n, const float *fix)
 {
     SSA__V acc[16][SSA__NV], bv[SSA__NV];
@@ -2640,12 +2683,12 @@ SSA__INLINE void SSA__FN(product_tile)(const int nm, const int nv, float *c, int
             for (int v = 0; v < nv; v++) acc[m][v] = SSA__FN(zero)();
         }
     }
-    for (int32_t t = 0; t < n; t++, b += ld, a += st) {
+    for (int32_t t = 0; t < n; t++, b += ld, a += along ? 1 : sa) {
         SSA__UNROLL
         for (int v = 0; v < nv; v++) bv[v] = SSA__FN(load)(b + v * SSA__L);
         SSA__UNROLL
         for (int m = 0; m < nm; m++) {
-            SSA__V x = SSA__FN(set1)(a[m * sm]);
+            SSA__V x = SSA__FN(set1)(along ? a[m * sa] : a[m]);
             SSA__UNROLL
             for (int v = 0; v < nv; v++) acc[m][v] = SSA__FN(fma)(x, bv[v], acc[m][v]);
         }
@@ -2657,27 +2700,29 @@ SSA__INLINE void SSA__FN(product_tile)(const int nm, const int nv, float *c, int
     }
 }
 
-SSA__INLINE void SSA__FN(product_columns)(const int nv, float *c, int64_t ld, const float *a, int64_t sm, int64_t st, const float *b,
-                                          int32_t m, int32_t n, const float *fix)
+SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, float *c, int64_t ld, const float *a, int64_t sa,
+                                          const float *b, int32_t m, int32_t n, const float *fix)
 {
+    const int64_t step = along ? sa : 1;
     int32_t i = 0;
-    for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv)) SSA__FN(product_tile)(SSA__NM(nv), nv, c + i * ld, ld, a + i * sm, sm, st, b, n, fix);
-    for (; i + 4 <= m; i += 4) SSA__FN(product_tile)(4, nv, c + i * ld, ld, a + i * sm, sm, st, b, n, fix);
-    for (; i < m; i++) SSA__FN(product_tile)(1, nv, c + i * ld, ld, a + i * sm, sm, st, b, n, fix);
+    for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv))
+        SSA__FN(product_tile)(along, SSA__NM(nv), nv, c + i * ld, ld, a + i * step, sa, b, n, fix);
+    for (; i + 4 <= m; i += 4) SSA__FN(product_tile)(along, 4, nv, c + i * ld, ld, a + i * step, sa, b, n, fix);
+    for (; i < m; i++) SSA__FN(product_tile)(along, 1, nv, c + i * ld, ld, a + i * step, sa, b, n, fix);
 }
 
 /* C is [m][ld], B [n][ld]: all ld rows, NV vectors at a time. */
-SSA__LOCAL void SSA__FN(product)(float *c, int64_t ld, const float *a, int64_t sm, int64_t st, const float *b, int32_t m, int32_t n,
-                                 const float *fix)
+SSA__INLINE void SSA__FN(product)(const int along, float *c, int64_t ld, const float *a, int64_t sa, const float *b, int32_t m, int32_t n,
+                                  const float *fix)
 {
     int64_t r = 0;
     for (; r + SSA__NV * SSA__L <= ld; r += SSA__NV * SSA__L)
-        SSA__FN(product_columns)(SSA__NV, c + r, ld, a, sm, st, b + r, m, n, fix ? fix + r : NULL);
+        SSA__FN(product_columns)(along, SSA__NV, c + r, ld, a, sa, b + r, m, n, fix ? fix + r : NULL);
 #if SSA__NV > 2
-    if (ld - r == 3 * SSA__L) SSA__FN(product_columns)(3, c + r, ld, a, sm, st, b + r, m, n, fix ? fix + r : NULL);
-    if (ld - r == 2 * SSA__L) SSA__FN(product_columns)(2, c + r, ld, a, sm, st, b + r, m, n, fix ? fix + r : NULL);
+    if (ld - r == 3 * SSA__L) SSA__FN(product_columns)(along, 3, c + r, ld, a, sa, b + r, m, n, fix ? fix + r : NULL);
+    if (ld - r == 2 * SSA__L) SSA__FN(product_columns)(along, 2, c + r, ld, a, sa, b + r, m, n, fix ? fix + r : NULL);
 #endif
-    if (ld - r == SSA__L) SSA__FN(product_columns)(1, c + r, ld, a, sm, st, b + r, m, n, fix ? fix + r : NULL);
+    if (ld - r == SSA__L) SSA__FN(product_columns)(along, 1, c + r, ld, a, sa, b + r, m, n, fix ? fix + r : NULL);
 }
 
 SSA__LOCAL void SSA__FN(wide_q_prep)(ssa__tile *t, float *rows)
@@ -2693,14 +2738,14 @@ SSA__LOCAL void SSA__FN(wide_q_prep)(ssa__tile *t, float *rows)
 
 SSA__LOCAL void SSA__FN(wide_qk)(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at)
 {
-    SSA__FN(product)(t->s + at * t->ld, t->ld, (const float *)(const void *)k, stride / 4, 1, t->q, n, t->dk, NULL);
+    SSA__FN(product)(1, t->s + at * t->ld, t->ld, (const float *)(const void *)k, stride / 4, t->q, n, t->dk, NULL);
 }
 
 SSA__LOCAL void SSA__FN(wide_pv)(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
 {
     SSA_ASSERT(first);
     (void)first;
-    SSA__FN(product)(t->o, t->ld, (const float *)(const void *)v, 1, stride / 4, t->s + at * t->ld, t->dv, n, t->fix);
+    SSA__FN(product)(0, t->o, t->ld, (const float *)(const void *)v, stride / 4, t->s + at * t->ld, t->dv, n, t->fix);
 }
 
 /* One vector of rows, all its keys; masked is a constant after inlining. */
@@ -2848,16 +2893,17 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 #undef SSA__VECTOR_PASS
 #endif /* SSA__VECTOR_PASS */
 
-/* ========================================================================================================================
+/* =====================================================================================================================
  * 16  LICENCE: MIT
  *
- * Copyright (c) 2026 the ssa.h authors. Permission is hereby granted, free of charge, to any person obtaining a copy of this
- * software and associated documentation files (the "Software"), to deal in the Software without restriction, including without
- * limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to
- * permit persons to whom the Software is furnished to do so, subject to the following conditions: The above copyright notice and
- * this permission notice shall be included in all copies or substantial portions of the Software. THE SOFTWARE IS PROVIDED "AS
- * IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS
- * FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
- * DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE
- * SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
- * ===================================================================================================================== */
+ * Copyright (c) 2026 the ssa.h authors. Permission is hereby granted, free of charge, to any person obtaining a copy of
+ * this software and associated documentation files (the "Software"), to deal in the Software without restriction,
+ * including without limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+ * copies of the Software, and to permit persons to whom the Software is furnished to do so, subject to the following
+ * conditions: The above copyright notice and this permission notice shall be included in all copies or substantial
+ * portions of the Software. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED,
+ * INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT.
+ * IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN
+ * ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER
+ * DEALINGS IN THE SOFTWARE.
+ * ================================================================================================================== */
