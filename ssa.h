@@ -78,7 +78,7 @@
 #ifndef SSA_NO_DISPATCH       /* impl: no CPU detection: the highest level compiled in is used, unconditionally */
 #define SSA_NO_DISPATCH 0
 #endif
-#ifndef SSA_NO_OPENMP         /* impl: no OpenMP even when the compiler has it on; one thread unless ssa_exec says more */
+#ifndef SSA_NO_OPENMP         /* impl: no OpenMP even when the compiler has it on: one thread unless ssa_exec says more */
 #define SSA_NO_OPENMP 0
 #endif
 #ifndef SSA_NO_MALLOC         /* impl: no allocation: a call without a workspace returns SSA_ERR_WORKSPACE */
@@ -125,13 +125,13 @@ typedef enum {
     SSA_ERR_BLOCK_SIZE   = -12,     /* block_size outside 1..SSA_MAX_BLOCK */
     SSA_ERR_TOP_K        = -13,     /* top_k below 1 */
     SSA_ERR_SELECT       = -14,     /* select is not an ssa_select */
-    SSA_ERR_REFERENCE    = -15,     /* SSA_SELECT_REFERENCE needs a block_size that is a power of two and at least top_k */
+    SSA_ERR_REFERENCE    = -15,     /* REFERENCE needs a block_size that is a power of two, >= 2 and >= top_k */
     SSA_ERR_BLOCKS       = -16,     /* blocks: NULL where needed; with SSA_CHECKED also duplicates or out of range */
-    SSA_ERR_POOL         = -17,     /* the pool is not initialised, has another shape, or holds fewer tokens than n_kv */
+    SSA_ERR_POOL         = -17,     /* the pool is not initialised, has another shape, or fewer tokens than n_kv */
     SSA_ERR_POOL_FULL    = -18,     /* append: more than max_tokens */
     SSA_ERR_POOL_RANGE   = -19,     /* truncate, drop_front: more tokens than the pool holds */
     SSA_ERR_POOL_MEMORY  = -20,     /* init: the memory is smaller than ssa_pool_size says */
-    SSA_ERR_WORKSPACE    = -21,     /* the workspace is smaller than ssa_workspace_size says, or missing (SSA_NO_MALLOC) */
+    SSA_ERR_WORKSPACE    = -21,     /* the workspace is smaller than ssa_workspace_size says, or missing */
     SSA_ERR_MEMORY       = -22,     /* the allocation of the workspace failed */
     SSA_ERR_THREADS      = -23,     /* n_threads below 0, or a parallel callback without n_threads */
     SSA_ERR_BATCH        = -24,     /* the number of calls is negative */
@@ -174,7 +174,7 @@ typedef struct {
     float    scale;                   /* 0: 1/sqrt(head_dim) */
     int32_t  causal;                  /* default 1; sparse needs 1 */
     const float *gate;                /* optional [n_q][HQ], multiplies the output */
-    float   *lse;                     /* optional out [n_q][HQ]: natural log of the sum of exp(scale * q.k) over the keys used */
+    float   *lse;                     /* optional out [n_q][HQ]: log of the sum of exp(scale * q.k) over the keys used */
     int64_t  window;                  /* 0: none. Not supported yet, like every field marked (*) */
     float    softcap;                 /* (*) 0: none */
     const float *sinks;               /* (*) NULL: none */
@@ -185,9 +185,9 @@ typedef struct {
     ssa_score score;                  /* default SSA_SCORE_SOFTMAX; DOT (*) */
     int32_t  select_per_head;         /* (*) 0 */
     int32_t  sink_blocks, local_blocks; float top_p; const int32_t *top_k_per_head; /* (*) 0, 0, 0, NULL */
-    int32_t *blocks;                  /* [n_q][H][top_k] chosen blocks, -1 = empty slot. In for GIVEN (any order); else an */
-                                      /* optional output: ascending, the empty slots last */
-    const ssa_pool *pool;             /* pooled keys of k; NULL: pooled inside the call, in f32, at the cost of reading k */
+    int32_t *blocks;                  /* [n_q][H][top_k] chosen blocks, -1 = empty slot. In for GIVEN (any order); */
+                                      /* else an optional output: ascending, the empty slots last */
+    const ssa_pool *pool;             /* pooled keys of k; NULL: pooled inside the call, in f32, by reading all of k */
 } ssa_attn;
 
 /* fn(task, ith, nth): the share of worker ith of nth. Every ith in 0..nth-1 must run once, in any order, on any thread.
@@ -197,7 +197,7 @@ typedef void (*ssa_task)(void *task, int ith, int nth);
 /* Where to run. A NULL ssa_exec: OpenMP's threads if compiled in, else one; workspace from malloc. */
 typedef struct {
     int    n_threads;                                                  /* 0: OpenMP's default, or 1 */
-    void (*parallel)(void *user, ssa_task fn, void *task, int nth);    /* the engine's thread pool: runs fn for 0..nth-1, */
+    void (*parallel)(void *user, ssa_task fn, void *task, int nth);    /* the engine's threads: runs fn for 0..nth-1, */
                                                                        /* returns when all are done; NULL: OpenMP */
     void  *user;                                                       /* handed to parallel */
     void  *workspace; size_t workspace_size;                           /* NULL: SSA_MALLOC inside the call */
@@ -270,7 +270,8 @@ SSA_API ssa_status  ssa_select_blocks(const ssa_attn *a, const ssa_exec *x);
  * n_threads, the same for all workers of a phase. a, ws and what they point to must stay until the last phase is done.
  * ws: at least ssa_workspace_size(a, n, mode, n_threads) bytes. ssa_plan_run ignores NULL, phases and workers out of
  * range. */
-SSA_API ssa_status  ssa_plan_make(ssa_plan *p, const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads, void *ws, size_t size);
+SSA_API ssa_status  ssa_plan_make(ssa_plan *p, const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads,
+                                  void *ws, size_t size);
 SSA_API int         ssa_plan_phases(const ssa_plan *p);
 SSA_API void        ssa_plan_run(const ssa_plan *p, int phase, int ith, int nth);
 
@@ -280,9 +281,10 @@ SSA_API void        ssa_plan_run(const ssa_plan *p, int phase, int ith, int nth)
  * ssa_pool_init: an empty pool in the caller's memory (any alignment); which must outlive the pool and not move.
  * One pool is one writer's: do not change it while a call reads it. k's views are [token][n_kv_heads][head_dim],
  * f32/f16/bf16. */
-SSA_API size_t      ssa_pool_size(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens, ssa_type type);
-SSA_API ssa_status  ssa_pool_init(ssa_pool *p, int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens,
-                                  ssa_type type, void *memory, size_t size);
+SSA_API size_t      ssa_pool_size(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens,
+                                  ssa_type type);
+SSA_API ssa_status  ssa_pool_init(ssa_pool *p, int32_t n_kv_heads, int32_t head_dim, int32_t block_size,
+                                  int64_t max_tokens, ssa_type type, void *memory, size_t size);
 /* Adds the next n_tokens keys; k->data is the first NEW key, not the start of the cache. SSA_ERR_POOL_FULL past
  * max_tokens. */
 SSA_API ssa_status  ssa_pool_append(ssa_pool *p, const ssa_view *k, int64_t n_tokens);
@@ -298,7 +300,8 @@ SSA_API ssa_status  ssa_pool_drop_front(ssa_pool *p, const ssa_view *k, int64_t 
 /* Joins attention over two disjoint sets of keys: a becomes the attention over both. out [rows][dim] ungated, lse
  * [rows], all f32 and contiguous; b may not overlap a. A row with lse = -infinity counts for nothing. NULL or rows, dim
  * < 1: does nothing. lse_a NULL or lse_b NULL is not meaningful and does nothing. */
-SSA_API void        ssa_merge(float *out_a, float *lse_a, const float *out_b, const float *lse_b, int64_t rows, int32_t dim);
+SSA_API void        ssa_merge(float *out_a, float *lse_a, const float *out_b, const float *lse_b, int64_t rows,
+                              int32_t dim);
 
 /* sparsity[i] = exp(lse_sparse[i] - lse_full[i]): the share of full attention's mass inside the selected blocks (the
  * paper's Definition 1), for the lse of the same query and head from a sparse and a full call. 1 where nothing was
@@ -313,8 +316,9 @@ SSA_API void        ssa_attention_sparsity(const float *lse_sparse, const float 
  * loss: the three values, summed in double; NULL: not wanted. d_full, d_sparse: views that receive grad_scale * d
  * total/d full (from the first term alone) and d total/d sparse (from the second alone), in their own type; NULL: not
  * wanted. They may be the inputs' own memory when shape, type and strides agree. No elements: all 0. */
-SSA_API ssa_status  ssa_alignment_loss(const ssa_view *full, const ssa_view *sparse, int64_t n_tokens, int32_t n_heads, int32_t dim,
-                                       float beta, ssa_alignment *loss, float grad_scale, ssa_view *d_full, ssa_view *d_sparse);
+SSA_API ssa_status  ssa_alignment_loss(const ssa_view *full, const ssa_view *sparse, int64_t n_tokens, int32_t n_heads,
+                                       int32_t dim, float beta, ssa_alignment *loss, float grad_scale,
+                                       ssa_view *d_full, ssa_view *d_sparse);
 
 /* Gradients through attention. This version returns SSA_ERR_UNSUPPORTED for a valid call. */
 SSA_API ssa_status  ssa_attention_backward(const ssa_attn *a, ssa_mode mode, const ssa_grad *g, const ssa_exec *x);
@@ -488,38 +492,40 @@ static inline void ssa__store(ssa_type t, unsigned char *p, int64_t i, float x)
     memcpy(p + 2 * i, &h, 2);
 }
 
-/* 2^x = 2^n * 2^f, n = round(x), f in [-0.5, 0.5]; 2^f by a minimax polynomial, relative error 8e-8. The vector pass
- * has the same. */
-#define SSA__EXP2_C1 0.693147182f
-#define SSA__EXP2_C2 0.240226477f
-#define SSA__EXP2_C3 0.0555033237f
-#define SSA__EXP2_C4 0.00961843692f
-#define SSA__EXP2_C5 0.0013398875f
-#define SSA__EXP2_C6 0.00015353362f
-
-static inline float ssa__exp2(float x) /* below 2^-126: 0; above 2^127: 2^127; NaN: NaN */
-{
-    float f, p;
-    int32_t n;
-    if (ssa__is_nan(x)) return x;
-    if (x < -126.0f) return 0.0f;
-    if (x > 127.0f) x = 127.0f;
-    n = (int32_t)(x + (x < 0.0f ? -0.5f : 0.5f));
-    f = x - (float)n;
-    p = SSA__EXP2_C6;
-    p = p * f + SSA__EXP2_C5;
-    p = p * f + SSA__EXP2_C4;
-    p = p * f + SSA__EXP2_C3;
-    p = p * f + SSA__EXP2_C2;
-    p = p * f + SSA__EXP2_C1;
-    p = p * f + 1.0f;
-    return p * ssa__float((uint32_t)(n + 127) << 23);
-}
-
 #define SSA__LOG2E 1.4426950408889634
 #define SSA__LN2   0.6931471805599453
 
-static inline double ssa__exp(double x) /* relative error 1e-15; for the few exponentials outside the kernels; NaN: NaN */
+/* The kernels' exponential: exp(x) = 2^n * 2^f with n = round(x log2 e) and f in [-0.5, 0.5]; 2^f is a minimax
+ * polynomial of degree 6, relative error 8e-8. The vector pass has the same one. */
+#define SSA__EXP_LOW -88.0f /* below: 0 */
+#define SSA__EXP_C1 0.693147182f
+#define SSA__EXP_C2 0.240226477f
+#define SSA__EXP_C3 0.0555033237f
+#define SSA__EXP_C4 0.00961843692f
+#define SSA__EXP_C5 0.0013398875f
+#define SSA__EXP_C6 0.00015353362f
+
+static inline float ssa__expf(float x) /* above 88: exp(88); NaN: NaN */
+{
+    float t, f, p;
+    int32_t n;
+    if (ssa__is_nan(x)) return x;
+    if (x < SSA__EXP_LOW) return 0.0f;
+    if (x > 88.0f) x = 88.0f;
+    t = x * (float)SSA__LOG2E;
+    n = (int32_t)(t + (t < 0.0f ? -0.5f : 0.5f));
+    f = t - (float)n;
+    p = SSA__EXP_C6;
+    p = p * f + SSA__EXP_C5;
+    p = p * f + SSA__EXP_C4;
+    p = p * f + SSA__EXP_C3;
+    p = p * f + SSA__EXP_C2;
+    p = p * f + SSA__EXP_C1;
+    p = p * f + 1.0f;
+    return p * ssa__float((uint32_t)(n + 127) << 23); /* n >= -127, where the factor is 0 */
+}
+
+static inline double ssa__exp(double x) /* relative error 1e-15; for the few uses outside the kernels; NaN: NaN */
 {
     double r, p = 1.0;
     int32_t n, i;
@@ -570,23 +576,22 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 
 /* =====================================================================================================================
  * 6  THE TABLE OF TILE OPERATIONS
- *    A tile is up to SSA__TILE_ROWS query rows of one key/value head: row r of a call is query head r % G of query r /
- *    G. The attention loop walks the keys in chunks of up to SSA__CHUNK: scores of a chunk, online softmax, values of a
+ *    A tile is up to SSA__TILE_ROWS query rows of one key/value head: row r of a call is query head r % G of query r / G.
+ *    The attention loop walks the keys in chunks of up to SSA__CHUNK: scores of a chunk, online softmax, values of a
  *    chunk. An entry does thousands of multiply-adds, so the indirect call is noise. There are two forms of a tile:
  *
- *    wide    many rows. Rows lie along the vector lanes, so maximum, exp and sum need no horizontal step, K and V are
- *    read
- *            in their natural layout one element at a time (broadcast), and scores and values are the same matrix
- *            product C[m][row] = sum over t of A[m][t] * B[t][row]. The chunk's rows are first packed: f32, contiguous.
+ *    wide    many rows. Rows lie along the vector lanes, so maximum, exp and sum need no horizontal step; K and V keep
+ *            their natural layout and are read one element at a time (broadcast); and scores and values are the same
+ *            matrix product, C[m][row] = sum over t of A(m, t) * B[t][row]. The chunk is first packed: f32, contiguous.
  *              q [dk][ld]   s [key][ld]   o [dv][ld]   with ld = rows rounded up to SSA__LANES_MAX
  *    narrow  few rows (decode). The head dimension lies along the lanes; K and V are read in the cache, in their own
- *    type.
+ *            type.
  *              q [row][dk_pad]   s [row][ld]   o [row][dv_pad]   with dk_pad, dv_pad rounded up to SSA__LANES_MAX
  *
- *    Scores are raw dot products; c = scale * log2(e) is applied inside exp2, so that m is in log2 units. Running state
- *    per row: m (maximum), l (sum of exp2(c*s - m)), and fix, the factor by which the last softmax shrank what came
- *    before. Every pointer of a tile is 64-byte aligned scratch with room for whole vectors; n <= SSA__CHUNK unless it
- *    says otherwise.
+ *    Running state per row: m, the maximum of the scores scale * q.k so far; l, the sum of p = exp(s - m); and fix, the
+ *    factor by which the last softmax shrank what came before. A score is rounded before the maximum is taken, so that
+ *    the largest key's p is exactly 1. Every pointer of a tile is 64-byte aligned scratch with room for whole vectors;
+ *    n <= SSA__CHUNK unless an entry says otherwise.
  * ================================================================================================================== */
 #define SSA__TILE_ROWS 64
 #define SSA__CHUNK     96
@@ -595,21 +600,35 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 typedef struct {
     int32_t rows, dk, dv, dk_pad, dv_pad;
     int64_t ld;
-    float   c;
+    float   scale;
     float  *q, *s, *o, *m, *l, *fix;
+    const unsigned char *ahead;                      /* rows in the cache that are read next, for the entries to prefetch while */
+    int64_t ahead_stride;                            /* they compute: ahead_rows (may be 0) of ahead_bytes each */
+    int32_t ahead_rows, ahead_bytes;
 } ssa__tile;
 
+/* Prefetches rows from .. to-1 of the rows ahead. */
+SSA__FORCE_INLINE void ssa__prefetch(const ssa__tile *t, int32_t from, int32_t to)
+{
+    if (to > t->ahead_rows) to = t->ahead_rows;
+    for (; from < to; from++) {
+        uintptr_t row = (uintptr_t)t->ahead + (uintptr_t)(from * t->ahead_stride);
+        for (int32_t b = 0; b < t->ahead_bytes; b += 64) SSA__PREFETCH(row + (uintptr_t)b);
+    }
+}
+
 typedef struct {
-    int packs;                                       /* 1: qk and pv take packed f32 rows (entry [SSA_F32] alone is set) */
+    int packs;                                       /* 1: qk and pv take packed f32 rows, in entry [SSA_F32] alone */
     /* q from rows [rows rounded up][dk_pad], the padding zero. rows may be kept as q. */
     void (*q_prep)(ssa__tile *t, float *rows);
-    /* s(key at + j) = q . k_j for n rows of dk elements, stride bytes apart. May write 15 scores past the last. */
+    /* s(key at + j) = scale * q.k_j for n rows of dk elements, stride bytes apart. May write 15 scores past the last. */
     void (*qk[SSA__TYPES])(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at);
-    /* s(0..n-1) becomes p = exp2(c*s - m) with the new m; updates m, l, fix. limit: row r sees keys 0 .. limit[r]-1 of the n,
+    /* s(0..n-1) becomes p = exp(s - m) with the new m; updates m, l, fix. limit: row r sees keys 0 .. limit[r]-1 of the n,
      * p = 0 for the rest; NULL: all rows see all. Any n (block selection runs it over all blocks). */
     void (*softmax)(const ssa__tile *t, int32_t n, const int32_t *limit);
     /* o = o * fix + sum over j of p(at + j) * v_j for n rows of dv elements; without fix when first is 0. */
-    void (*pv[SSA__TYPES])(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first);
+    void (*pv[SSA__TYPES])(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at,
+                           int first);
     /* rows[r][e] = o(r, e) * factor[r], rows [rows rounded up][dv_pad]. */
     void (*finish)(const ssa__tile *t, const float *factor, float *rows);
     /* imp[j] += sum over rows lo <= r < hi of s(j, r) * fix[r], j < n. Any n. */
@@ -663,7 +682,8 @@ SSA__FORCE_INLINE void ssa__scalar_unpack(ssa_type type, unsigned char *dst, con
     for (int32_t e = 0; e < d; e++) ssa__store(type, dst, e, src[e]);
 }
 
-SSA__FORCE_INLINE void ssa__scalar_pool(ssa_type type, float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d)
+SSA__FORCE_INLINE void ssa__scalar_pool(ssa_type type, float *sum, const unsigned char *src, int64_t stride,
+                                        int64_t n, int32_t d)
 {
     for (int64_t j = 0; j < n; j++, src += stride)
         for (int32_t e = 0; e < d; e++) sum[e] += ssa__load(type, src, e);
@@ -692,7 +712,7 @@ SSA__FORCE_INLINE void ssa__scalar_narrow_qk(ssa_type type, const ssa__tile *t, 
             const float *q = t->q + (int64_t)r * t->dk_pad;
             float dot = 0.0f;
             for (int32_t e = 0; e < t->dk; e++) dot += q[e] * ssa__load(type, k, e);
-            t->s[r * t->ld + at + j] = dot;
+            t->s[r * t->ld + at + j] = dot * t->scale;
         }
 }
 
@@ -709,16 +729,15 @@ SSA__FORCE_INLINE void ssa__scalar_narrow_pv(ssa_type type, const ssa__tile *t, 
     }
 }
 
-/* One row of the online softmax; the n scores lie step floats apart. The order of the arguments of > matters: a NaN
- * score is not a maximum, but its p is NaN and so spoils the row, as it must. */
+/* One row of the online softmax; the n scores lie step floats apart. A NaN score is not a maximum, but its p is NaN and
+ * so spoils the row, as it must. */
 static void ssa__scalar_softmax_row(const ssa__tile *t, int32_t r, float *s, int64_t step, int32_t n, int32_t visible)
 {
-    float top = -FLT_MAX, m, sum = 0.0f;
-    for (int32_t j = 0; j < visible; j++) if (!ssa__is_nan(s[j * step]) && s[j * step] > top) top = s[j * step];
-    m = visible > 0 && top * t->c > t->m[r] ? top * t->c : t->m[r];
-    t->fix[r] = ssa__exp2(t->m[r] - m);
+    float m = t->m[r], sum = 0.0f;
+    for (int32_t j = 0; j < visible; j++) if (!ssa__is_nan(s[j * step]) && s[j * step] > m) m = s[j * step];
+    t->fix[r] = ssa__expf(t->m[r] - m);
     for (int32_t j = 0; j < visible; j++) {
-        s[j * step] = ssa__exp2(s[j * step] * t->c - m);
+        s[j * step] = ssa__expf(s[j * step] - m);
         sum += s[j * step];
     }
     for (int32_t j = visible; j < n; j++) s[j * step] = 0.0f;
@@ -759,6 +778,7 @@ static void ssa__scalar_wide_qk(const ssa__tile *t, const unsigned char *k, int6
             float x = ssa__load(SSA_F32, k, e);
             for (int64_t r = 0; r < t->ld; r++) s[r] += x * t->q[e * t->ld + r];
         }
+        for (int64_t r = 0; r < t->ld; r++) s[r] *= t->scale;
     }
 }
 
@@ -767,7 +787,8 @@ static void ssa__scalar_wide_softmax(const ssa__tile *t, int32_t n, const int32_
     for (int32_t r = 0; r < t->rows; r++) ssa__scalar_softmax_row(t, r, t->s + r, t->ld, n, limit ? limit[r] : n);
 }
 
-static void ssa__scalar_wide_pv(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
+static void ssa__scalar_wide_pv(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at,
+                                int first)
 {
     for (int32_t e = 0; e < t->dv; e++) {
         float *o = t->o + e * t->ld;
@@ -830,15 +851,15 @@ static void ssa__fill_scalar(ssa__table *t)
  *    product spans; NM(nv): elements of m it spans when it has nv vectors: nv*NM(nv) accumulators + nv operands + 1
  *    broadcast.
  *
- *    zero set1 load store mul add fma max   as named; max(a, b) returns b when either is NaN
+ *    zero set1 load store mul add sub max   as named; fma a*b+c, fms a*b-c; max(a, b) returns b when either is NaN
  *    load_n store_n                         the first n lanes, the rest zero / untouched; never touch memory past n
  *    load_f16 load_bf16 (.._n)              L halves widened to f32
  *    store_f16 store_bf16                   rounded to nearest even, NaN kept
- *    round scale2                           to an integer (nearest even); a * 2^n for integral n in -127..127
+ *    round scale2                           to an integer (nearest even); a * 2^n for integral n in -126..127, 0 for -127
  *    first(n, a, b)                         lanes < n of a, the others of b
  *    below(limit, j, a, b)                  lanes with j < limit[lane] of a, the others of b
  *    above_bits(a, b)                       bit per lane: a > b, false for NaN
- *    hmax hsum                              over the lanes;  hsum4: four sums to p[0..3]
+ *    hmax hsum                              over the lanes;  hsum4: four sums times scale to p[0..3]
  *    transpose(V r[L])                      L x L in place
  * ================================================================================================================== */
 #if SSA__HAVE_AVX2
@@ -850,7 +871,9 @@ SSA__AVX2 __m256 ssa__avx2_load(const float *p) { return _mm256_loadu_ps(p); }
 SSA__AVX2 void   ssa__avx2_store(float *p, __m256 v) { _mm256_storeu_ps(p, v); }
 SSA__AVX2 __m256 ssa__avx2_mul(__m256 a, __m256 b) { return _mm256_mul_ps(a, b); }
 SSA__AVX2 __m256 ssa__avx2_add(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
+SSA__AVX2 __m256 ssa__avx2_sub(__m256 a, __m256 b) { return _mm256_sub_ps(a, b); }
 SSA__AVX2 __m256 ssa__avx2_fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+SSA__AVX2 __m256 ssa__avx2_fms(__m256 a, __m256 b, __m256 c) { return _mm256_fmsub_ps(a, b, c); }
 SSA__AVX2 __m256 ssa__avx2_max(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
 SSA__AVX2 __m256 ssa__avx2_round(__m256 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 SSA__AVX2 __m256 ssa__avx2_scale2(__m256 a, __m256 n)
@@ -886,7 +909,10 @@ SSA__AVX2 __m128i ssa__avx2_load_half_n(const unsigned char *p, int32_t n)
     memcpy(h, p, (size_t)n * 2);
     return _mm_loadu_si128((const __m128i *)(const void *)h);
 }
-SSA__AVX2 __m256 ssa__avx2_widen_bf16(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
+SSA__AVX2 __m256 ssa__avx2_widen_bf16(__m128i h)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
 SSA__AVX2 __m256 ssa__avx2_load_f16(const unsigned char *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
@@ -895,7 +921,10 @@ SSA__AVX2 __m256 ssa__avx2_load_bf16(const unsigned char *p)
 {
     return ssa__avx2_widen_bf16(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
-SSA__AVX2 __m256 ssa__avx2_load_f16_n(const unsigned char *p, int32_t n) { return _mm256_cvtph_ps(ssa__avx2_load_half_n(p, n)); }
+SSA__AVX2 __m256 ssa__avx2_load_f16_n(const unsigned char *p, int32_t n)
+{
+    return _mm256_cvtph_ps(ssa__avx2_load_half_n(p, n));
+}
 SSA__AVX2 __m256 ssa__avx2_load_bf16_n(const unsigned char *p, int32_t n)
 {
     return ssa__avx2_widen_bf16(ssa__avx2_load_half_n(p, n));
@@ -926,16 +955,19 @@ SSA__AVX2 float ssa__avx2_hmax(__m256 v)
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
-SSA__AVX2 void ssa__avx2_hsum4(__m256 a, __m256 b, __m256 c, __m256 d, float *p)
+SSA__AVX2 void ssa__avx2_hsum4(__m256 a, __m256 b, __m256 c, __m256 d, float scale, float *p)
 {
     __m256 x = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)));
+    _mm_storeu_ps(p, _mm_mul_ps(_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)), _mm_set1_ps(scale)));
 }
 SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 {
     __m256 t[8];
     SSA__UNROLL
-    for (int i = 0; i < 8; i += 2) { t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]); t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]); }
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
     SSA__UNROLL
     for (int i = 0; i < 8; i += 4) {
         r[i]     = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
@@ -973,26 +1005,44 @@ SSA__AVX512 __m512 ssa__avx512_load(const float *p) { return _mm512_loadu_ps(p);
 SSA__AVX512 void   ssa__avx512_store(float *p, __m512 v) { _mm512_storeu_ps(p, v); }
 SSA__AVX512 __m512 ssa__avx512_mul(__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }
 SSA__AVX512 __m512 ssa__avx512_add(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
+SSA__AVX512 __m512 ssa__avx512_sub(__m512 a, __m512 b) { return _mm512_sub_ps(a, b); }
 SSA__AVX512 __m512 ssa__avx512_fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+SSA__AVX512 __m512 ssa__avx512_fms(__m512 a, __m512 b, __m512 c) { return _mm512_fmsub_ps(a, b, c); }
 SSA__AVX512 __m512 ssa__avx512_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
-SSA__AVX512 __m512 ssa__avx512_round(__m512 x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-SSA__AVX512 __m512 ssa__avx512_scale2(__m512 a, __m512 n) { return _mm512_scalef_ps(a, n); }
+SSA__AVX512 __m512 ssa__avx512_round(__m512 x)
+{
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+SSA__AVX512 __m512 ssa__avx512_scale2(__m512 a, __m512 n) /* no denormals: they are slow to multiply */
+{
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, _mm512_set1_ps(-127.0f), _CMP_NLE_UQ), a, n);
+}
 SSA__AVX512 __mmask16 ssa__avx512_first_mask(int32_t n) /* any n; the lanes below it */
 {
     return (__mmask16)(n >= 16 ? 0xffffu : n > 0 ? (1u << n) - 1 : 0u);
 }
-SSA__AVX512 __m512 ssa__avx512_first(int32_t n, __m512 a, __m512 b) { return _mm512_mask_mov_ps(b, ssa__avx512_first_mask(n), a); }
+SSA__AVX512 __m512 ssa__avx512_first(int32_t n, __m512 a, __m512 b)
+{
+    return _mm512_mask_mov_ps(b, ssa__avx512_first_mask(n), a);
+}
 SSA__AVX512 __m512 ssa__avx512_below(const int32_t *limit, int32_t j, __m512 a, __m512 b)
 {
-    return _mm512_mask_mov_ps(b, _mm512_cmpgt_epi32_mask(_mm512_loadu_si512((const void *)limit), _mm512_set1_epi32(j)), a);
+    return _mm512_mask_mov_ps(
+        b, _mm512_cmpgt_epi32_mask(_mm512_loadu_si512((const void *)limit), _mm512_set1_epi32(j)), a);
 }
 SSA__AVX512 uint32_t ssa__avx512_above_bits(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 SSA__AVX512 __m512 ssa__avx512_load_n(const unsigned char *p, int32_t n)
 {
     return _mm512_maskz_loadu_ps(ssa__avx512_first_mask(n), (const void *)p);
 }
-SSA__AVX512 void ssa__avx512_store_n(float *p, __m512 v, int32_t n) { _mm512_mask_storeu_ps(p, ssa__avx512_first_mask(n), v); }
-SSA__AVX512 __m512 ssa__avx512_widen_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
+SSA__AVX512 void ssa__avx512_store_n(float *p, __m512 v, int32_t n)
+{
+    _mm512_mask_storeu_ps(p, ssa__avx512_first_mask(n), v);
+}
+SSA__AVX512 __m512 ssa__avx512_widen_bf16(__m256i h)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
 SSA__AVX512 __m512 ssa__avx512_load_f16(const unsigned char *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
@@ -1021,7 +1071,10 @@ SSA__AVX512 void ssa__avx512_store_bf16(unsigned char *p, __m512 v)
     r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), top, _mm512_set1_epi32(0x40));
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(r));
 }
-SSA__AVX512 __m256 ssa__avx512_fold(__m512 v) { return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)); }
+SSA__AVX512 __m256 ssa__avx512_fold(__m512 v)
+{
+    return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+}
 SSA__AVX512 float ssa__avx512_hsum(__m512 v)
 {
     __m256 y = ssa__avx512_fold(v);
@@ -1036,17 +1089,20 @@ SSA__AVX512 float ssa__avx512_hmax(__m512 v)
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
-SSA__AVX512 void ssa__avx512_hsum4(__m512 a, __m512 b, __m512 c, __m512 d, float *p)
+SSA__AVX512 void ssa__avx512_hsum4(__m512 a, __m512 b, __m512 c, __m512 d, float scale, float *p)
 {
     __m256 x = _mm256_hadd_ps(_mm256_hadd_ps(ssa__avx512_fold(a), ssa__avx512_fold(b)),
                               _mm256_hadd_ps(ssa__avx512_fold(c), ssa__avx512_fold(d)));
-    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)));
+    _mm_storeu_ps(p, _mm_mul_ps(_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)), _mm_set1_ps(scale)));
 }
 SSA__AVX512 void ssa__avx512_transpose(__m512 *r)
 {
     __m512 t[16];
     SSA__UNROLL
-    for (int i = 0; i < 16; i += 2) { t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]); t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]); }
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
     SSA__UNROLL
     for (int i = 0; i < 16; i += 4) {
         r[i]     = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
@@ -1126,7 +1182,7 @@ static int ssa__cpu_has(ssa_isa isa)
     if (!(a[2] >> 27 & 1)) return 0;                       /* OSXSAVE: without it xgetbv faults */
     os = ssa__xcr0();
     if ((os & 0x6) != 0x6) return 0;                       /* the OS saves xmm and ymm */
-    if (!(a[2] >> 12 & 1) || !(a[2] >> 29 & 1) || !(b[1] >> 5 & 1)) return 0;  /* FMA, F16C, AVX2: both levels need them */
+    if (!(a[2] >> 12 & 1) || !(a[2] >> 29 & 1) || !(b[1] >> 5 & 1)) return 0;              /* FMA, F16C, AVX2 */
     if (isa == SSA_ISA_AVX2) return 1;
     if ((os & 0xe0) != 0xe0) return 0;                     /* the OS saves the masks and all of zmm */
     return (b[1] >> 16 & 1) && (b[1] >> 17 & 1) && (b[1] >> 30 & 1) && (b[1] >> 31 & 1);   /* F, DQ, BW, VL */
@@ -1212,7 +1268,6 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 
 typedef struct {
     ssa_attn a;                    /* strides, scale and q_pos resolved */
-    float    c;                    /* |scale| * log2(e) */
     int32_t  group;                /* query heads per key/value head */
     int32_t  tile_tokens;          /* queries per SELECT task, and per ATTEND task in sparse mode */
     int64_t  n_rows, n_tiles;      /* query rows per key/value head, ATTEND tiles per key/value head */
@@ -1224,7 +1279,7 @@ typedef struct {
     int32_t *chosen; int64_t chosen_stride;          /* lists of (query, key/value head), ascending, -1 at the end */
     const unsigned char *pooled; ssa_type pooled_type; int64_t pooled_head_stride;
     float   *pooled_own;           /* where the POOL phase writes when the call brought no pool */
-    float   *part_o, *part_lse;    /* [split][query][query head]([value_dim]): output and log2-sum-exp of each share */
+    float   *part_o, *part_lse;    /* [split][query][query head]([value_dim]): output and lse of each share */
     int64_t  n_tasks[SSA__KINDS], cost[SSA__KINDS];  /* cost: multiply-adds, roughly */
 } ssa__call;
 
@@ -1290,14 +1345,17 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
     int bad = 0;
     if (a->block_size < 1 || a->block_size > SSA_MAX_BLOCK) return SSA_ERR_BLOCK_SIZE;
     if (a->top_k < 1) return SSA_ERR_TOP_K;
-    if (a->select != SSA_SELECT_TOPK && a->select != SSA_SELECT_REFERENCE && a->select != SSA_SELECT_GIVEN) return SSA_ERR_SELECT;
+    if (a->select != SSA_SELECT_TOPK && a->select != SSA_SELECT_REFERENCE && a->select != SSA_SELECT_GIVEN)
+        return SSA_ERR_SELECT;
     if (what == SSA__RUN_SELECT && a->select == SSA_SELECT_GIVEN) return SSA_ERR_SELECT;
     if (a->select == SSA_SELECT_REFERENCE &&
-        (a->block_size < 2 || (a->block_size & (a->block_size - 1)) != 0 || a->top_k > a->block_size)) return SSA_ERR_REFERENCE;
+        (a->block_size < 2 || (a->block_size & (a->block_size - 1)) != 0 || a->top_k > a->block_size))
+        return SSA_ERR_REFERENCE;
     if (a->score != SSA_SCORE_SOFTMAX || a->select_per_head != 0 || a->sink_blocks != 0 || a->local_blocks != 0 ||
         ssa__bits(a->top_p) << 1 != 0 || a->top_k_per_head != NULL) return SSA_ERR_UNSUPPORTED;
     if (a->n_q > 0 && a->q_pos + a->n_q > a->n_kv) return SSA_ERR_POSITION;
-    if (a->blocks == NULL && (what == SSA__RUN_SELECT || a->select == SSA_SELECT_GIVEN) && a->n_q > 0) return SSA_ERR_BLOCKS;
+    if (a->blocks == NULL && (what == SSA__RUN_SELECT || a->select == SSA_SELECT_GIVEN) && a->n_q > 0)
+        return SSA_ERR_BLOCKS;
 
     last = a->n_q > 0 ? a->q_pos + a->n_q - 1 : -1;  /* the last query's position */
     blocks = last < 0 ? 0 : last / a->block_size + 1;
@@ -1312,8 +1370,9 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
     }
     if (a->pool && a->select != SSA_SELECT_GIVEN) {
         const ssa_pool *p = a->pool;
-        if (p->pooled == NULL || p->n_kv_heads != a->n_kv_heads || p->head_dim != a->head_dim || p->block_size != a->block_size ||
-            (p->type != SSA_F32 && p->type != SSA_BF16) || p->n_tokens < a->n_kv) return SSA_ERR_POOL;
+        if (p->pooled == NULL || p->n_kv_heads != a->n_kv_heads || p->head_dim != a->head_dim ||
+            p->block_size != a->block_size || (p->type != SSA_F32 && p->type != SSA_BF16) || p->n_tokens < a->n_kv)
+            return SSA_ERR_POOL;
         c->pooled = (const unsigned char *)p->pooled;
         c->pooled_type = p->type;
         c->pooled_head_stride = p->max_blocks * p->head_dim * ssa__type_size(p->type);
@@ -1351,27 +1410,25 @@ static ssa_status ssa__resolve(ssa__call *c, const ssa_attn *attn, ssa__what wha
         if ((s = ssa__resolve_output(&a->out, a->n_q, a->n_heads, a->value_dim)) != SSA_OK) return s;
         if (a->n_q > 0 && ((a->n_kv > 0 && a->v.data == NULL) || a->out.data == NULL)) return SSA_ERR_NULL;
     }
-    if (a->window != 0 || ssa__bits(a->softcap) << 1 != 0 || a->sinks || a->mask || a->pages) return SSA_ERR_UNSUPPORTED;
+    if (a->window != 0 || ssa__bits(a->softcap) << 1 != 0 || a->sinks || a->mask || a->pages)
+        return SSA_ERR_UNSUPPORTED;
 
     c->group = a->n_heads / a->n_kv_heads;
     c->n_rows = ssa__mul(a->n_q, c->group, &bad);
-    work = ssa__mul(ssa__mul(ssa__mul(a->n_q, a->n_heads, &bad), a->n_kv + 1024, &bad), a->head_dim + a->value_dim, &bad);
+    work = ssa__mul(ssa__mul(ssa__mul(a->n_q, a->n_heads, &bad), a->n_kv + 1024, &bad), a->head_dim + a->value_dim,
+                    &bad);
     if (bad || work > INT64_MAX / 4) return SSA_ERR_OVERFLOW;  /* costs fit; so do sizes of anything [n_q][n_heads] */
-    {
-        double scale = (double)a->scale, x = 1.0;
-        if (ssa__bits(a->scale) << 1 == 0) { /* 1/sqrt(head_dim), by Newton's iteration */
-            for (int i = 0; i < 40; i++) x = 0.5 * (x + a->head_dim / x);
-            scale = 1.0 / x;
-            a->scale = (float)scale;
-        }
-        c->c = (float)((scale < 0 ? -scale : scale) * SSA__LOG2E);
-        if (!ssa__is_finite(c->c)) return SSA_ERR_SCALE;
+    if (ssa__bits(a->scale) << 1 == 0) { /* 1/sqrt(head_dim), by Newton's iteration */
+        double root = 1.0;
+        for (int i = 0; i < 40; i++) root = 0.5 * (root + a->head_dim / root);
+        a->scale = (float)(1.0 / root);
     }
     c->n_keys = a->n_kv;
     if (what != SSA__RUN_FULL && (s = ssa__resolve_sparse(c, what)) != SSA_OK) return s;
 
     c->tile_tokens = (int32_t)ssa__max(1, SSA__TILE_ROWS / c->group);
-    c->n_tiles = what == SSA__RUN_FULL ? ssa__ceil_div(c->n_rows, SSA__TILE_ROWS) : ssa__ceil_div(a->n_q, c->tile_tokens);
+    c->n_tiles =
+        what == SSA__RUN_FULL ? ssa__ceil_div(c->n_rows, SSA__TILE_ROWS) : ssa__ceil_div(a->n_q, c->tile_tokens);
     c->n_splits = 1;
     c->split_keys = ssa__max(c->n_keys, 1);
     if (c->n_tiles > 0 && c->n_tiles * a->n_kv_heads < SSA__SPLIT_TASKS) {
@@ -1382,6 +1439,82 @@ static ssa_status ssa__resolve(ssa__call *c, const ssa_attn *attn, ssa__what wha
             c->n_splits = ssa__ceil_div(c->n_keys, c->split_keys);
         }
     }
+    return SSA_OK;
+}
+
+/* What is wrong with the arguments that are not calls: where to run, how many calls, in which mode. */
+static ssa_status ssa__check_mode(ssa_mode mode, ssa__what *what)
+{
+    if (mode != SSA_FULL && mode != SSA_SPARSE) return SSA_ERR_MODE;
+    *what = mode == SSA_FULL ? SSA__RUN_FULL : SSA__RUN_SPARSE;
+    return SSA_OK;
+}
+
+static ssa_status ssa__check_exec(const ssa_exec *x)
+{
+    if (x == NULL) return SSA_OK;
+    return x->n_threads < 0 || (x->parallel && x->n_threads < 1) ? SSA_ERR_THREADS : SSA_OK;
+}
+
+/* Bytes of a pool, and where in them its open sums lie. */
+static ssa_status ssa__pool_layout(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens,
+                                   ssa_type type, int64_t *sum_at, int64_t *total)
+{
+    int bad = 0;
+    int64_t rows;
+    if (n_kv_heads < 1) return SSA_ERR_HEADS;
+    if (head_dim < 1 || head_dim > SSA_MAX_DIM) return SSA_ERR_HEAD_DIM;
+    if (block_size < 1 || block_size > SSA_MAX_BLOCK) return SSA_ERR_BLOCK_SIZE;
+    if (max_tokens < 0) return SSA_ERR_LENGTH;
+    if (type != SSA_F32 && type != SSA_BF16) return SSA_ERR_TYPE;
+    rows = ssa__mul(ssa__mul(n_kv_heads, max_tokens / block_size, &bad), head_dim, &bad);
+    rows = ssa__mul(rows, ssa__type_size(type), &bad);
+    *sum_at = ssa__mul(ssa__ceil_div(rows, SSA__ALIGN), SSA__ALIGN, &bad);
+    *total = ssa__add(*sum_at, (int64_t)n_kv_heads * head_dim * (int64_t)sizeof(float) + SSA__ALIGN - 1, &bad);
+    return bad || (uint64_t)*total > (uint64_t)PTRDIFF_MAX ? SSA_ERR_OVERFLOW : SSA_OK;
+}
+
+static ssa_status ssa__check_pool_memory(const ssa_pool *p, const void *memory, size_t size, int64_t total)
+{
+    if (p == NULL || memory == NULL) return SSA_ERR_NULL;
+    return size < (size_t)total ? SSA_ERR_POOL_MEMORY : SSA_OK;
+}
+
+/* What append, truncate and drop_front check alike: the pool, and n_tokens as an argument of at least 0 and at most `most`, else
+ * `over`. v becomes k with its strides resolved for n rows of keys. */
+static ssa_status ssa__check_pool(const ssa_pool *p, const ssa_view *k, int64_t n_tokens, int64_t most, ssa_status over, int64_t n,
+                                  ssa_view *v)
+{
+    ssa_status s;
+    if (p == NULL || k == NULL) return SSA_ERR_NULL;
+    if (p->pooled == NULL || p->open_sum == NULL || p->n_kv_heads < 1 || p->head_dim < 1 || p->block_size < 1)
+        return SSA_ERR_POOL;
+    if (n_tokens < 0) return SSA_ERR_LENGTH;
+    if (n_tokens > most) return over;
+    *v = *k;
+    s = ssa__resolve_view(v, n, p->n_kv_heads, p->head_dim);
+    return s == SSA_OK && n > 0 && k->data == NULL ? SSA_ERR_NULL : s;
+}
+
+/* The alignment loss: the four views with their strides resolved; *count becomes the number of elements. */
+static ssa_status ssa__check_loss(ssa_view *full, ssa_view *sparse, ssa_view *d_full, ssa_view *d_sparse, int64_t n_tokens,
+                                  int32_t n_heads, int32_t dim, float beta, float grad_scale, int64_t *count)
+{
+    ssa_status s;
+    int bad = 0;
+    if (n_tokens < 0) return SSA_ERR_LENGTH;
+    if (n_heads < 1) return SSA_ERR_HEADS;
+    if (dim < 1) return SSA_ERR_VALUE_DIM;
+    if (!ssa__is_finite(beta) || beta < 0 || !ssa__is_finite(grad_scale)) return SSA_ERR_BETA;
+    *count = ssa__mul(ssa__mul(n_tokens, n_heads, &bad), dim, &bad);
+    if (bad) return SSA_ERR_OVERFLOW;
+    if (full->type == SSA_Q8_0 || sparse->type == SSA_Q8_0) return SSA_ERR_TYPE;
+    if ((s = ssa__resolve_view(full, n_tokens, n_heads, dim)) != SSA_OK) return s;
+    if ((s = ssa__resolve_view(sparse, n_tokens, n_heads, dim)) != SSA_OK) return s;
+    if (d_full && (s = ssa__resolve_output(d_full, n_tokens, n_heads, dim)) != SSA_OK) return s;
+    if (d_sparse && (s = ssa__resolve_output(d_sparse, n_tokens, n_heads, dim)) != SSA_OK) return s;
+    if (n_tokens > 0 && (!full->data || !sparse->data || (d_full && !d_full->data) || (d_sparse && !d_sparse->data)))
+        return SSA_ERR_NULL;
     return SSA_OK;
 }
 
@@ -1398,14 +1531,17 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
     if (c->a.n_q == 0) return 0;
     switch (kind) {
     case SSA__POOL:
-        if (what == SSA__RUN_FULL || (c->pooled && !c->pooled_own) || c->a.select == SSA_SELECT_GIVEN || c->n_blocks <= c->keep) return 0;
+        if (what == SSA__RUN_FULL || (c->pooled && !c->pooled_own) || c->a.select == SSA_SELECT_GIVEN ||
+            c->n_blocks <= c->keep)
+            return 0;
         return ssa__ceil_div(c->n_pooled, SSA__POOL_BLOCKS) * c->a.n_kv_heads;
     case SSA__SELECT:
         return what == SSA__RUN_FULL ? 0 : ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
     case SSA__ATTEND:
         return what == SSA__RUN_SELECT ? 0 : c->n_splits * c->a.n_kv_heads * c->n_tiles;
     default:
-        return what == SSA__RUN_SELECT || c->n_splits == 1 ? 0 : ssa__ceil_div(c->a.n_q * c->a.n_heads, SSA__MERGE_ROWS);
+        return what == SSA__RUN_SELECT || c->n_splits == 1 ? 0
+                                                           : ssa__ceil_div(c->a.n_q * c->a.n_heads, SSA__MERGE_ROWS);
     }
 }
 
@@ -1512,8 +1648,8 @@ static void ssa__take_shared(ssa__bump *b, ssa__call *c, ssa__what what)
 }
 
 /* Checks n calls and lays them out; with ws NULL only the size in bytes comes back, in *total. */
-static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what what, int n_threads, void *ws, size_t size,
-                            size_t *total)
+static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what what, int n_threads, void *ws,
+                            size_t size, size_t *total)
 {
     ssa__bump shared = { NULL, 0, 0 };
     ssa__call one, *call;
@@ -1579,6 +1715,13 @@ static const unsigned char *ssa__row(const ssa_view *v, int64_t token, int64_t h
     return (const unsigned char *)v->data + token * v->token_stride + head * v->head_stride;
 }
 
+/* A finished row of the output: query i, query head head. */
+static void ssa__put_row(const ssa__table *t, const ssa__call *c, int64_t i, int64_t head, const float *row)
+{
+    const ssa_view *v = &c->a.out;
+    t->unpack[v->type]((unsigned char *)v->data + i * v->token_stride + head * v->head_stride, row, c->a.value_dim);
+}
+
 /* The rounded mean of a finished block from the sum of its keys; every way to pool ends here. */
 static void ssa__pool_finish(const float *sum, int32_t block_size, int32_t dim, ssa_type type, unsigned char *dst)
 {
@@ -1592,7 +1735,8 @@ static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task,
     int64_t to = ssa__min(from + SSA__POOL_BLOCKS, c->n_pooled);
     int32_t dim = c->a.head_dim, block = c->a.block_size;
     for (int64_t b = from; b < to; b++) {
-        unsigned char *dst = (unsigned char *)c->pooled_own + h * c->pooled_head_stride + b * dim * (int64_t)sizeof(float);
+        unsigned char *dst =
+            (unsigned char *)c->pooled_own + h * c->pooled_head_stride + b * dim * (int64_t)sizeof(float);
         memset(x->rows, 0, (size_t)dim * sizeof(float));
         t->pool[c->a.k.type](x->rows, ssa__row(&c->a.k, b * block, h), c->a.k.token_stride, block, dim);
         ssa__pool_finish(x->rows, block, dim, SSA_F32, dst);
@@ -1623,8 +1767,8 @@ static void ssa__heap_sink(float *key, int32_t *index, int32_t n, int32_t at, fl
 
 /* The best `most` of the candidates from <= i < to by imp[i], as a heap; index_of NULL: candidate i is block i. Returns
  * how many. imp is never negative but may be NaN, which ranks below everything. */
-static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *index_of, int64_t from, int64_t to, int32_t most,
-                         float *key, int32_t *index)
+static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *index_of, int64_t from, int64_t to,
+                         int32_t most, float *key, int32_t *index)
 {
     int32_t n = (int32_t)ssa__min(most, to - from);
     int64_t i;
@@ -1637,7 +1781,8 @@ static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *i
     for (int32_t j = n / 2 - 1; j >= 0; j--) ssa__heap_sink(key, index, n, j, key[j], index[j]);
     if (index_of) {
         for (i = from + n; i < to; i++)
-            if (ssa__worse(key[0], index[0], imp[i], index_of[i])) ssa__heap_sink(key, index, n, 0, imp[i], index_of[i]);
+            if (ssa__worse(key[0], index[0], imp[i], index_of[i]))
+                ssa__heap_sink(key, index, n, 0, imp[i], index_of[i]);
     } else { /* ascending: a later block must be strictly better */
         for (i = t->above(imp, from + n, to, key[0]); i < to; i = t->above(imp, i + 1, to, key[0]))
             ssa__heap_sink(key, index, n, 0, imp[i], (int32_t)i);
@@ -1667,7 +1812,7 @@ static int32_t ssa__choose(const ssa__table *t, const ssa__call *c, int32_t cur,
     if (c->a.select == SSA_SELECT_TOPK || cur < block) {
         n = ssa__best(t, x->imp, NULL, 0, cur, past, x->heap_key, x->heap);
         memcpy(list, x->heap, (size_t)n * sizeof *list);
-    } else { /* the exact best half before the chunk of cur, and the best half of that chunk, where cur is always the first */
+    } else { /* the best half of all before the chunk of cur, and the best half of that chunk, cur always first */
         int32_t chunk = cur - cur % block;
         n = ssa__best(t, x->imp, NULL, 0, chunk, block / 2, x->heap_key, x->heap);
         n += ssa__best(t, x->imp, NULL, chunk, cur, block / 2 - 1, x->heap_key + n, x->heap + n);
@@ -1702,7 +1847,8 @@ static int32_t ssa__choose_given(const ssa__call *c, const int32_t *given, int32
 }
 
 /* Query rows r0 <= r < r1 of key/value head h (row r: head r % G of query r / G) as f32 into a fresh tile. */
-static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, ssa__scratch *x)
+static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1,
+                                        ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
     const ssa__form *form;
@@ -1714,7 +1860,8 @@ static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c,
     tile->dv = c->a.value_dim;
     tile->dk_pad = ssa__round_up(tile->dk, SSA__LANES_MAX);
     tile->dv_pad = ssa__round_up(tile->dv, SSA__LANES_MAX);
-    tile->c = c->c;
+    tile->scale = c->a.scale;
+    tile->ahead_rows = 0;
     form = tile->rows <= t->narrow_rows ? &t->narrow : &t->wide;
     tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
     padded = ssa__round_up(tile->rows, SSA__LANES_MAX);
@@ -1724,8 +1871,8 @@ static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c,
                              c->a.q.head_stride, (int32_t)n, tile->dk);
         r += n;
     }
-    memset(rows + tile->rows * (int64_t)tile->dk_pad, 0, (size_t)((padded - tile->rows) * tile->dk_pad) * sizeof(float));
-    if (c->a.scale < 0) for (int64_t e = 0; e < tile->rows * (int64_t)tile->dk_pad; e++) rows[e] = -rows[e];
+    memset(rows + tile->rows * (int64_t)tile->dk_pad, 0,
+           (size_t)((padded - tile->rows) * tile->dk_pad) * sizeof(float));
     tile->q = x->q;
     form->q_prep(tile, rows);
     for (int64_t r = 0; r < padded; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
@@ -1739,21 +1886,46 @@ static void ssa__add_importance(const ssa__form *form, ssa__tile *tile, int32_t 
     form->importance(tile, n, lo, hi, imp);
 }
 
-/* Scores of the tile's rows against pooled keys 0 .. n-1 of head h, softmaxed; row r counts limit[r] of them. */
-static void ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int32_t n, ssa__scratch *x)
+/* Scores of the tile's rows against pooled keys 0 .. n-1 of head h, softmaxed; row r counts limit[r] of them. A score that is
+ * not finite counts as -infinity, so that a broken key spoils no other block's importance. Returns 1 when there was one. */
+static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int32_t n,
+                             ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
+    const int narrow = form == &t->narrow;
     int64_t stride = tile->dk * ssa__type_size(c->pooled_type);
     const unsigned char *pooled = c->pooled + h * c->pooled_head_stride;
-    if (form == &t->narrow) tile->ld = (int64_t)ssa__round_up(n, SSA__LANES_MAX) + SSA__LANES_MAX;
-    for (int32_t at = 0; at < n; at += SSA__CHUNK) {
-        int32_t m = (int32_t)ssa__min(SSA__CHUNK, n - at);
-        if (form->packs) {
-            t->pack[c->pooled_type](x->kv, tile->dk, pooled + at * stride, stride, m, tile->dk);
-            form->qk[SSA_F32](tile, (const unsigned char *)x->kv, tile->dk * (int64_t)sizeof(float), m, at);
-        } else form->qk[c->pooled_type](tile, pooled + at * stride, stride, m, at);
+    if (narrow) tile->ld = (int64_t)ssa__round_up(n, SSA__LANES_MAX) + SSA__LANES_MAX;
+    for (int scrub = 0; scrub < 2; scrub++) {
+        int broken = 0;
+        for (int32_t at = 0; at < n; at += SSA__CHUNK) {
+            int32_t m = (int32_t)ssa__min(SSA__CHUNK, n - at);
+            if (form->packs) {
+                t->pack[c->pooled_type](x->kv, tile->dk, pooled + at * stride, stride, m, tile->dk);
+                form->qk[SSA_F32](tile, (const unsigned char *)x->kv, tile->dk * (int64_t)sizeof(float), m, at);
+            } else form->qk[c->pooled_type](tile, pooled + at * stride, stride, m, at);
+        }
+        for (int64_t i = 0; scrub && i < (narrow ? tile->rows : n); i++)
+            for (int64_t j = 0; j < (narrow ? n : tile->ld); j++)
+                if (!ssa__is_finite(tile->s[i * tile->ld + j])) tile->s[i * tile->ld + j] = ssa__float(SSA__NEG_INF_BITS);
+        form->softmax(tile, n, x->limit);
+        for (int32_t r = 0; r < tile->rows; r++) broken |= ssa__is_nan(tile->l[r]);
+        if (!broken || scrub) return scrub;
+        for (int32_t r = 0; r < tile->rows; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
     }
-    form->softmax(tile, n, x->limit);
+    return 1;
+}
+
+/* Importance NaN, the lowest rank, for the blocks 0 .. n-1 of head h whose pooled key is not finite. */
+static void ssa__mark_broken(const ssa__call *c, int64_t h, int32_t n, float *imp)
+{
+    int64_t row = c->a.head_dim * ssa__type_size(c->pooled_type);
+    for (int32_t b = 0; b < n; b++)
+        for (int32_t e = 0; e < c->a.head_dim; e++)
+            if (!ssa__is_finite(ssa__load(c->pooled_type, c->pooled + h * c->pooled_head_stride + b * row, e))) {
+                imp[b] = ssa__float(0x7fc00000u);
+                break;
+            }
 }
 
 static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
@@ -1762,7 +1934,7 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
     int64_t i0 = task % groups * c->tile_tokens, i1 = ssa__min(i0 + c->tile_tokens, c->a.n_q);
     const ssa__form *form = NULL;
     int32_t block = c->a.block_size, group = c->group, pooled;
-    int scored;
+    int scored, broken = 0;
     pooled = (int32_t)(ssa__max(c->a.q_pos + i1, 0) / block);         /* complete blocks that the last query sees */
     scored = c->a.select != SSA_SELECT_GIVEN && ssa__max(c->a.q_pos + i1 - 1, 0) / block + 1 > c->keep;
     if (scored && group <= SSA__TILE_ROWS) {
@@ -1770,11 +1942,12 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
             x->limit[r - i0 * group] = (int32_t)(ssa__max(c->a.q_pos + r / group + 1, 0) / block);
         form = ssa__begin_tile(t, c, h, i0 * group, i1 * group, x);
         for (int32_t r = x->tile.rows; r < SSA__TILE_ROWS; r++) x->limit[r] = 0;
-        ssa__score_blocks(t, c, form, h, pooled, x);
+        broken = ssa__score_blocks(t, c, form, h, pooled, x);
     }
     for (int64_t i = i0; i < i1; i++) {
         int64_t p = c->a.q_pos + i;
-        int32_t *list = c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride, n = 0, cur = (int32_t)(ssa__max(p, 0) / block);
+        int32_t *list = c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride, n = 0,
+                cur = (int32_t)(ssa__max(p, 0) / block);
         if (p < 0) {
             n = 0;
         } else if (c->a.select == SSA_SELECT_GIVEN) {
@@ -1791,10 +1964,11 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
                     int32_t rows = (int32_t)ssa__min(SSA__TILE_ROWS, group - g);
                     for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
                     form = ssa__begin_tile(t, c, h, i * group + g, i * group + g + rows, x);
-                    ssa__score_blocks(t, c, form, h, pooled, x);
+                    broken |= ssa__score_blocks(t, c, form, h, pooled, x);
                     ssa__add_importance(form, &x->tile, cur, 0, rows, x->imp);
                 }
             }
+            if (broken) ssa__mark_broken(c, h, cur, x->imp);
             n = ssa__choose(t, c, cur, x, list);
         }
         for (int64_t j = n; j < c->chosen_stride; j++) list[j] = -1;
@@ -1817,29 +1991,86 @@ static int64_t ssa__run_at(const ssa__keys *keys, int64_t x, int64_t most, int32
     b = x / keys->block_size;
     off = x % keys->block_size;
     len = keys->block_size - off;
-    for (int64_t next = b + 1; len < most && keys->blocks[next] == keys->blocks[next - 1] + 1; next++) len += keys->block_size;
+    for (int64_t next = b + 1; len < most && keys->blocks[next] == keys->blocks[next - 1] + 1; next++)
+        len += keys->block_size;
     *n = (int32_t)ssa__min(len, most);
     return (int64_t)keys->blocks[b] * keys->block_size + off;
 }
 
-/* The running state over virtual keys from .. to-1. Row r of the tile sees those below seen[r] (NULL: all). */
-static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, const ssa__keys *keys,
-                             int64_t from, int64_t to, int64_t r0, ssa__scratch *x)
+/* The values of a chunk that the causal edge crosses, of which row r sees the first limit[r] (never fewer than the row before).
+ * A key out of sight has p = 0, but 0 * v is NaN when v is not finite: no row may be multiplied with what it does not see. */
+static void ssa__narrow_edge(const ssa__form *form, ssa__tile *t, ssa_type type, const unsigned char *v, int64_t stride, int32_t n,
+                             const int32_t *limit)
+{
+    ssa__tile lower = *t; /* rows r and below: those that see key j */
+    int32_t j = 0;
+    for (int32_t r = 0; r < t->rows; r++) {
+        int32_t sees = limit[r] < n ? limit[r] : n;
+        if (sees == j && r > 0) continue;
+        lower.rows = t->rows - r;
+        lower.s = t->s + r * t->ld;
+        lower.o = t->o + (int64_t)r * t->dv_pad;
+        lower.fix = t->fix + r;
+        form->pv[type](&lower, v + j * stride, stride, sees - j, j, r == 0);
+        lower.ahead_rows = 0;
+        j = sees;
+    }
+}
+
+static void ssa__wide_edge(const ssa__table *t, const ssa__form *form, ssa__tile *tile, ssa__scratch *x, int32_t n,
+                           const int32_t *limit)
+{
+    const int32_t dv = tile->dv;
+    float *probe = x->rows;
+    int finite = 1;
+    memset(probe, 0, (size_t)dv * sizeof(float)); /* 0 * v summed over the keys at the edge: NaN where one is not finite */
+    for (int32_t j = limit[0]; j < n; j++) t->axpy(probe, 0.0f, x->kv + (int64_t)j * dv, dv);
+    for (int32_t e = 0; e < dv; e++) finite &= !ssa__is_nan(probe[e]);
+    if (finite) {
+        form->pv[SSA_F32](tile, (const unsigned char *)x->kv, dv * (int64_t)sizeof(float), n, 0, 1);
+        return;
+    }
+    form->pv[SSA_F32](tile, (const unsigned char *)x->kv, dv * (int64_t)sizeof(float), limit[0], 0, 1);
+    for (int32_t r = 0; r < tile->rows; r++)
+        for (int32_t j = limit[0]; j < limit[r]; j++)
+            for (int32_t e = 0; e < dv; e++) tile->o[e * tile->ld + r] += tile->s[j * tile->ld + r] * x->kv[(int64_t)j * dv + e];
+}
+
+/* Names n rows of a view for the next entry to prefetch, or for blocks, whose rows come in short runs, prefetches them now. */
+static void ssa__look_ahead(ssa__tile *t, const ssa_view *v, int32_t dim, int64_t key, int64_t h, int32_t n, int now)
+{
+    t->ahead = n > 0 ? ssa__row(v, key, h) : NULL;
+    t->ahead_stride = v->token_stride;
+    t->ahead_rows = n;
+    t->ahead_bytes = dim * (int32_t)ssa__type_size(v->type);
+    if (!now) return;
+    ssa__prefetch(t, 0, n);
+    t->ahead_rows = 0;
+}
+
+/* The running state over virtual keys from .. to-1, for the tile whose first row is r0. While the scores of a chunk are computed
+ * its values are prefetched, and the next chunk's keys during its values: a cache in memory is read at the memory's speed. */
+static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h,
+                             const ssa__keys *keys, int64_t from, int64_t to, int64_t r0, ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
     const ssa_view *k = &c->a.k, *v = &c->a.v;
     const unsigned char *packed = (const unsigned char *)x->kv;
+    const int32_t dk = tile->dk, dv = tile->dv;
+    const int listed = keys->blocks != NULL;
     for (int64_t at = from; at < to; at += SSA__CHUNK) {
-        int32_t n = (int32_t)ssa__min(SSA__CHUNK, to - at), run = 0;
+        int32_t n = (int32_t)ssa__min(SSA__CHUNK, to - at), run = 0, after = (int32_t)ssa__min(SSA__CHUNK, to - at - n);
         const int32_t *limit = NULL;
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
-            if (form->packs) t->pack[k->type](x->kv + (int64_t)j * tile->dk, tile->dk, ssa__row(k, key, h), k->token_stride, run, tile->dk);
+            ssa__look_ahead(tile, v, dv, key, h, run, listed);
+            if (form->packs)
+                t->pack[k->type](x->kv + (int64_t)j * dk, dk, ssa__row(k, key, h), k->token_stride, run, dk);
             else form->qk[k->type](tile, ssa__row(k, key, h), k->token_stride, run, j);
         }
-        if (form->packs) form->qk[SSA_F32](tile, packed, tile->dk * (int64_t)sizeof(float), n, 0);
+        if (form->packs) form->qk[SSA_F32](tile, packed, dk * (int64_t)sizeof(float), n, 0);
 
-        if (keys->blocks == NULL && ssa__visible(c, r0 / c->group) < at + n) { /* the causal edge crosses this chunk */
+        if (!listed && ssa__visible(c, r0 / c->group) < at + n) { /* the causal edge crosses this chunk */
             for (int32_t r = 0; r < SSA__TILE_ROWS; r++) {
                 int64_t sees = r < tile->rows ? ssa__visible(c, (r0 + r) / c->group) - at : 0;
                 x->limit[r] = (int32_t)ssa__max(0, ssa__min(sees, n));
@@ -1848,18 +2079,26 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
         }
         form->softmax(tile, n, limit);
 
+        for (int32_t j = 0, next; j < after; j += next) {
+            int64_t key = ssa__run_at(keys, at + n + j, after - j, &next);
+            ssa__look_ahead(tile, k, dk, key, h, next, listed);
+        }
+        if (after == 0) ssa__look_ahead(tile, k, dk, 0, h, 0, 0);
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
-            if (form->packs) t->pack[v->type](x->kv + (int64_t)j * tile->dv, tile->dv, ssa__row(v, key, h), v->token_stride, run, tile->dv);
+            if (form->packs)
+                t->pack[v->type](x->kv + (int64_t)j * dv, dv, ssa__row(v, key, h), v->token_stride, run, dv);
+            else if (limit) ssa__narrow_edge(form, tile, v->type, ssa__row(v, key, h), v->token_stride, run, limit);
             else form->pv[v->type](tile, ssa__row(v, key, h), v->token_stride, run, j, j == 0);
         }
-        if (form->packs) form->pv[SSA_F32](tile, packed, tile->dv * (int64_t)sizeof(float), n, 0, 1);
+        if (form->packs && limit) ssa__wide_edge(t, form, tile, x, n, limit);
+        else if (form->packs) form->pv[SSA_F32](tile, packed, dv * (int64_t)sizeof(float), n, 0, 1);
     }
 }
 
 /* Query rows r0 .. r1-1 of head h over virtual keys from .. to-1: straight to the output, or to share number split. */
-static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, const ssa__keys *keys,
-                             int64_t from, int64_t to, int64_t split, ssa__scratch *x)
+static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1,
+                             const ssa__keys *keys, int64_t from, int64_t to, int64_t split, ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
     const ssa__form *form = ssa__begin_tile(t, c, h, r0, r1, x);
@@ -1871,28 +2110,25 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
         int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
         float l = tile->l[r], gate = c->a.gate ? c->a.gate[i * n_heads + head] : 1.0f;
         int empty = ssa__bits(l) << 1 == 0;
-        double lse2 = empty ? 0.0 : (double)tile->m[r] + ssa__log((double)l) * SSA__LOG2E;
+        float lse = empty ? ssa__float(SSA__NEG_INF_BITS) : (float)((double)tile->m[r] + ssa__log((double)l));
         x->factor[r] = empty ? 0.0f : (c->n_splits > 1 ? 1.0f : gate) / l;
-        if (c->n_splits > 1)
-            c->part_lse[split * all + i * n_heads + head] = empty ? ssa__float(SSA__NEG_INF_BITS) : (float)lse2;
-        else if (c->a.lse)
-            c->a.lse[i * n_heads + head] = empty ? ssa__float(SSA__NEG_INF_BITS) : (float)(lse2 * SSA__LN2);
+        if (c->n_splits > 1) c->part_lse[split * all + i * n_heads + head] = lse;
+        else if (c->a.lse) c->a.lse[i * n_heads + head] = lse;
     }
     for (int64_t r = rows; r < ssa__round_up(tile->rows, SSA__LANES_MAX); r++) x->factor[r] = 0.0f;
     form->finish(tile, x->factor, x->rows);
     for (int64_t r = 0; r < rows; r++) {
         int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
         const float *row = x->rows + r * tile->dv_pad;
-        if (c->n_splits > 1)
-            memcpy(c->part_o + (split * all + i * n_heads + head) * tile->dv, row, (size_t)tile->dv * sizeof(float));
-        else
-            t->unpack[c->a.out.type]((unsigned char *)c->a.out.data + i * c->a.out.token_stride + head * c->a.out.head_stride, row, tile->dv);
+        if (c->n_splits == 1) ssa__put_row(t, c, i, head, row);
+        else memcpy(c->part_o + (split * all + i * n_heads + head) * tile->dv, row, (size_t)tile->dv * sizeof(float));
     }
 }
 
 static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what what, int64_t task, ssa__scratch *x)
 {
-    int64_t tile = task % c->n_tiles, h = task / c->n_tiles % c->a.n_kv_heads, split = task / c->n_tiles / c->a.n_kv_heads;
+    int64_t tile = task % c->n_tiles, h = task / c->n_tiles % c->a.n_kv_heads,
+            split = task / c->n_tiles / c->a.n_kv_heads;
     int64_t from = split * c->split_keys, to = from + c->split_keys;
     ssa__keys keys = { NULL, 0, c->a.block_size };
     if (what == SSA__RUN_FULL) {
@@ -1914,7 +2150,7 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
     }
 }
 
-/* Joins the shares of the keys: out = sum of 2^(lse_s - top) * o_s over the sum of the weights. */
+/* Joins the shares of the keys: out = sum of exp(lse_s - top) * o_s over the sum of the weights. */
 static void ssa__run_merge(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
 {
     int64_t all = c->a.n_q * c->a.n_heads;
@@ -1934,19 +2170,19 @@ static void ssa__run_merge(const ssa__table *t, const ssa__call *c, int64_t task
         for (int64_t s = 0; s < c->n_splits; s++) {
             float lse = c->part_lse[s * all + row], w;
             if (ssa__bits(lse) == SSA__NEG_INF_BITS) continue;
-            w = (float)ssa__exp(((double)lse - (double)top) * SSA__LN2);
+            w = (float)ssa__exp((double)lse - (double)top);
             sum += (double)w;
             t->axpy(acc, w, c->part_o + (s * all + row) * dv, dv);
         }
         factor = any ? (float)(1.0 / sum) * (c->a.gate ? c->a.gate[row] : 1.0f) : 0.0f;
         for (int32_t e = 0; e < dv; e++) acc[e] *= factor;
-        t->unpack[c->a.out.type]((unsigned char *)c->a.out.data + i * c->a.out.token_stride + head * c->a.out.head_stride, acc, dv);
-        if (c->a.lse) c->a.lse[row] = any ? (float)(((double)top + ssa__log(sum) * SSA__LOG2E) * SSA__LN2)
-                                          : ssa__float(SSA__NEG_INF_BITS);
+        ssa__put_row(t, c, i, head, acc);
+        if (c->a.lse) c->a.lse[row] = any ? (float)((double)top + ssa__log(sum)) : ssa__float(SSA__NEG_INF_BITS);
     }
 }
 
-static void ssa__run_task(const ssa__table *t, const ssa__call *c, ssa__what what, int kind, int64_t task, ssa__scratch *x)
+static void ssa__run_task(const ssa__table *t, const ssa__call *c, ssa__what what, int kind, int64_t task,
+                          ssa__scratch *x)
 {
     switch (kind) {
     case SSA__POOL:   ssa__run_pool(t, c, task, x); break;
@@ -1986,7 +2222,8 @@ static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
 /* -- the alignment loss -- */
 
 /* One row: adds the sum of SmoothL1(full - sparse) to *sum; leaves d SmoothL1/d full * scale in grad. */
-static void ssa__align_row(const float *full, const float *sparse, int32_t dim, double beta, double scale, double *sum, float *grad)
+static void ssa__align_row(const float *full, const float *sparse, int32_t dim, double beta, double scale,
+                           double *sum, float *grad)
 {
     double row = 0.0;
     for (int32_t e = 0; e < dim; e++) {
@@ -2025,19 +2262,11 @@ SSA_API ssa_attn ssa_attn_default(int32_t n_heads, int32_t n_kv_heads, int32_t h
     return a;
 }
 
-static ssa_status ssa__check_mode(ssa_mode mode, ssa__what *what)
-{
-    if (mode != SSA_FULL && mode != SSA_SPARSE) return SSA_ERR_MODE;
-    *what = mode == SSA_FULL ? SSA__RUN_FULL : SSA__RUN_SPARSE;
-    return SSA_OK;
-}
-
 SSA_API ssa_status ssa_check(const ssa_attn *a, ssa_mode mode)
 {
     ssa__what what = SSA__RUN_FULL;
     ssa_status s = ssa__check_mode(mode, &what);
     size_t size;
-    if (a == NULL) return SSA_ERR_NULL;
     return s != SSA_OK ? s : ssa__plan(NULL, a, 1, what, 1, NULL, 0, &size);
 }
 
@@ -2049,21 +2278,23 @@ SSA_API size_t ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mode, i
     return ssa__plan(NULL, a, n, what, n_threads, NULL, 0, &size) == SSA_OK ? size : 0;
 }
 
-SSA_API ssa_status ssa_plan_make(ssa_plan *p, const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads, void *ws, size_t size)
+SSA_API ssa_status ssa_plan_make(ssa_plan *p, const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads, void *ws,
+                                 size_t size)
 {
     ssa__what what = SSA__RUN_FULL;
-    size_t total;
+    ssa_exec x = { n_threads, NULL, NULL, NULL, 0 };
     ssa_status s = ssa__check_mode(mode, &what);
-    if (p == NULL || (a == NULL && n > 0)) return SSA_ERR_NULL;
-    if (n_threads < 0) return SSA_ERR_THREADS;
-    return s != SSA_OK ? s : ssa__plan(p, a, n, what, n_threads, ws, size, &total);
+    size_t total;
+    if (s == SSA_OK) s = ssa__check_exec(&x);
+    return s != SSA_OK ? s : p == NULL ? SSA_ERR_NULL : ssa__plan(p, a, n, what, n_threads, ws, size, &total);
 }
 
 SSA_API int ssa_plan_phases(const ssa_plan *p) { return p ? p->n_phases : 0; }
 
 SSA_API void ssa_plan_run(const ssa_plan *p, int phase, int ith, int nth)
 {
-    if (p == NULL || phase < 0 || phase >= p->n_phases || nth < 1 || nth > p->n_threads || ith < 0 || ith >= nth) return;
+    if (p == NULL || phase < 0 || phase >= p->n_phases || nth < 1 || nth > p->n_threads || ith < 0 || ith >= nth)
+        return;
     ssa__run_phase(p, p->phase[phase], ith, nth);
 }
 
@@ -2110,7 +2341,7 @@ static ssa_status ssa__run(const ssa_attn *a, int32_t n, ssa__what what, const s
     ssa_status s;
     size_t size = 0;
     int n_threads = x ? x->n_threads : 0;
-    if (n_threads < 0 || (x && x->parallel && n_threads < 1)) return SSA_ERR_THREADS;
+    if ((s = ssa__check_exec(x)) != SSA_OK) return s;
 #if SSA__OPENMP
     if (n_threads == 0) n_threads = omp_get_max_threads();
 #endif
@@ -2147,12 +2378,12 @@ SSA_API ssa_status ssa_attention_batch(const ssa_attn *a, int32_t n, ssa_mode mo
 
 SSA_API ssa_status ssa_attention(const ssa_attn *a, ssa_mode mode, const ssa_exec *x)
 {
-    return a == NULL ? SSA_ERR_NULL : ssa_attention_batch(a, 1, mode, x);
+    return ssa_attention_batch(a, 1, mode, x);
 }
 
 SSA_API ssa_status ssa_select_blocks(const ssa_attn *a, const ssa_exec *x)
 {
-    return a == NULL ? SSA_ERR_NULL : ssa__run(a, 1, SSA__RUN_SELECT, x);
+    return ssa__run(a, 1, SSA__RUN_SELECT, x);
 }
 
 SSA_API ssa_status ssa_attention_backward(const ssa_attn *a, ssa_mode mode, const ssa_grad *g, const ssa_exec *x)
@@ -2164,40 +2395,24 @@ SSA_API ssa_status ssa_attention_backward(const ssa_attn *a, ssa_mode mode, cons
 
 /* -- the pooled-key cache -- */
 
-static ssa_status ssa__pool_layout(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens, ssa_type type,
-                                   int64_t *sum_at, int64_t *total)
-{
-    int bad = 0;
-    int64_t rows;
-    if (n_kv_heads < 1) return SSA_ERR_HEADS;
-    if (head_dim < 1 || head_dim > SSA_MAX_DIM) return SSA_ERR_HEAD_DIM;
-    if (block_size < 1 || block_size > SSA_MAX_BLOCK) return SSA_ERR_BLOCK_SIZE;
-    if (max_tokens < 0) return SSA_ERR_LENGTH;
-    if (type != SSA_F32 && type != SSA_BF16) return SSA_ERR_TYPE;
-    rows = ssa__mul(ssa__mul(n_kv_heads, max_tokens / block_size, &bad), head_dim, &bad);
-    rows = ssa__mul(rows, ssa__type_size(type), &bad);
-    *sum_at = ssa__mul(ssa__ceil_div(rows, SSA__ALIGN), SSA__ALIGN, &bad);
-    *total = ssa__add(*sum_at, (int64_t)n_kv_heads * head_dim * (int64_t)sizeof(float) + SSA__ALIGN - 1, &bad);
-    return bad || (uint64_t)*total > (uint64_t)PTRDIFF_MAX ? SSA_ERR_OVERFLOW : SSA_OK;
-}
-
-SSA_API size_t ssa_pool_size(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens, ssa_type type)
+SSA_API size_t ssa_pool_size(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens,
+                             ssa_type type)
 {
     int64_t sum_at, total;
-    return ssa__pool_layout(n_kv_heads, head_dim, block_size, max_tokens, type, &sum_at, &total) == SSA_OK ? (size_t)total : 0;
+    return ssa__pool_layout(n_kv_heads, head_dim, block_size, max_tokens, type, &sum_at, &total) == SSA_OK
+               ? (size_t)total
+               : 0;
 }
 
-SSA_API ssa_status ssa_pool_init(ssa_pool *p, int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens,
-                                 ssa_type type, void *memory, size_t size)
+SSA_API ssa_status ssa_pool_init(ssa_pool *p, int32_t n_kv_heads, int32_t head_dim, int32_t block_size,
+                                 int64_t max_tokens, ssa_type type, void *memory, size_t size)
 {
     int64_t sum_at, total;
     unsigned char *base = (unsigned char *)memory;
     uintptr_t misaligned = (uintptr_t)memory % SSA__ALIGN;
     ssa_status s = ssa__pool_layout(n_kv_heads, head_dim, block_size, max_tokens, type, &sum_at, &total);
-    if (p == NULL) return SSA_ERR_NULL;
+    if (s == SSA_OK) s = ssa__check_pool_memory(p, memory, size, total);
     if (s != SSA_OK) return s;
-    if (memory == NULL) return SSA_ERR_NULL;
-    if (size < (size_t)total) return SSA_ERR_POOL_MEMORY;
     base += misaligned ? SSA__ALIGN - misaligned : 0;
     p->pooled = base;
     p->open_sum = (float *)(void *)(base + sum_at);
@@ -2228,7 +2443,8 @@ static void ssa__pool_add(ssa_pool *p, const ssa_view *k, int64_t from, int64_t 
             float *sum = p->open_sum + (int64_t)h * p->head_dim;
             t.pool[k->type](sum, ssa__row(k, from, h), k->token_stride, step, p->head_dim);
             if (open + step == p->block_size) {
-                ssa__pool_finish(sum, p->block_size, p->head_dim, p->type, ssa__pool_row(p, h, p->n_tokens / p->block_size));
+                ssa__pool_finish(sum, p->block_size, p->head_dim, p->type,
+                                 ssa__pool_row(p, h, p->n_tokens / p->block_size));
                 memset(sum, 0, (size_t)p->head_dim * sizeof(float));
             }
         }
@@ -2238,38 +2454,29 @@ static void ssa__pool_add(ssa_pool *p, const ssa_view *k, int64_t from, int64_t 
     }
 }
 
-/* What append, truncate and drop_front check alike; v becomes k with its strides resolved for n rows of keys. */
-static ssa_status ssa__pool_check(const ssa_pool *p, const ssa_view *k, int64_t n_tokens, int64_t n, ssa_view *v)
+/* An empty pool of the same shape and memory. */
+static void ssa__pool_clear(ssa_pool *p, int64_t n_tokens)
 {
-    if (p == NULL || k == NULL) return SSA_ERR_NULL;
-    if (p->pooled == NULL || p->open_sum == NULL || p->n_kv_heads < 1 || p->head_dim < 1 || p->block_size < 1) return SSA_ERR_POOL;
-    if (n_tokens < 0) return SSA_ERR_LENGTH;
-    *v = *k;
-    if (n > 0 && k->data == NULL) return SSA_ERR_NULL;
-    return ssa__resolve_view(v, n, p->n_kv_heads, p->head_dim);
+    p->n_tokens = n_tokens;
+    memset(p->open_sum, 0, (size_t)p->n_kv_heads * (size_t)p->head_dim * sizeof(float));
 }
 
 SSA_API ssa_status ssa_pool_append(ssa_pool *p, const ssa_view *k, int64_t n_tokens)
 {
     ssa_view v;
-    ssa_status s = ssa__pool_check(p, k, n_tokens, n_tokens, &v);
-    if (s != SSA_OK) return s;
-    if (n_tokens > p->max_tokens - p->n_tokens) return SSA_ERR_POOL_FULL;
-    ssa__pool_add(p, &v, 0, n_tokens);
-    return SSA_OK;
+    ssa_status s = ssa__check_pool(p, k, n_tokens, p ? p->max_tokens - p->n_tokens : 0, SSA_ERR_POOL_FULL, n_tokens, &v);
+    if (s == SSA_OK) ssa__pool_add(p, &v, 0, n_tokens);
+    return s;
 }
 
 SSA_API ssa_status ssa_pool_truncate(ssa_pool *p, const ssa_view *k, int64_t n_tokens)
 {
     ssa_view v;
     int64_t start;
-    ssa_status s = ssa__pool_check(p, k, n_tokens, n_tokens, &v);
-    if (s != SSA_OK) return s;
-    if (n_tokens > p->n_tokens) return SSA_ERR_POOL_RANGE;
-    if (n_tokens == p->n_tokens) return SSA_OK;
+    ssa_status s = ssa__check_pool(p, k, n_tokens, p ? p->n_tokens : 0, SSA_ERR_POOL_RANGE, n_tokens, &v);
+    if (s != SSA_OK || n_tokens == p->n_tokens) return s;
     start = n_tokens - n_tokens % p->block_size;
-    p->n_tokens = start;
-    memset(p->open_sum, 0, (size_t)p->n_kv_heads * (size_t)p->head_dim * sizeof(float));
+    ssa__pool_clear(p, start);
     ssa__pool_add(p, &v, start, n_tokens - start);
     return SSA_OK;
 }
@@ -2278,18 +2485,15 @@ SSA_API ssa_status ssa_pool_drop_front(ssa_pool *p, const ssa_view *k, int64_t n
 {
     ssa_view v;
     int64_t left = p && n_tokens >= 0 ? ssa__max(p->n_tokens - n_tokens, 0) : 0;
-    ssa_status s = ssa__pool_check(p, k, n_tokens, left, &v);
+    ssa_status s = ssa__check_pool(p, k, n_tokens, p ? p->n_tokens : 0, SSA_ERR_POOL_RANGE, left, &v);
     if (s != SSA_OK) return s;
-    if (n_tokens > p->n_tokens) return SSA_ERR_POOL_RANGE;
-    if (n_tokens % p->block_size == 0) {
-        int64_t blocks = left / p->block_size;
+    if (n_tokens % p->block_size == 0) { /* the blocks keep their tokens: move them; the open sum stays */
+        size_t bytes = (size_t)(left / p->block_size * p->head_dim * ssa__type_size(p->type));
         for (int32_t h = 0; h < p->n_kv_heads; h++)
-            memmove(ssa__pool_row(p, h, 0), ssa__pool_row(p, h, n_tokens / p->block_size),
-                    (size_t)(blocks * p->head_dim * ssa__type_size(p->type)));
+            memmove(ssa__pool_row(p, h, 0), ssa__pool_row(p, h, n_tokens / p->block_size), bytes);
         p->n_tokens = left;
     } else {
-        p->n_tokens = 0;
-        memset(p->open_sum, 0, (size_t)p->n_kv_heads * (size_t)p->head_dim * sizeof(float));
+        ssa__pool_clear(p, 0);
         ssa__pool_add(p, &v, 0, left);
     }
     return SSA_OK;
@@ -2311,7 +2515,8 @@ SSA_API void ssa_merge(float *out_a, float *lse_a, const float *out_b, const flo
         wa = ssa__exp(a - top);
         wb = ssa__exp(b - top);
         lse_a[r] = (float)(top + ssa__log(wa + wb));
-        for (int32_t e = 0; e < dim; e++) out_a[e] = (float)((wa * (double)out_a[e] + wb * (double)out_b[e]) / (wa + wb));
+        for (int32_t e = 0; e < dim; e++)
+            out_a[e] = (float)((wa * (double)out_a[e] + wb * (double)out_b[e]) / (wa + wb));
     }
 }
 
@@ -2325,33 +2530,24 @@ SSA_API void ssa_attention_sparsity(const float *lse_sparse, const float *lse_fu
     }
 }
 
-SSA_API ssa_status ssa_alignment_loss(const ssa_view *full, const ssa_view *sparse, int64_t n_tokens, int32_t n_heads, int32_t dim,
-                                      float beta, ssa_alignment *loss, float grad_scale, ssa_view *d_full, ssa_view *d_sparse)
+SSA_API ssa_status ssa_alignment_loss(const ssa_view *full, const ssa_view *sparse, int64_t n_tokens, int32_t n_heads,
+                                      int32_t dim, float beta, ssa_alignment *loss, float grad_scale,
+                                      ssa_view *d_full, ssa_view *d_sparse)
 {
     enum { PIECE = 256 }; /* elements of a row at a time: 3 KiB of stack */
     float f[PIECE], s[PIECE], g[PIECE];
     ssa_view vf, vs, df, ds;
     ssa_status st;
     ssa__table t;
-    double sum = 0.0, count;
-    int bad = 0;
+    double sum = 0.0;
+    int64_t count = 0;
     if (full == NULL || sparse == NULL) return SSA_ERR_NULL;
-    if (n_tokens < 0) return SSA_ERR_LENGTH;
-    if (n_heads < 1) return SSA_ERR_HEADS;
-    if (dim < 1) return SSA_ERR_VALUE_DIM;
-    if (!ssa__is_finite(beta) || beta < 0 || !ssa__is_finite(grad_scale)) return SSA_ERR_BETA;
     vf = *full;
     vs = *sparse;
-    if (vf.type == SSA_Q8_0 || vs.type == SSA_Q8_0) return SSA_ERR_TYPE;
-    if ((st = ssa__resolve_view(&vf, n_tokens, n_heads, dim)) != SSA_OK) return st;
-    if ((st = ssa__resolve_view(&vs, n_tokens, n_heads, dim)) != SSA_OK) return st;
-    memset(&df, 0, sizeof df);
-    memset(&ds, 0, sizeof ds);
-    if (d_full) { df = *d_full; if ((st = ssa__resolve_output(&df, n_tokens, n_heads, dim)) != SSA_OK) return st; }
-    if (d_sparse) { ds = *d_sparse; if ((st = ssa__resolve_output(&ds, n_tokens, n_heads, dim)) != SSA_OK) return st; }
-    if (n_tokens > 0 && (!vf.data || !vs.data || (d_full && !df.data) || (d_sparse && !ds.data))) return SSA_ERR_NULL;
-    count = (double)ssa__mul(ssa__mul(n_tokens, n_heads, &bad), dim, &bad);
-    if (bad) return SSA_ERR_OVERFLOW;
+    df = d_full ? *d_full : vf;
+    ds = d_sparse ? *d_sparse : vs;
+    st = ssa__check_loss(&vf, &vs, d_full ? &df : NULL, d_sparse ? &ds : NULL, n_tokens, n_heads, dim, beta, grad_scale, &count);
+    if (st != SSA_OK) return st;
 
     ssa__fill(&t, ssa__level_get());
     for (int64_t i = 0; i < n_tokens; i++)
@@ -2360,17 +2556,17 @@ SSA_API ssa_status ssa_alignment_loss(const ssa_view *full, const ssa_view *spar
                 int32_t n = (int32_t)ssa__min(PIECE, dim - e);
                 t.pack[vf.type](f, n, ssa__row(&vf, i, h) + e * ssa__type_size(vf.type), 0, 1, n);
                 t.pack[vs.type](s, n, ssa__row(&vs, i, h) + e * ssa__type_size(vs.type), 0, 1, n);
-                ssa__align_row(f, s, n, (double)beta, (double)grad_scale / count, &sum, g);
+                ssa__align_row(f, s, n, (double)beta, (double)grad_scale / (double)count, &sum, g);
                 if (d_full) t.unpack[df.type]((unsigned char *)df.data + i * df.token_stride + h * df.head_stride +
                                               e * ssa__type_size(df.type), g, n);
                 if (d_sparse) {
-                    for (int32_t j = 0; j < n; j++) g[j] = -g[j]; /* the second term is the first with the roles exchanged */
+                    for (int32_t j = 0; j < n; j++) g[j] = -g[j]; /* the second term: the first, roles exchanged */
                     t.unpack[ds.type]((unsigned char *)ds.data + i * ds.token_stride + h * ds.head_stride +
                                       e * ssa__type_size(ds.type), g, n);
                 }
             }
     if (loss) {
-        loss->sparsity = loss->commitment = count > 0 ? sum / count : 0.0; /* equal in value; only their gradients differ */
+        loss->sparsity = loss->commitment = count > 0 ? sum / (double)count : 0.0; /* only their gradients differ */
         loss->total = loss->sparsity + loss->commitment;
     }
     return SSA_OK;
@@ -2386,7 +2582,8 @@ SSA_API const char *ssa_status_string(ssa_status s)
     case SSA_ERR_HEAD_DIM:    return "head_dim must be 1 to 1024";
     case SSA_ERR_VALUE_DIM:   return "value_dim must be 1 to 1024 (in the loss: dim at least 1)";
     case SSA_ERR_LENGTH:      return "a count of tokens is negative";
-    case SSA_ERR_POSITION:    return "in sparse mode every query's position must be below n_kv; and positions must fit in 62 bits";
+    case SSA_ERR_POSITION:
+        return "in sparse mode every query's position must be below n_kv; and positions must fit in 62 bits";
     case SSA_ERR_TYPE:        return "a view has a type that it cannot have";
     case SSA_ERR_STRIDE:      return "a stride is negative, or the rows of an output overlap";
     case SSA_ERR_SCALE:       return "scale must be finite";
@@ -2394,9 +2591,12 @@ SSA_API const char *ssa_status_string(ssa_status s)
     case SSA_ERR_BLOCK_SIZE:  return "block_size must be 1 to 4096";
     case SSA_ERR_TOP_K:       return "top_k must be at least 1";
     case SSA_ERR_SELECT:      return "select is not an ssa_select, or there is nothing to select";
-    case SSA_ERR_REFERENCE:   return "SSA_SELECT_REFERENCE needs a block_size that is a power of two, at least 2 and at least top_k";
-    case SSA_ERR_BLOCKS:      return "blocks is NULL where it is needed, or holds a block that is out of range or twice there";
-    case SSA_ERR_POOL:        return "the pool is not initialised, has another shape than the call, or holds fewer tokens than n_kv";
+    case SSA_ERR_REFERENCE:
+        return "SSA_SELECT_REFERENCE needs a block_size that is a power of two, at least 2 and at least top_k";
+    case SSA_ERR_BLOCKS:
+        return "blocks is NULL where it is needed, or holds a block that is out of range or twice there";
+    case SSA_ERR_POOL:
+        return "the pool is not initialised, has another shape than the call, or holds fewer tokens than n_kv";
     case SSA_ERR_POOL_FULL:   return "the pool has no room for that many tokens";
     case SSA_ERR_POOL_RANGE:  return "the pool holds fewer tokens than that";
     case SSA_ERR_POOL_MEMORY: return "the pool's memory is smaller than ssa_pool_size says";
@@ -2413,7 +2613,10 @@ SSA_API const char *ssa_status_string(ssa_status s)
 
 SSA_API ssa_isa     ssa_isa_detected(void) { return ssa__best_up_to((ssa_isa)(SSA__ISA_COUNT - 1)); }
 SSA_API ssa_isa     ssa_isa_get(void) { return ssa__level_get(); }
-SSA_API const char *ssa_isa_name(ssa_isa isa) { return (int)isa >= 0 && (int)isa < SSA__ISA_COUNT ? ssa__isa_names[isa] : "unknown"; }
+SSA_API const char *ssa_isa_name(ssa_isa isa)
+{
+    return (int)isa >= 0 && (int)isa < SSA__ISA_COUNT ? ssa__isa_names[isa] : "unknown";
+}
 SSA_API ssa_isa     ssa_isa_set(ssa_isa wanted)
 {
     ssa_isa isa = ssa__best_up_to(wanted);
@@ -2434,17 +2637,17 @@ SSA__DIAG_POP
 #define SSA__LOCAL  static SSA__TARGET
 #define SSA__INLINE SSA__FORCE_INLINE SSA__TARGET
 
-SSA__INLINE SSA__V SSA__FN(exp2)(SSA__V x) /* as ssa__exp2, with FMA; x at most 127; below -126 the result is 0 or tiny */
+SSA__INLINE SSA__V SSA__FN(exp)(SSA__V x) /* as ssa__expf, with FMA; x at most 88 */
 {
     SSA__V n, f, p;
-    x = SSA__FN(max)(SSA__FN(set1)(-127.0f), x); /* in this order NaN stays NaN */
-    n = SSA__FN(round)(x);
-    f = SSA__FN(fma)(n, SSA__FN(set1)(-1.0f), x);
-    p = SSA__FN(fma)(SSA__FN(set1)(SSA__EXP2_C6), f, SSA__FN(set1)(SSA__EXP2_C5));
-    p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP2_C4));
-    p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP2_C3));
-    p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP2_C2));
-    p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP2_C1));
+    x = SSA__FN(max)(SSA__FN(set1)(SSA__EXP_LOW), x); /* in this order NaN stays NaN */
+    n = SSA__FN(round)(SSA__FN(mul)(x, SSA__FN(set1)((float)SSA__LOG2E)));
+    f = SSA__FN(fms)(x, SSA__FN(set1)((float)SSA__LOG2E), n);
+    p = SSA__FN(fma)(SSA__FN(set1)(SSA__EXP_C6), f, SSA__FN(set1)(SSA__EXP_C5));
+    p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP_C4));
+    p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP_C3));
+    p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP_C2));
+    p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP_C1));
     p = SSA__FN(fma)(p, f, SSA__FN(set1)(1.0f));
     return SSA__FN(scale2)(p, n);
 }
@@ -2452,15 +2655,20 @@ SSA__INLINE SSA__V SSA__FN(exp2)(SSA__V x) /* as ssa__exp2, with FMA; x at most 
 /* L elements of a row of the type, or the first n of them. The type is a constant after inlining. */
 SSA__INLINE SSA__V SSA__FN(row)(ssa_type type, const unsigned char *p)
 {
-    return type == SSA_F32 ? SSA__FN(load)((const float *)(const void *)p) : type == SSA_F16 ? SSA__FN(load_f16)(p) : SSA__FN(load_bf16)(p);
+    return type == SSA_F32   ? SSA__FN(load)((const float *)(const void *)p)
+           : type == SSA_F16 ? SSA__FN(load_f16)(p)
+                             : SSA__FN(load_bf16)(p);
 }
 SSA__INLINE SSA__V SSA__FN(row_n)(ssa_type type, const unsigned char *p, int32_t n)
 {
-    return type == SSA_F32 ? SSA__FN(load_n)(p, n) : type == SSA_F16 ? SSA__FN(load_f16_n)(p, n) : SSA__FN(load_bf16_n)(p, n);
+    return type == SSA_F32   ? SSA__FN(load_n)(p, n)
+           : type == SSA_F16 ? SSA__FN(load_f16_n)(p, n)
+                             : SSA__FN(load_bf16_n)(p, n);
 }
 
 /* -- rows -- */
-SSA__INLINE void SSA__FN(pack)(ssa_type type, float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n, int32_t d)
+SSA__INLINE void SSA__FN(pack)(ssa_type type, float *dst, int64_t ld, const unsigned char *src, int64_t stride,
+                               int32_t n, int32_t d)
 {
     const int64_t size = type == SSA_F32 ? 4 : 2;
     for (int32_t j = 0; j < n; j++, dst += ld, src += stride) {
@@ -2481,7 +2689,8 @@ SSA__INLINE void SSA__FN(unpack)(ssa_type type, unsigned char *dst, const float 
     for (; e < d; e++) ssa__store(type, dst, e, src[e]);
 }
 
-SSA__INLINE void SSA__FN(pool)(ssa_type type, float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d)
+SSA__INLINE void SSA__FN(pool)(ssa_type type, float *sum, const unsigned char *src, int64_t stride, int64_t n,
+                               int32_t d)
 {
     const int64_t size = type == SSA_F32 ? 4 : 2;
     for (int32_t e = 0; e < d; e += SSA__L) {
@@ -2503,7 +2712,9 @@ SSA__LOCAL int64_t SSA__FN(above)(const float *x, int64_t from, int64_t n, float
 {
     SSA__V b = SSA__FN(set1)(bar);
     for (; from + 2 * SSA__L <= n; from += 2 * SSA__L)
-        if (SSA__FN(above_bits)(SSA__FN(load)(x + from), b) | SSA__FN(above_bits)(SSA__FN(load)(x + from + SSA__L), b)) break;
+        if (SSA__FN(above_bits)(SSA__FN(load)(x + from), b) |
+            SSA__FN(above_bits)(SSA__FN(load)(x + from + SSA__L), b))
+            break;
     return ssa__scalar_above(x, from, n, bar);
 }
 
@@ -2519,10 +2730,13 @@ SSA__LOCAL void SSA__FN(axpy)(float *acc, float w, const float *x, int32_t d)
 }
 
 /* -- narrow: nr rows x 4 keys of scores; nr rows x nv vectors of output -- */
-SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, ssa_type type, const float *q, int64_t ldq, const unsigned char *const *k,
-                                         int32_t d, float *s, int64_t lds)
+SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, ssa_type type, const ssa__tile *t, int32_t r0,
+                                         const unsigned char *const *k, int32_t at)
 {
-    const int64_t size = type == SSA_F32 ? 4 : 2;
+    const int64_t size = type == SSA_F32 ? 4 : 2, ldq = t->dk_pad;
+    const float *q = t->q + r0 * ldq;
+    float *s = t->s + r0 * t->ld + at;
+    const int32_t d = t->dk;
     SSA__V acc[SSA__NR][4], kv[4];
     int32_t e = 0;
     SSA__UNROLL
@@ -2548,27 +2762,25 @@ SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, ssa_type type, const floa
         }
     }
     SSA__UNROLL
-    for (int r = 0; r < nr; r++) SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r][2], acc[r][3], s + r * lds);
+    for (int r = 0; r < nr; r++) SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r][2], acc[r][3], t->scale, s + r * t->ld);
 }
 
-SSA__INLINE void SSA__FN(narrow_qk)(ssa_type type, const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at)
+SSA__INLINE void SSA__FN(narrow_qk)(ssa_type type, const ssa__tile *t, const unsigned char *k, int64_t stride,
+                                    int32_t n, int32_t at)
 {
     for (int32_t j = 0; j < n; j += 4) {
         const unsigned char *row[4];
         int32_t r = 0;
-        for (int i = 0; i < 4; i++) row[i] = k + (j + i < n ? j + i : n - 1) * stride; /* past the end: the last key again */
-        for (int32_t e = 0; e < t->dk; e += 64 / (type == SSA_F32 ? 4 : 2))
-            for (int i = 0; i < 4; i++)
-                SSA__PREFETCH((uintptr_t)row[i] + (uintptr_t)(16 * stride) + (uintptr_t)(e * (type == SSA_F32 ? 4 : 2)));
-        for (; r + SSA__NR <= t->rows; r += SSA__NR)
-            SSA__FN(narrow_qk_tile)(SSA__NR, type, t->q + (int64_t)r * t->dk_pad, t->dk_pad, row, t->dk, t->s + r * t->ld + at + j, t->ld);
-        for (; r < t->rows; r++)
-            SSA__FN(narrow_qk_tile)(1, type, t->q + (int64_t)r * t->dk_pad, t->dk_pad, row, t->dk, t->s + r * t->ld + at + j, t->ld);
+        for (int i = 0; i < 4; i++) row[i] = k + (j + i < n ? j + i : n - 1) * stride; /* past the end: the last key */
+        ssa__prefetch(t, j, j + 4);
+        for (; r + SSA__NR <= t->rows; r += SSA__NR) SSA__FN(narrow_qk_tile)(SSA__NR, type, t, r, row, at + j);
+        for (; r < t->rows; r++) SSA__FN(narrow_qk_tile)(1, type, t, r, row, at + j);
     }
 }
 
-SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type type, const unsigned char *v, int64_t stride, int32_t n,
-                                         const float *p, int64_t ldp, float *o, int64_t ldo, const float *fix, int32_t tail)
+SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type type, const ssa__tile *t,
+                                         const unsigned char *v, int64_t stride, int32_t n, const float *p, float *o,
+                                         const float *fix, int32_t tail, int prefetch)
 {
     const int64_t size = type == SSA_F32 ? 4 : 2;
     SSA__V acc[SSA__NR][4], x[4];
@@ -2576,14 +2788,17 @@ SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type ty
     for (int r = 0; r < nr; r++) {
         SSA__V f = SSA__FN(set1)(fix ? fix[r] : 1.0f);
         SSA__UNROLL
-        for (int i = 0; i < nv; i++) acc[r][i] = SSA__FN(mul)(f, SSA__FN(load)(o + r * ldo + i * SSA__L));
+        for (int i = 0; i < nv; i++)
+            acc[r][i] = SSA__FN(mul)(f, SSA__FN(load)(o + r * (int64_t)t->dv_pad + i * SSA__L));
     }
     for (int32_t j = 0; j < n; j++, v += stride) {
+        if (prefetch) ssa__prefetch(t, j, j + 1);
         SSA__UNROLL
-        for (int i = 0; i < nv; i++) x[i] = tail ? SSA__FN(row_n)(type, v, tail) : SSA__FN(row)(type, v + i * SSA__L * size);
+        for (int i = 0; i < nv; i++)
+            x[i] = tail ? SSA__FN(row_n)(type, v, tail) : SSA__FN(row)(type, v + i * SSA__L * size);
         SSA__UNROLL
         for (int r = 0; r < nr; r++) {
-            SSA__V w = SSA__FN(set1)(p[r * ldp + j]);
+            SSA__V w = SSA__FN(set1)(p[r * t->ld + j]);
             SSA__UNROLL
             for (int i = 0; i < nv; i++) acc[r][i] = SSA__FN(fma)(w, x[i], acc[r][i]);
         }
@@ -2591,57 +2806,57 @@ SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type ty
     SSA__UNROLL
     for (int r = 0; r < nr; r++) {
         SSA__UNROLL
-        for (int i = 0; i < nv; i++) SSA__FN(store)(o + r * ldo + i * SSA__L, acc[r][i]);
+        for (int i = 0; i < nv; i++) SSA__FN(store)(o + r * (int64_t)t->dv_pad + i * SSA__L, acc[r][i]);
     }
 }
 
-/* nr rows: four vectors of dv at a time, then single ones, then the last partial one (o has room for it whole). */
-SSA__INLINE void SSA__FN(narrow_pv_rows)(const int nr, ssa_type type, const ssa__tile *t, const unsigned char *v, int64_t stride,
-                                         int32_t n, const float *p, float *o, const float *fix)
+/* Rows r .. r+nr-1: four vectors of dv at a time, then single ones, then the last partial one (o has room for it whole). */
+SSA__INLINE void SSA__FN(narrow_pv_rows)(const int nr, ssa_type type, const ssa__tile *t, int32_t r,
+                                         const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
 {
     const int64_t size = type == SSA_F32 ? 4 : 2;
+    const float *p = t->s + r * t->ld + at, *fix = first ? t->fix + r : NULL;
+    float *o = t->o + (int64_t)r * t->dv_pad;
     int32_t e = 0;
     for (; e + 4 * SSA__L <= t->dv; e += 4 * SSA__L)
-        SSA__FN(narrow_pv_tile)(nr, 4, type, v + e * size, stride, n, p, t->ld, o + e, t->dv_pad, fix, 0);
+        SSA__FN(narrow_pv_tile)(nr, 4, type, t, v + e * size, stride, n, p, o + e, fix, 0, r + e == 0);
     for (; e + SSA__L <= t->dv; e += SSA__L)
-        SSA__FN(narrow_pv_tile)(nr, 1, type, v + e * size, stride, n, p, t->ld, o + e, t->dv_pad, fix, 0);
-    if (e < t->dv) SSA__FN(narrow_pv_tile)(nr, 1, type, v + e * size, stride, n, p, t->ld, o + e, t->dv_pad, fix, t->dv - e);
+        SSA__FN(narrow_pv_tile)(nr, 1, type, t, v + e * size, stride, n, p, o + e, fix, 0, r + e == 0);
+    if (e < t->dv)
+        SSA__FN(narrow_pv_tile)(nr, 1, type, t, v + e * size, stride, n, p, o + e, fix, t->dv - e, r + e == 0);
 }
 
-SSA__INLINE void SSA__FN(narrow_pv)(ssa_type type, const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at,
-                                    int first)
+SSA__INLINE void SSA__FN(narrow_pv)(ssa_type type, const ssa__tile *t, const unsigned char *v, int64_t stride,
+                                    int32_t n, int32_t at, int first)
 {
     int32_t r = 0;
-    for (; r + SSA__NR <= t->rows; r += SSA__NR)
-        SSA__FN(narrow_pv_rows)(SSA__NR, type, t, v, stride, n, t->s + r * t->ld + at, t->o + (int64_t)r * t->dv_pad, first ? t->fix + r : NULL);
-    for (; r < t->rows; r++)
-        SSA__FN(narrow_pv_rows)(1, type, t, v, stride, n, t->s + r * t->ld + at, t->o + (int64_t)r * t->dv_pad, first ? t->fix + r : NULL);
+    for (; r + SSA__NR <= t->rows; r += SSA__NR) SSA__FN(narrow_pv_rows)(SSA__NR, type, t, r, v, stride, n, at, first);
+    for (; r < t->rows; r++) SSA__FN(narrow_pv_rows)(1, type, t, r, v, stride, n, at, first);
 }
 
 SSA__LOCAL void SSA__FN(narrow_softmax)(const ssa__tile *t, int32_t n, const int32_t *limit)
 {
     for (int32_t r = 0; r < t->rows; r++) {
-        float *s = t->s + r * t->ld, m = t->m[r], top;
+        float *s = t->s + r * t->ld;
         int32_t sees = limit ? limit[r] : n, j = 0;
-        SSA__V low = SSA__FN(set1)(-FLT_MAX), v = low, c = SSA__FN(set1)(t->c), minus_m, sum = SSA__FN(zero)();
-        for (; j + SSA__L <= sees; j += SSA__L) v = SSA__FN(max)(SSA__FN(load)(s + j), v);
-        if (j < sees) v = SSA__FN(max)(SSA__FN(first)(sees - j, SSA__FN(load)(s + j), low), v);
-        top = SSA__FN(hmax)(v) * t->c;
-        if (sees > 0 && top > m) m = top;
-        t->fix[r] = ssa__exp2(t->m[r] - m);
-        minus_m = SSA__FN(set1)(-m);
+        SSA__V p, m = SSA__FN(set1)(t->m[r]), sum = SSA__FN(zero)();
+        for (; j + SSA__L <= sees; j += SSA__L) m = SSA__FN(max)(SSA__FN(load)(s + j), m);
+        if (j < sees) m = SSA__FN(max)(SSA__FN(first)(sees - j, SSA__FN(load)(s + j), m), m);
+        t->fix[r] = t->m[r];
+        t->m[r] = SSA__FN(hmax)(m);
+        t->fix[r] = ssa__expf(t->fix[r] - t->m[r]);
+        m = SSA__FN(set1)(t->m[r]);
         for (j = 0; j + SSA__L <= sees; j += SSA__L) {
-            v = SSA__FN(exp2)(SSA__FN(fma)(SSA__FN(load)(s + j), c, minus_m));
-            SSA__FN(store)(s + j, v);
-            sum = SSA__FN(add)(sum, v);
+            p = SSA__FN(exp)(SSA__FN(sub)(SSA__FN(load)(s + j), m));
+            SSA__FN(store)(s + j, p);
+            sum = SSA__FN(add)(sum, p);
         }
-        for (; j < n; j += SSA__L) { /* the edge of what the row sees, and what it does not see; s has room for whole vectors */
-            v = SSA__FN(exp2)(SSA__FN(fma)(SSA__FN(load)(s + j), c, minus_m));
-            v = SSA__FN(first)(sees - j, v, SSA__FN(zero)());
-            SSA__FN(store)(s + j, v);
-            sum = SSA__FN(add)(sum, v);
+        for (; j < n; j += SSA__L) { /* the edge of what the row sees, and what it does not see */
+            p = SSA__FN(exp)(SSA__FN(sub)(SSA__FN(load)(s + j), m));
+            p = SSA__FN(first)(sees - j, p, SSA__FN(zero)());
+            SSA__FN(store)(s + j, p);
+            sum = SSA__FN(add)(sum, p);
         }
-        t->m[r] = m;
         t->l[r] = t->l[r] * t->fix[r] + SSA__FN(hsum)(sum);
     }
 }
@@ -2661,11 +2876,11 @@ SSA__LOCAL void SSA__FN(narrow_importance)(const ssa__tile *t, int32_t n, int32_
 
 /* -- wide -- */
 
-/* nm x nv register tile of C[m][row] = (C[m][row] * fix[row], or 0) + sum over t < n of A(m, t) * B[t][row]. A holds packed rows
- * sa floats apart: row m when along (scores: m is a key, t a dimension), row t otherwise (values: m is a dimension, t a
- * key). */
-SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int nv, float *c, int64_t ld, const float *a, int64_t sa,
-                                       const float *b, int32_t n, const float *fix)
+/* nm x nv register tile of C[m][row] = (C[m][row] * fix[row], or 0) + sum over t < n of A(m, t) * B[t][row]. A holds
+ * packed rows sa floats apart: row m when along (scores: m is a key, t a dimension; the sum is scaled), row t otherwise
+ * (values: m is a dimension, t a key). */
+SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int nv, float *c, int64_t ld, const float *a,
+                                       int64_t sa, const float *b, int32_t n, const float *fix, float scale)
 {
     SSA__V acc[16][SSA__NV], bv[SSA__NV];
     if (fix) {
@@ -2696,33 +2911,41 @@ SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int 
     SSA__UNROLL
     for (int m = 0; m < nm; m++) {
         SSA__UNROLL
-        for (int v = 0; v < nv; v++) SSA__FN(store)(c + m * ld + v * SSA__L, acc[m][v]);
+        for (int v = 0; v < nv; v++)
+            SSA__FN(store)(c + m * ld + v * SSA__L, along ? SSA__FN(mul)(acc[m][v], SSA__FN(set1)(scale)) : acc[m][v]);
     }
 }
 
-SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, float *c, int64_t ld, const float *a, int64_t sa,
-                                          const float *b, int32_t m, int32_t n, const float *fix)
+SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, const ssa__tile *t, float *c, const float *a,
+                                          int64_t sa, const float *b, int32_t m, int32_t n, const float *fix,
+                                          int prefetch)
 {
-    const int64_t step = along ? sa : 1;
-    int32_t i = 0;
-    for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv))
-        SSA__FN(product_tile)(along, SSA__NM(nv), nv, c + i * ld, ld, a + i * step, sa, b, n, fix);
-    for (; i + 4 <= m; i += 4) SSA__FN(product_tile)(along, 4, nv, c + i * ld, ld, a + i * step, sa, b, n, fix);
-    for (; i < m; i++) SSA__FN(product_tile)(along, 1, nv, c + i * ld, ld, a + i * step, sa, b, n, fix);
+    const int64_t step = along ? sa : 1, ld = t->ld;
+    const int32_t share = prefetch ? t->ahead_rows * SSA__NM(nv) / m + 1 : 0; /* rows to prefetch per register tile */
+    int32_t i = 0, next = 0;
+    for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv), next += share) {
+        ssa__prefetch(t, next, next + share);
+        SSA__FN(product_tile)(along, SSA__NM(nv), nv, c + i * ld, ld, a + i * step, sa, b, n, fix, t->scale);
+    }
+    for (; i + 4 <= m; i += 4)
+        SSA__FN(product_tile)(along, 4, nv, c + i * ld, ld, a + i * step, sa, b, n, fix, t->scale);
+    for (; i < m; i++)
+        SSA__FN(product_tile)(along, 1, nv, c + i * ld, ld, a + i * step, sa, b, n, fix, t->scale);
 }
 
-/* C is [m][ld], B [n][ld]: all ld rows, NV vectors at a time. */
-SSA__INLINE void SSA__FN(product)(const int along, float *c, int64_t ld, const float *a, int64_t sa, const float *b, int32_t m, int32_t n,
-                                  const float *fix)
+/* C is [m][ld], B [n][ld]: all ld rows of the tile, NV vectors at a time. */
+SSA__INLINE void SSA__FN(product)(const int along, const ssa__tile *t, float *c, const float *a, int64_t sa,
+                                  const float *b, int32_t m, int32_t n, const float *fix)
 {
-    int64_t r = 0;
-    for (; r + SSA__NV * SSA__L <= ld; r += SSA__NV * SSA__L)
-        SSA__FN(product_columns)(along, SSA__NV, c + r, ld, a, sa, b + r, m, n, fix ? fix + r : NULL);
+    int64_t r = 0, left;
+    for (; r + SSA__NV * SSA__L <= t->ld; r += SSA__NV * SSA__L)
+        SSA__FN(product_columns)(along, SSA__NV, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
+    left = (t->ld - r) / SSA__L;
 #if SSA__NV > 2
-    if (ld - r == 3 * SSA__L) SSA__FN(product_columns)(along, 3, c + r, ld, a, sa, b + r, m, n, fix ? fix + r : NULL);
-    if (ld - r == 2 * SSA__L) SSA__FN(product_columns)(along, 2, c + r, ld, a, sa, b + r, m, n, fix ? fix + r : NULL);
+    if (left == 3) SSA__FN(product_columns)(along, 3, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
+    if (left == 2) SSA__FN(product_columns)(along, 2, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
 #endif
-    if (ld - r == SSA__L) SSA__FN(product_columns)(along, 1, c + r, ld, a, sa, b + r, m, n, fix ? fix + r : NULL);
+    if (left == 1) SSA__FN(product_columns)(along, 1, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
 }
 
 SSA__LOCAL void SSA__FN(wide_q_prep)(ssa__tile *t, float *rows)
@@ -2738,14 +2961,15 @@ SSA__LOCAL void SSA__FN(wide_q_prep)(ssa__tile *t, float *rows)
 
 SSA__LOCAL void SSA__FN(wide_qk)(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at)
 {
-    SSA__FN(product)(1, t->s + at * t->ld, t->ld, (const float *)(const void *)k, stride / 4, t->q, n, t->dk, NULL);
+    SSA__FN(product)(1, t, t->s + at * t->ld, (const float *)(const void *)k, stride / 4, t->q, n, t->dk, NULL);
 }
 
-SSA__LOCAL void SSA__FN(wide_pv)(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
+SSA__LOCAL void SSA__FN(wide_pv)(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at,
+                                 int first)
 {
     SSA_ASSERT(first);
     (void)first;
-    SSA__FN(product)(0, t->o, t->ld, (const float *)(const void *)v, stride / 4, t->s + at * t->ld, t->dv, n, t->fix);
+    SSA__FN(product)(0, t, t->o, (const float *)(const void *)v, stride / 4, t->s + at * t->ld, t->dv, n, t->fix);
 }
 
 /* One vector of rows, all its keys; masked is a constant after inlining. */
@@ -2753,39 +2977,36 @@ SSA__INLINE void SSA__FN(wide_softmax_rows)(const int masked, const ssa__tile *t
 {
     const int64_t ld = t->ld;
     float *s = t->s + r;
-    SSA__V low = SSA__FN(set1)(-FLT_MAX), c = SSA__FN(set1)(t->c), top[4], m, m_old, minus_m, sum[2], p, fix;
+    SSA__V m_old = SSA__FN(load)(t->m + r), top[4], sum[2], m, fix, p;
     int32_t j = 0;
-    top[0] = top[1] = top[2] = top[3] = low;
-    for (; j + 4 <= n; j += 4) {
+    top[0] = top[1] = top[2] = top[3] = m_old;
+    for (; j + 4 <= n; j += 4) { /* four maxima and two sums, to overlap their latencies */
         SSA__UNROLL
         for (int i = 0; i < 4; i++) {
             p = SSA__FN(load)(s + (j + i) * ld);
-            if (masked) p = SSA__FN(below)(limit, j + i, p, low);
+            if (masked) p = SSA__FN(below)(limit, j + i, p, m_old);
             top[i] = SSA__FN(max)(p, top[i]);
         }
     }
     for (; j < n; j++) {
         p = SSA__FN(load)(s + j * ld);
-        if (masked) p = SSA__FN(below)(limit, j, p, low);
+        if (masked) p = SSA__FN(below)(limit, j, p, m_old);
         top[0] = SSA__FN(max)(p, top[0]);
     }
-    m_old = SSA__FN(load)(t->m + r);
     m = SSA__FN(max)(SSA__FN(max)(top[0], top[1]), SSA__FN(max)(top[2], top[3]));
-    m = SSA__FN(max)(SSA__FN(mul)(m, c), m_old);
-    minus_m = SSA__FN(mul)(m, SSA__FN(set1)(-1.0f));
-    fix = SSA__FN(exp2)(SSA__FN(add)(m_old, minus_m));
+    fix = SSA__FN(exp)(SSA__FN(sub)(m_old, m));
     sum[0] = sum[1] = SSA__FN(zero)();
     for (j = 0; j + 2 <= n; j += 2) {
         SSA__UNROLL
         for (int i = 0; i < 2; i++) {
-            p = SSA__FN(exp2)(SSA__FN(fma)(SSA__FN(load)(s + (j + i) * ld), c, minus_m));
+            p = SSA__FN(exp)(SSA__FN(sub)(SSA__FN(load)(s + (j + i) * ld), m));
             if (masked) p = SSA__FN(below)(limit, j + i, p, SSA__FN(zero)());
             SSA__FN(store)(s + (j + i) * ld, p);
             sum[i] = SSA__FN(add)(sum[i], p);
         }
     }
     if (j < n) {
-        p = SSA__FN(exp2)(SSA__FN(fma)(SSA__FN(load)(s + j * ld), c, minus_m));
+        p = SSA__FN(exp)(SSA__FN(sub)(SSA__FN(load)(s + j * ld), m));
         if (masked) p = SSA__FN(below)(limit, j, p, SSA__FN(zero)());
         SSA__FN(store)(s + j * ld, p);
         sum[0] = SSA__FN(add)(sum[0], p);
@@ -2818,21 +3039,16 @@ SSA__LOCAL void SSA__FN(wide_importance)(const ssa__tile *t, int32_t n, int32_t 
 {
     for (int64_t r = lo / SSA__L * SSA__L; r < hi; r += SSA__L) {
         SSA__V zero = SSA__FN(zero)(), w = SSA__FN(load)(t->fix + r), x[4];
-        int32_t j = 0;
-        for (; j + 4 <= n; j += 4) { /* rows outside lo .. hi-1 are cut by selection: theirs may be NaN */
+        for (int32_t j = 0; j < n; j += 4) {
+            const int32_t m = n - j < 4 ? n - j : 4;
             float four[4];
-            SSA__UNROLL
-            for (int i = 0; i < 4; i++) {
-                x[i] = SSA__FN(mul)(w, SSA__FN(load)(t->s + (j + i) * t->ld + r));
+            for (int i = 0; i < 4; i++) { /* past the end the last block again: equal blocks must get equal bits */
+                x[i] = SSA__FN(mul)(w, SSA__FN(load)(t->s + (j + (i < m ? i : m - 1)) * t->ld + r));
+                /* rows outside lo .. hi-1 are cut off by selection, not by a zero weight: theirs may be NaN */
                 x[i] = SSA__FN(first)((int32_t)(hi - r), SSA__FN(first)((int32_t)(lo - r), zero, x[i]), zero);
             }
-            SSA__FN(hsum4)(x[0], x[1], x[2], x[3], four);
-            for (int i = 0; i < 4; i++) imp[j + i] += four[i];
-        }
-        for (; j < n; j++) {
-            x[0] = SSA__FN(mul)(w, SSA__FN(load)(t->s + j * t->ld + r));
-            x[0] = SSA__FN(first)((int32_t)(hi - r), SSA__FN(first)((int32_t)(lo - r), zero, x[0]), zero);
-            imp[j] += SSA__FN(hsum)(x[0]);
+            SSA__FN(hsum4)(x[0], x[1], x[2], x[3], 1.0f, four);
+            for (int32_t i = 0; i < m; i++) imp[j + i] += four[i];
         }
     }
 }
@@ -2852,9 +3068,18 @@ SSA__PER_TYPE(f16, SSA_F16)
 SSA__PER_TYPE(bf16, SSA_BF16)
 #undef SSA__PER_TYPE
 
-SSA__LOCAL void SSA__FN(unpack_f32)(unsigned char *dst, const float *src, int32_t d) { memcpy(dst, src, (size_t)d * sizeof(float)); }
-SSA__LOCAL void SSA__FN(unpack_f16)(unsigned char *dst, const float *src, int32_t d) { SSA__FN(unpack)(SSA_F16, dst, src, d); }
-SSA__LOCAL void SSA__FN(unpack_bf16)(unsigned char *dst, const float *src, int32_t d) { SSA__FN(unpack)(SSA_BF16, dst, src, d); }
+SSA__LOCAL void SSA__FN(unpack_f32)(unsigned char *dst, const float *src, int32_t d)
+{
+    memcpy(dst, src, (size_t)d * sizeof(float));
+}
+SSA__LOCAL void SSA__FN(unpack_f16)(unsigned char *dst, const float *src, int32_t d)
+{
+    SSA__FN(unpack)(SSA_F16, dst, src, d);
+}
+SSA__LOCAL void SSA__FN(unpack_bf16)(unsigned char *dst, const float *src, int32_t d)
+{
+    SSA__FN(unpack)(SSA_BF16, dst, src, d);
+}
 
 static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 {
