@@ -117,15 +117,15 @@ typedef enum {
     SSA_ERR_HEAD_DIM     =  -4,     /* head_dim outside 1..SSA_MAX_DIM */
     SSA_ERR_VALUE_DIM    =  -5,     /* value_dim outside 1..SSA_MAX_DIM */
     SSA_ERR_LENGTH       =  -6,     /* a token count or row count is negative */
-    SSA_ERR_POSITION     =  -7,     /* sparse: a query lies past the last key; or q_pos + n_q overflows */
-    SSA_ERR_TYPE         =  -8,     /* a type that this operand cannot have */
+    SSA_ERR_POSITION     =  -7,     /* sparse: a query lies past the last key */
+    SSA_ERR_TYPE         =  -8,     /* a type that this operand cannot have (k and v in q8_0: SSA_ERR_UNSUPPORTED) */
     SSA_ERR_STRIDE       =  -9,     /* a negative stride, or output rows that overlap */
     SSA_ERR_SCALE        = -10,     /* scale is NaN or infinite */
     SSA_ERR_CAUSAL       = -11,     /* causal is neither 0 nor 1, or sparse without causal */
     SSA_ERR_BLOCK_SIZE   = -12,     /* block_size outside 1..SSA_MAX_BLOCK */
     SSA_ERR_TOP_K        = -13,     /* top_k below 1 */
     SSA_ERR_SELECT       = -14,     /* select is not an ssa_select */
-    SSA_ERR_REFERENCE    = -15,     /* REFERENCE needs a block_size that is a power of two, >= 2 and >= top_k */
+    SSA_ERR_REFERENCE    = -15,     /* REFERENCE: block_size is not a power of two, or below 2, or below top_k */
     SSA_ERR_BLOCKS       = -16,     /* blocks: NULL where needed; with SSA_CHECKED also duplicates or out of range */
     SSA_ERR_POOL         = -17,     /* the pool is not initialised, has another shape, or fewer tokens than n_kv */
     SSA_ERR_POOL_FULL    = -18,     /* append: more than max_tokens */
@@ -135,7 +135,7 @@ typedef enum {
     SSA_ERR_MEMORY       = -22,     /* the allocation of the workspace failed */
     SSA_ERR_THREADS      = -23,     /* n_threads below 0, or a parallel callback without n_threads */
     SSA_ERR_BATCH        = -24,     /* the number of calls is negative */
-    SSA_ERR_OVERFLOW     = -25,     /* a size does not fit in 63 bits, or not in size_t */
+    SSA_ERR_OVERFLOW     = -25,     /* a size, stride or position is too large for 63-bit arithmetic, or for size_t */
     SSA_ERR_BETA         = -26,     /* alignment loss: beta or grad_scale is negative (beta), NaN or infinite */
     SSA_ERR_UNSUPPORTED  = -27      /* the call asks for something this version does not compute */
 } ssa_status;
@@ -507,15 +507,14 @@ static inline void ssa__store(ssa_type t, unsigned char *p, int64_t i, float x)
 
 static inline float ssa__expf(float x) /* above 88: exp(88); NaN: NaN */
 {
-    float t, f, p;
+    float f, p;
     int32_t n;
     if (ssa__is_nan(x)) return x;
     if (x < SSA__EXP_LOW) return 0.0f;
     if (x > 88.0f) x = 88.0f;
-    t = x * (float)SSA__LOG2E;
-    n = (int32_t)(t + (t < 0.0f ? -0.5f : 0.5f));
-    f = t - (float)n;
-    p = SSA__EXP_C6;
+    n = (int32_t)(x * (float)SSA__LOG2E + (x < 0.0f ? -0.5f : 0.5f));
+    f = ((x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f) * (float)SSA__LOG2E; /* ln 2 in two parts, for the */
+    p = SSA__EXP_C6;                                                                     /* digits that cancel */
     p = p * f + SSA__EXP_C5;
     p = p * f + SSA__EXP_C4;
     p = p * f + SSA__EXP_C3;
@@ -1011,7 +1010,7 @@ SSA__AVX512 __m512 ssa__avx512_fms(__m512 a, __m512 b, __m512 c) { return _mm512
 SSA__AVX512 __m512 ssa__avx512_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
 SSA__AVX512 __m512 ssa__avx512_round(__m512 x)
 {
-    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return _mm512_maskz_roundscale_ps((__mmask16)0xffff, x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 SSA__AVX512 __m512 ssa__avx512_scale2(__m512 a, __m512 n) /* no denormals: they are slow to multiply */
 {
@@ -1061,7 +1060,7 @@ SSA__AVX512 __m512 ssa__avx512_load_bf16_n(const unsigned char *p, int32_t n)
 }
 SSA__AVX512 void ssa__avx512_store_f16(unsigned char *p, __m512 v)
 {
-    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_maskz_cvtps_ph((__mmask16)0xffff, v, _MM_FROUND_TO_NEAREST_INT));
 }
 SSA__AVX512 void ssa__avx512_store_bf16(unsigned char *p, __m512 v)
 {
@@ -1213,6 +1212,7 @@ static void ssa__fill(ssa__table *t, ssa_isa isa)
 #if SSA__HAVE_AVX512
     if (isa == SSA_ISA_AVX512) ssa__avx512_fill(t, isa);
 #endif
+    (void)isa; /* unused when only the scalar level is compiled in */
     SSA_ASSERT(t->isa == isa);
 }
 
@@ -1396,7 +1396,7 @@ static ssa_status ssa__resolve(ssa__call *c, const ssa_attn *attn, ssa__what wha
     if (a->value_dim < 1 || a->value_dim > SSA_MAX_DIM) return SSA_ERR_VALUE_DIM;
     if (a->n_q < 0 || a->n_kv < 0) return SSA_ERR_LENGTH;
     if (a->q_pos < 0) a->q_pos = a->n_kv - a->n_q;
-    if (a->q_pos > INT64_MAX / 2 - a->n_q || a->n_kv > INT64_MAX / 2) return SSA_ERR_POSITION;
+    if (a->n_q > INT64_MAX / 4 || a->n_kv > INT64_MAX / 4 || a->q_pos > INT64_MAX / 4) return SSA_ERR_OVERFLOW;
     if (a->causal != 0 && a->causal != 1) return SSA_ERR_CAUSAL;
     if (what != SSA__RUN_FULL && !a->causal) return SSA_ERR_CAUSAL;
     if (!ssa__is_finite(a->scale)) return SSA_ERR_SCALE;
@@ -2020,20 +2020,28 @@ static void ssa__narrow_edge(const ssa__form *form, ssa__tile *t, ssa_type type,
 static void ssa__wide_edge(const ssa__table *t, const ssa__form *form, ssa__tile *tile, ssa__scratch *x, int32_t n,
                            const int32_t *limit)
 {
-    const int32_t dv = tile->dv;
-    float *probe = x->rows;
+    const int32_t dv = tile->dv, edge = limit[0]; /* the tile's rows are fewer than 64 queries: so are the keys at the edge */
+    const size_t row = (size_t)dv * sizeof(float);
+    float *kept = x->rows;
     int finite = 1;
-    memset(probe, 0, (size_t)dv * sizeof(float)); /* 0 * v summed over the keys at the edge: NaN where one is not finite */
-    for (int32_t j = limit[0]; j < n; j++) t->axpy(probe, 0.0f, x->kv + (int64_t)j * dv, dv);
-    for (int32_t e = 0; e < dv; e++) finite &= !ssa__is_nan(probe[e]);
-    if (finite) {
-        form->pv[SSA_F32](tile, (const unsigned char *)x->kv, dv * (int64_t)sizeof(float), n, 0, 1);
-        return;
+    memset(kept, 0, row); /* 0 * v summed over the keys at the edge is NaN where one is not finite */
+    for (int32_t j = edge; j < n; j++) t->axpy(kept, 0.0f, x->kv + (int64_t)j * dv, dv);
+    for (int32_t e = 0; e < dv; e++) finite &= !ssa__is_nan(kept[e]);
+    if (!finite) {
+        memcpy(kept, x->kv + (int64_t)edge * dv, row * (size_t)(n - edge));
+        memset(x->kv + (int64_t)edge * dv, 0, row * (size_t)(n - edge));
+        for (int32_t j = edge; j < n; j++) /* back in goes what is finite, */
+            for (int32_t e = 0; e < dv; e++)
+                if (ssa__is_finite(kept[(int64_t)(j - edge) * dv + e])) x->kv[(int64_t)j * dv + e] = kept[(int64_t)(j - edge) * dv + e];
     }
-    form->pv[SSA_F32](tile, (const unsigned char *)x->kv, dv * (int64_t)sizeof(float), limit[0], 0, 1);
-    for (int32_t r = 0; r < tile->rows; r++)
-        for (int32_t j = limit[0]; j < limit[r]; j++)
-            for (int32_t e = 0; e < dv; e++) tile->o[e * tile->ld + r] += tile->s[j * tile->ld + r] * x->kv[(int64_t)j * dv + e];
+    form->pv[SSA_F32](tile, (const unsigned char *)x->kv, dv * (int64_t)sizeof(float), n, 0, 1);
+    for (int32_t j = edge; !finite && j < n; j++) /* and the rest to the rows that see it */
+        for (int32_t e = 0; e < dv; e++) {
+            float v = kept[(int64_t)(j - edge) * dv + e];
+            if (ssa__is_finite(v)) continue;
+            for (int32_t r = 0; r < tile->rows; r++)
+                if (j < limit[r]) tile->o[e * tile->ld + r] += tile->s[j * tile->ld + r] * v;
+        }
 }
 
 /* Names n rows of a view for the next entry to prefetch, or for blocks, whose rows come in short runs, prefetches them now. */
@@ -2583,7 +2591,7 @@ SSA_API const char *ssa_status_string(ssa_status s)
     case SSA_ERR_VALUE_DIM:   return "value_dim must be 1 to 1024 (in the loss: dim at least 1)";
     case SSA_ERR_LENGTH:      return "a count of tokens is negative";
     case SSA_ERR_POSITION:
-        return "in sparse mode every query's position must be below n_kv; and positions must fit in 62 bits";
+        return "in sparse mode every query's position must be below n_kv";
     case SSA_ERR_TYPE:        return "a view has a type that it cannot have";
     case SSA_ERR_STRIDE:      return "a stride is negative, or the rows of an output overlap";
     case SSA_ERR_SCALE:       return "scale must be finite";

@@ -1,0 +1,86 @@
+# ssa.h is one header and needs no build. This file builds what stands around it: tests, examples, benchmark.
+# For any make (POSIX, plus != as in GNU make 4 and BSD make) and any C11 compiler. `make help` lists the targets.
+#
+#   CC CFLAGS CPPFLAGS LDFLAGS LDLIBS   as everywhere; CFLAGS come after -O2 and so may say otherwise
+#   IMPL_CFLAGS   more flags for the one test file that holds the implementation, e.g. -Ofast
+#   OPENMP        the OpenMP flag; found by a trial link, `make OPENMP=` builds without
+#   BUILD         where output goes: build
+#   ARGS          options for `make bench`, e.g. ARGS=--quick
+#   PREFIX DESTDIR   `make install` copies ssa.h to $(DESTDIR)$(PREFIX)/include
+
+LDLIBS     ?= -lm
+BUILD      ?= build
+PREFIX     ?= /usr/local
+PLOT_DATA  ?= $(BUILD)/bench.json
+PLOT_DIR   ?= $(BUILD)
+WARNINGS    = -Wall -Wextra -Wpedantic -Wshadow
+
+# A compiler may accept -fopenmp and yet have no library to link: only a whole program tells.
+OPENMP != d=$(BUILD)/probe.$$$$; mkdir -p $$d && echo '\#include <omp.h>' >$$d/p.c \
+          && echo 'int main(void) { return omp_get_max_threads() < 1; }' >>$$d/p.c; \
+          $(CC) $(CPPFLAGS) $(CFLAGS) -fopenmp $(LDFLAGS) -o $$d/p $$d/p.c >$$d/log 2>&1 && echo -fopenmp; rm -rf $$d
+
+FLAGS   = $(CPPFLAGS) $(WARNINGS) $(CFLAGS) $(OPENMP)
+COMPILE = $(CC) -O2 $(FLAGS)
+LINK    = $(CC) $(CFLAGS) $(OPENMP) $(LDFLAGS)
+
+HEADERS != ls ssa.h tests/*.h examples/*.h 2>/dev/null || true
+OBJECTS != ls tests/*.c | sed 's,tests/\(.*\)c$$,$(BUILD)/tests/\1o,'
+
+# One rule a test file, since pattern rules are GNU's alone. Made anew by each make, moved into place in one step.
+RULES   != mkdir -p $(BUILD)/tests; for f in tests/*.c; do o=`basename $$f .c`.o; more=; \
+             case $$f in */ssa_impl.c) more=' $$(IMPL_CFLAGS)';; esac; \
+             printf '$(BUILD)/tests/%s: %s $$(HEADERS)\n\t$$(COMPILE)%s -c -o $$@ %s\n' $$o $$f "$$more" $$f; \
+           done >$(BUILD)/tests/rules.$$$$; mv $(BUILD)/tests/rules.$$$$ $(BUILD)/tests/rules.mk; echo made
+
+.PHONY: all test demo bench examples check lint plots install clean help
+
+all: $(BUILD)/test $(BUILD)/bench examples ## build everything, run nothing
+
+test: $(BUILD)/test ## build and run the tests; the last line counts them
+	$(BUILD)/test
+
+demo: $(BUILD)/ssa_lm ## run the small language model in examples/tiny-ssa, full and sparse
+	$(BUILD)/ssa_lm --demo examples/tiny-ssa
+
+bench: $(BUILD)/bench ## measure this machine's limits, then attention against them (ARGS=--quick: under a minute)
+	$(BUILD)/bench $(ARGS)
+
+examples: $(BUILD)/quickstart $(BUILD)/ssa_lm ## build the examples
+
+check: ## the build matrix: compilers, languages, levels, options, sanitizers (several minutes)
+	sh tests/check.sh
+
+lint: ## check that the sections of ssa.h keep to their room
+	sh tests/lint.sh
+
+plots: $(PLOT_DATA) ## draw time against context from PLOT_DATA into PLOT_DIR (needs gnuplot)
+	sh bench/plot.sh $(PLOT_DIR) $(PLOT_DATA)
+
+install: ## copy ssa.h to $(DESTDIR)$(PREFIX)/include
+	mkdir -p $(DESTDIR)$(PREFIX)/include
+	cp ssa.h $(DESTDIR)$(PREFIX)/include/ssa.h
+	chmod 644 $(DESTDIR)$(PREFIX)/include/ssa.h
+
+clean: ## remove build output
+	rm -rf $(BUILD)
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' Makefile | while read t what; do printf '%-9s %s\n' "$$t" "$$what"; done
+
+$(BUILD)/test: $(OBJECTS)
+	$(LINK) -o $@ $(OBJECTS) $(LDLIBS)
+
+$(BUILD)/bench: bench/bench.c ssa.h
+	$(COMPILE) $(LDFLAGS) -o $@ bench/bench.c $(LDLIBS)
+
+$(BUILD)/quickstart: examples/quickstart.c ssa.h
+	$(COMPILE) $(LDFLAGS) -o $@ examples/quickstart.c $(LDLIBS)
+
+$(BUILD)/ssa_lm: examples/ssa_lm.c $(HEADERS)
+	$(CC) -O3 $(FLAGS) $(LDFLAGS) -o $@ examples/ssa_lm.c $(LDLIBS)
+
+$(BUILD)/bench.json: $(BUILD)/bench
+	$(BUILD)/bench --json $@ $(ARGS)
+
+include $(BUILD)/tests/rules.mk

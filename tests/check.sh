@@ -1,0 +1,300 @@
+#!/bin/sh
+# check.sh - the build matrix of ssa.h: compilers, languages, optimisation levels, options, linking, sanitizers.
+# Prints one line a step (ok, FAIL with the end of its log, or SKIP with the reason), then the counts; everything it
+# writes lies below build/check. Environment: JOBS (2) steps at a time, COMPILERS and CXX_COMPILERS (what to try).
+#
+# Each step is a small script of its own in build/check/steps: `sh -ex build/check/steps/NNN` repeats one.
+# shellcheck disable=SC2011,SC2012,SC2013   # file names here hold no blanks
+LC_ALL=C; export LC_ALL
+
+# ---- one step, run by xargs: check.sh --step FILE. Line 1 of FILE is its name; exit status 77 means skipped ----------
+if [ "$1" = --step ]; then
+    name=$(sed -n '1s/^# //p' "$2"); log=$2.log
+    limit=; command -v timeout >/dev/null 2>&1 && limit='timeout 900'
+    start=$(date +%s)
+    $limit sh -ex "$2" >"$log" 2>&1 </dev/null
+    status=$?
+    took="$(($(date +%s) - start)) s"
+    last=$(tail -n 1 "$log")
+    case $status in
+    0)  case $last in *passed,*failed*) name="$name: $last";; esac
+        echo "ok   $name ($took)";;
+    77) echo "SKIP $name: $last"; : >"$2.skipped"; exit 0;;
+    *)  # One write, so that two steps that fail together do not mix their lines.
+        printf '%s\n' "FAIL $name (status $status, $took): sh -ex $2
+$(tail -n 25 "$log" | cut -c 1-300 | sed 's/^/     /')"
+        : >"$2.failed"; exit 0;;
+    esac
+    : >"$2.passed"
+    exit 0
+fi
+
+root=$(cd "$(dirname "$0")/.." && pwd) || exit 2
+cd "$root" || exit 2
+dir=build/check
+rm -rf "$dir"
+mkdir -p "$dir/steps" || exit 2
+JOBS=${JOBS:-2}
+OMP_WAIT_POLICY=passive; export OMP_WAIT_POLICY      # steps share the cores: a waiting thread must not spin
+make=${MAKE:-make}
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES       # `make -j check` must not reach into the steps' own makes
+
+# step NAME: the script is standard input. skip NAME REASON: a step that cannot be run here.
+count=0
+step() { count=$((count + 1)); { echo "# $1"; cat; } >"$dir/steps/$(printf %03d $count)"; }
+skip() { step "$1" <<END
+echo "$2"; exit 77
+END
+}
+has() { command -v "$1" >/dev/null 2>&1; }
+
+missing=
+cc_all=;  for c in ${COMPILERS:-gcc clang clang-19}; do
+    if has "$c"; then cc_all="$cc_all $c"; else missing="$missing $c"; fi; done
+cxx_all=; for c in ${CXX_COMPILERS:-g++ clang++ clang++-19}; do
+    if has "$c"; then cxx_all="$cxx_all $c"; else missing="$missing $c"; fi; done
+first() { echo "$1"; }
+last() { for l; do :; done; echo "$l"; }
+# shellcheck disable=SC2086
+CC1=$(first $cc_all) CCN=$(last $cc_all) CXX1=$(first $cxx_all) CXXN=$(last $cxx_all)
+[ -n "$CC1" ] || { echo "check: no C compiler among ${COMPILERS:-gcc clang clang-19}"; exit 2; }
+
+# fast CC: what -Ofast means to this compiler; newer clangs warn of the short form.
+fast() { case $1 in *clang*) echo "-O3 -ffast-math";; *) echo "-Ofast";; esac; }
+# openmp CC: its flag, where a whole program links.
+printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' >"$dir/omp.c"
+cp "$dir/omp.c" "$dir/omp.cpp"
+openmp() {
+    case $1 in *++*) s=$dir/omp.cpp;; *) s=$dir/omp.c;; esac
+    "$1" -fopenmp -o "$dir/omp" "$s" >/dev/null 2>&1 && echo -fopenmp
+}
+# sanitizer CC FLAG: does it link?
+sanitizer() { "$1" "$2" -o "$dir/omp" -x c - >/dev/null 2>&1 <"$dir/plain.c"; }
+echo 'int main(void) { return 0; }' >"$dir/plain.c"
+
+W="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wundef -Wdouble-promotion -Werror"
+WC="-std=c11 $W -Wstrict-prototypes"
+WX="-std=c++11 $W"
+
+# ---- sources of the steps -----------------------------------------------------------------------------------------
+for e in c cpp; do
+    printf '#include "ssa.h"\n#include "ssa.h"\n' >"$dir/interface.$e"
+    printf '#include "ssa.h"\n#define SSA_IMPLEMENTATION\n#include "ssa.h"\n' >"$dir/impl.$e"
+    # One key: the output is its value, whatever the scores. Valid as C and as C++.
+    cat >"$dir/use.$e" <<'END'
+#include "ssa.h"
+int use_ssa(void);
+int use_ssa(void)
+{
+    float q[8] = { 1, 2, 3, 4, 4, 3, 2, 1 }, k[4] = { 1, -1, 1, -1 }, v[4] = { 1, 2, 3, 4 }, out[8] = { 0 };
+    ssa_attn a = ssa_attn_default(2, 1, 4);
+    int i, bad = 0;
+    a.n_q = a.n_kv = 1;
+    a.q.data = q; a.k.data = k; a.v.data = v; a.out.data = out;
+    if (ssa_attention(&a, SSA_FULL, NULL) != SSA_OK || ssa_attention(&a, SSA_SPARSE, NULL) != SSA_OK) return 2;
+    for (i = 0; i < 8; i++) bad |= out[i] < v[i % 4] * 0.999999f || out[i] > v[i % 4] * 1.000001f;
+    return bad;
+}
+END
+    { cat "$dir/use.$e"; echo 'int main(void) { return use_ssa(); }'; } >"$dir/main.$e"
+    # Two of these make one program: a private copy of everything in each file.
+    { printf '#define SSA_STATIC 1\n#define SSA_IMPLEMENTATION\n'; sed 's/use_ssa/use_ssa_a/g' "$dir/use.$e"
+      echo 'int use_ssa_b(void);'; echo 'int main(void) { return use_ssa_a() | use_ssa_b(); }'; } >"$dir/static_a.$e"
+    { printf '#define SSA_STATIC 1\n#define SSA_IMPLEMENTATION\n'
+      sed 's/use_ssa/use_ssa_b/g' "$dir/use.$e"; } >"$dir/static_b.$e"
+    { printf '#define SSA_HEADER_FILENAME "attention.h"\n'
+      printf '#define SSA_IMPLEMENTATION\n#include "attention.h"\n'; } >"$dir/renamed.$e"
+done
+mkdir -p "$dir/renamed"
+cp ssa.h "$dir/renamed/attention.h"
+# What the interface declares, from its own text: the only names that an object may export.
+sed -n 's/^SSA_API [^(]*\(ssa_[a-z0-9_]*\)(.*/\1/p' ssa.h | sort -u >"$dir/exports"
+
+# ---- steps: the longest first, so that the short ones fill the gaps --------------------------------------------------
+# suite NAME VARIABLE=VALUE..: the whole test suite in a build folder of its own.
+suite() {
+    name=$1; shift; vars=
+    for v; do vars="$vars '$v'"; done
+    step "tests, $name" <<END
+out=$dir/suite$count
+$make -s BUILD=\$out $vars \$out/test
+\$out/test >\$out/log 2>&1 || { grep -v '^ok' \$out/log | tail -n 30; exit 1; }
+tail -n 1 \$out/log
+# A suite that ran nothing has not passed.
+tail -n 1 \$out/log | grep '^[1-9][0-9]* passed, 0 failed'
+END
+}
+san=
+for c in $cc_all; do [ -z "$san" ] && sanitizer "$c" -fsanitize=address,undefined && san=$c; done
+if [ -n "$san" ]; then
+    S="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+    suite "address and undefined sanitizers, $san" CC="$san" CFLAGS="$S"
+    step "examples on damaged files, address and undefined sanitizers" <<END
+$make -s BUILD=$dir/garbage CC="$san" CFLAGS="$S" $dir/garbage/ssa_lm
+sh tests/garbage.sh $dir/garbage/ssa_lm examples/tiny-ssa $dir/garbage/files
+END
+else
+    skip "tests, address and undefined sanitizers" "no compiler links them"
+    skip "examples on damaged files" "no compiler links the sanitizers"
+fi
+suite "SSA_NO_SIMD, $CC1" CC="$CC1" CPPFLAGS=-DSSA_NO_SIMD=1
+suite "without OpenMP, $CCN" CC="$CCN" OPENMP=
+if [ -n "$CXX1" ]; then
+    suite "-O3, implementation as C++11, $CC1" CC="$CC1" CFLAGS=-O3 \
+          IMPL_CFLAGS="-x c++ -std=c++11" LDLIBS="-lm -lstdc++"
+else
+    suite "-O3, $CC1" CC="$CC1" CFLAGS=-O3
+fi
+suite "implementation $(fast "$CC1"), $CC1" CC="$CC1" IMPL_CFLAGS="$(fast "$CC1")"
+[ "$CCN" = "$CC1" ] || suite "implementation $(fast "$CCN"), $CCN" CC="$CCN" IMPL_CFLAGS="$(fast "$CCN")"
+step "tests, SSA_ISA=scalar, avx2, nonsense in the environment" <<END
+$make -s BUILD=$dir/isa CC="$CC1" $dir/isa/test
+for isa in scalar avx2 nonsense; do
+    SSA_ISA=\$isa $dir/isa/test >$dir/isa/\$isa || { tail -n 30 $dir/isa/\$isa; exit 1; }
+done
+tail -n 1 $dir/isa/scalar
+END
+
+for c in $missing; do
+    skip "compile with $c" "$c is not installed"
+done
+for opt in -O3 fast -O2 -O0; do
+    for c in $cc_all $cxx_all; do
+        case $c in *++*) e=cpp std="C++11" w=$WX;; *) e=c std="C11" w=$WC;; esac
+        case $opt in fast) o=$(fast "$c");; -O2) o="-O2 $(openmp "$c")";; *) o=$opt;; esac
+        o=${o% }
+        step "compile: $c, $std, implementation, $o" <<END
+$c $w $o -I. -c $dir/impl.$e -o $dir/$c$opt.o
+END
+        # No code in the interface: the level changes nothing there.
+        [ $opt != -O2 ] || step "compile: $c, $std, interface" <<END
+$c $w $o -I. -c $dir/interface.$e -o $dir/$c-interface.o
+test -z "\$(nm $dir/$c-interface.o | grep ssa_)"
+END
+    done
+done
+step "compile: newest standards, $CC1 C23${CXX1:+, $CXX1 C++20}" <<END
+$CC1 -std=c2x $W -O1 -I. -c $dir/impl.c -o $dir/c23.o
+${CXX1:+$CXX1 -std=c++20 $W -O1 -I. -c $dir/impl.cpp -o $dir/cxx20.o}
+END
+
+# Every 0/1 option that the header itself lists, so that a new one is tried unasked.
+both() {    # both NAME FLAGS: the first C compiler as C, the last C++ compiler as C++
+    step "$1: $CC1 C11${CXXN:+, $CXXN C++11}" <<END
+$CC1 $WC -O1 -I. $2 -c $dir/impl.c -o $dir/option$count.o
+${CXXN:+$CXXN $WX -O1 -I. $2 -c $dir/impl.cpp -o $dir/option${count}x.o}
+END
+}
+for o in $(sed -n 's/^#ifndef \(SSA_[A-Z0-9_]*\) .*/\1/p' ssa.h); do
+    case $o in SSA_STATIC | SSA__* | SSA_H) ;; *) both "option $o" "-D$o=1";; esac
+done
+both "options SSA_NO_AVX2 and SSA_NO_AVX512" "-DSSA_NO_AVX2=1 -DSSA_NO_AVX512=1"
+both "options SSA_MALLOC and SSA_FREE" "-include $dir/alloc.h"
+cat >"$dir/alloc.h" <<'END'
+#include <stddef.h>
+static void *my_malloc(size_t n) { (void)n; return NULL; }
+static void my_free(void *p) { (void)p; }
+#define SSA_MALLOC(size) my_malloc(size)
+#define SSA_FREE(p) my_free(p)
+END
+both "option SSA_ASSERT" "-include assert.h -DSSA_ASSERT=assert"
+step "option SSA_STATIC in two files: C11 and C++11" <<END
+for c in $CC1 $CCN; do
+    \$c $WC -O1 -I. $dir/static_a.c $dir/static_b.c -o $dir/static-c
+    $dir/static-c
+    \$c $WC -O1 -I. -c $dir/static_b.c -o $dir/static_b.o
+    test -z "\$(nm -g $dir/static_b.o | grep ' [A-TV-Z] ssa_')"
+done
+for c in $CXX1 $CXXN; do
+    \$c $WX -O1 -I. $dir/static_a.cpp $dir/static_b.cpp -o $dir/static-x
+    $dir/static-x
+done
+END
+step "a renamed header with SSA_HEADER_FILENAME" <<END
+$CC1 $WC -O1 -I$dir/renamed -c $dir/renamed.c -o $dir/renamed.o
+nm $dir/renamed.o | grep -q ' T ssa_attention'
+${CXXN:+$CXXN $WX -O1 -I$dir/renamed -c $dir/renamed.cpp -o $dir/renamedx.o}
+END
+
+step "link: caller and implementation in C, without libm, -O0 and -O2" <<END
+for c in $cc_all; do for o in -O0 -O2; do
+    \$c $WC \$o -I. $dir/main.c $dir/impl.c -o $dir/link-c
+    $dir/link-c
+done; done
+END
+if [ -n "$CXX1" ]; then
+    step "link: C caller, C++ implementation, without libstdc++" <<END
+$CXX1 $WX -O1 -I. -fno-exceptions -c $dir/impl.cpp -o $dir/link1.o
+$CC1 $WC -O1 -I. $dir/main.c $dir/link1.o -o $dir/link1
+$dir/link1
+END
+    step "link: C++ caller, C implementation" <<END
+$CC1 $WC -O1 -I. -c $dir/impl.c -o $dir/link2.o
+$CXXN $WX -O1 -I. $dir/main.cpp $dir/link2.o -o $dir/link2
+$dir/link2
+END
+else
+    skip "link: C and C++ together" "no C++ compiler"
+fi
+for c in $cc_all $cxx_all; do
+    case $c in *++*) e=cpp w=$WX;; *) e=c w=$WC;; esac
+    step "exported names are those of section 3: $c" <<END
+$c $w -O1 $(openmp "$c") -I. -c $dir/impl.$e -o $dir/nm-$c.o
+# What a C++ compiler adds of its own for exceptions through OpenMP regions is not the header's.
+nm -g $dir/nm-$c.o | awk '\$(NF-1) ~ /^[A-TV-Z]\$/ { print \$NF }' | grep -v -E '^(DW[.]ref[.]|__clang_call_)' \
+    | sort >$dir/nm-$c
+diff $dir/exports $dir/nm-$c
+END
+done
+step "without SIMD, OpenMP, malloc, getenv: needs only mem* functions" <<END
+$CC1 $WC -O1 -fno-stack-protector -DSSA_NO_SIMD=1 -DSSA_NO_OPENMP=1 -DSSA_NO_MALLOC=1 -DSSA_NO_GETENV=1 -I. \
+    -c $dir/impl.c -o $dir/bare.o
+nm -u $dir/bare.o
+test -z "\$(nm -u $dir/bare.o | awk '{ print \$NF }' | grep -v -E '^(mem(cpy|set|move|cmp)|_GLOBAL_OFFSET_TABLE_)\$')"
+END
+
+# Other worlds: a CPU without vector levels, a compiler that is neither gcc nor clang, another make.
+cross=aarch64-linux-gnu-gcc
+if has $cross; then
+    step "$cross: compile, and run where qemu-aarch64 is" <<END
+$cross $WC -O2 -I. -c $dir/impl.c -o $dir/cross.o
+$cross $WC -O2 -static -I. $dir/main.c $dir/cross.o -o $dir/cross
+if command -v qemu-aarch64; then qemu-aarch64 $dir/cross; fi
+END
+else
+    skip "compile for another CPU" "$cross is not installed"
+fi
+if has tcc; then
+    step "tcc: neither gcc nor clang" <<END
+tcc -Wall -Werror -I. $dir/main.c $dir/impl.c -o $dir/tcc
+$dir/tcc
+END
+else
+    skip "a compiler that is neither gcc nor clang" "tcc is not installed"
+fi
+if has bmake; then
+    step "bmake builds as make does" <<END
+bmake BUILD=$dir/bmake help
+bmake BUILD=$dir/bmake CC=$CC1 CFLAGS=-O0 $dir/bmake/quickstart
+$dir/bmake/quickstart
+END
+else
+    skip "another make" "bmake is not installed"
+fi
+step "make install, and a program against the installed copy" <<END
+$make -s BUILD=$dir/install DESTDIR=$root/$dir/root PREFIX=/usr install
+cd $dir/root
+$CC1 -Iusr/include ../main.c ../impl.c -o ../installed
+../installed
+END
+step "lint" <<END
+sh tests/lint.sh
+END
+
+# ---- run -------------------------------------------------------------------------------------------------------------
+ls "$dir"/steps/[0-9]* | xargs -P "$JOBS" -n 1 sh tests/check.sh --step
+n() { ls "$dir"/steps/*."$1" 2>/dev/null | wc -l; }
+failed=$(n failed)
+lost=$((count - $(n passed) - failed - $(n skipped)))      # a step that left no verdict has failed
+echo "$(($(n passed))) passed, $((failed + lost)) failed, $(($(n skipped))) skipped"
+[ $((failed + lost)) -eq 0 ]

@@ -1,0 +1,61 @@
+/* oracle.h - what ssa.h should compute, in double precision and from the definitions, and the naive f32 program that
+ * sets the tolerance: the library may err at most twice as much as the naive program does on the same inputs (the 2x
+ * rule). */
+#ifndef SSA_TEST_ORACLE_H
+#define SSA_TEST_ORACLE_H
+
+#include "test.h"
+
+/* Inputs as plain f32, contiguous: q [n_q][HQ][D], k [n_kv][H][D], v [n_kv][H][DV], gate [n_q][HQ] or NULL. */
+typedef struct {
+    int          HQ, H, D, DV, B, top_k, causal;
+    int64_t      n_q, n_kv, q0;       /* q0: the first query's position */
+    double       scale;
+    const float *q, *k, *v, *gate;
+} o_call;
+
+void o_call_of(o_call *c, const prob *p);
+
+/* One query and head: out [DV] gated, *lse. blocks: the n_blocks chosen ones (-1 and what is not visible are ignored),
+ * or NULL for all visible keys. n_row is the naive program: f32 throughout, three loops, expf. */
+void o_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_blocks, double *out, double *lse);
+void n_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_blocks, float *out, float *lse);
+
+/* Pooled keys [H][n_kv / B][D], the mean of every complete block. */
+void o_pool(const o_call *c, double *pooled);
+/* Importance of blocks 0..cur for query i and key/value head j; returns cur, -1 for a query before
+ * key 0. The own block's is infinite: always chosen. */
+int64_t o_importance(const o_call *c, const double *pooled, int64_t i, int j, double *importance);
+/* Choose; chosen: ascending, -1 last, c->top_k entries. Returns the margin: the smallest relative difference, over all
+ * cuts made, between the last importance kept and the first one dropped. 1: nothing was dropped; 0: an exact tie; -1:
+ * what was kept is below 1e-30, where f32 loses the order. */
+double o_topk(const o_call *c, const double *importance, int64_t cur, int32_t *chosen);
+double o_reference(const o_call *c, const double *importance, int64_t cur, int32_t *chosen);
+
+/* Alignment loss of n elements and its gradients times grad_scale; df, ds may be NULL. */
+void o_loss(const float *f, const float *s, int64_t n, double beta, ssa_alignment *loss, double grad_scale, double *df,
+            double *ds);
+
+/* The 2x rule over one or more tensors. Few rows are repeated with fresh data (two_x_reps times for that many rows,
+ * query times head, of that many multiply-adds in all) until the naive program's largest error is a statistic and not
+ * luck. naive, ref_max: the naive program's largest error, the largest magnitude expected. */
+typedef struct { double naive, ref_max, ours[MAX_LEVELS]; int exact_bad[MAX_LEVELS]; } two_x;
+int    two_x_reps(int64_t rows, int64_t cost);
+void   two_x_base(two_x *t, double ref, double naive);
+void   two_x_ours(two_x *t, int level, double ref, double ours);
+double two_x_bound(const two_x *t, ssa_type out);
+void   two_x_check(const two_x *t, ssa_type out, const char *what, const char *text, const char *file, int line);
+
+/* Oracle and naive results of a problem; blocks: prob.blocks for sparse (rows per query and key/value head), NULL for
+ * full. */
+typedef struct { double *out, *lse; } o_result;
+void o_solve(const prob *p, const int32_t *blocks, o_result *r, two_x *out, two_x *lse);
+void o_compare(prob *p, const o_result *r, int level, two_x *out, two_x *lse);     /* reads p's outputs */
+void o_result_free(o_result *r);
+
+/* Are p->blocks right for TOPK or REFERENCE? pooled: as kept, [H][nb][D]. Returns the share of rows whose selection was
+ * clear (margin over 1e-5) and so compared exactly; the others must be near ties. exact_ties: the data has blocks that
+ * are equal bit for bit, so that a tie in double is one in f32 too, and goes to the lower index. */
+double o_check_blocks(const prob *p, const double *pooled, int exact_ties, const char *text);
+
+#endif

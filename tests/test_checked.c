@@ -1,0 +1,82 @@
+/* test_checked.c - a private copy of the library, with the options that change what calls return */
+#define SSA_STATIC 1
+#define SSA_CHECKED 1
+#define SSA_NO_MALLOC 1
+#define SSA_IMPLEMENTATION
+#include "oracle.h"
+
+static void check_checked(const shape *s)
+{
+    prob p;
+    prob_make(&p, s);
+    int row = p.s.n_q * p.s.H - 1, K = p.s.top_k, cur = (int)((p.q0 + p.s.n_q - 1) / p.s.B);
+    int32_t *last = p.blocks + (int64_t)row * K;
+    static unsigned char ws[1 << 18];
+    ssa_exec x = { 2, NULL, NULL, ws, sizeof ws };
+    ssa_plan plan;
+    p.a.blocks = p.blocks;
+    for (int64_t e = 0; e < p.n_blocks; e++) p.blocks[e] = -1;
+    for (int64_t r = 0; r <= row; r++) p.blocks[r * K + r % K] = 0;
+    CHECK(ssa_check(&p.a, SSA_SPARSE) == SSA_OK && ssa_attention(&p.a, SSA_SPARSE, &x) == SSA_OK,
+          "valid lists, holes anywhere");
+    last[0] = cur; last[1] = -1; last[2] = 0;
+    CHECK(ssa_check(&p.a, SSA_SPARSE) == SSA_OK && ssa_attention(&p.a, SSA_SPARSE, &x) == SSA_OK, "any order");
+    const int32_t wrong[] = { 0, cur, cur + 1, -2, INT32_MIN, INT32_MAX };
+    for (int i = 0; i < COUNT(wrong); i++) {
+        last[1] = wrong[i];
+        prob_clear(&p);
+        uint64_t clean = prob_hash(&p);
+        CHECK(ssa_check(&p.a, SSA_SPARSE) == SSA_ERR_BLOCKS, "block %d", wrong[i]);
+        CHECK(ssa_attention(&p.a, SSA_SPARSE, &x) == SSA_ERR_BLOCKS && prob_hash(&p) == clean, "block %d", wrong[i]);
+        CHECK(ssa_attention_batch(&p.a, 1, SSA_SPARSE, &x) == SSA_ERR_BLOCKS && prob_hash(&p) == clean, "block %d",
+              wrong[i]);
+        CHECK(ssa_plan_make(&plan, &p.a, 1, SSA_SPARSE, 1, ws, sizeof ws) == SSA_ERR_BLOCKS && prob_hash(&p) == clean,
+              "block %d", wrong[i]);
+        CHECK(ssa_check(&p.a, SSA_FULL) == SSA_OK, "full attention reads no blocks");
+    }
+    prob_free(&p);
+}
+
+/* Without malloc a call needs its workspace, and with one gives what the other build gives. */
+static void check_no_malloc(const shape *s, ssa_mode mode)
+{
+    prob p;
+    prob_make(&p, s);
+    p.a.blocks = p.blocks;
+    for (int i = 0; i < level_count(); i++) {
+        level_use(i);
+        CHECK(ssa_isa_set(level_at(i)) == level_at(i), "the same levels in every build");
+        prob_clear(&p);
+        uint64_t clean = prob_hash(&p);
+        CHECK(prob_run(&p, mode) == SSA_OK, "the other build");
+        uint64_t want = prob_hash(&p);
+        prob_clear(&p);
+        CHECK(ssa_attention(&p.a, mode, NULL) == SSA_ERR_WORKSPACE && prob_hash(&p) == clean, "no exec");
+        ssa_exec x = { 1, NULL, NULL, NULL, 0 };
+        CHECK(ssa_attention(&p.a, mode, &x) == SSA_ERR_WORKSPACE && prob_hash(&p) == clean, "no workspace");
+        CHECK(ssa_attention_batch(&p.a, 1, mode, &x) == SSA_ERR_WORKSPACE && prob_hash(&p) == clean, "no workspace");
+        if (mode == SSA_SPARSE)
+            CHECK(ssa_select_blocks(&p.a, &x) == SSA_ERR_WORKSPACE && prob_hash(&p) == clean, "no workspace");
+        x.workspace_size = ssa_workspace_size(&p.a, 1, mode, 1);
+        x.workspace = xalloc((int64_t)x.workspace_size, 1);
+        CHECK(ssa_attention(&p.a, mode, &x) == SSA_OK && prob_hash(&p) == want, "with its workspace");
+        free(x.workspace);
+    }
+    level_restore();
+    prob_free(&p);
+}
+
+void test_checked(void)
+{
+    shape s = { .name = "checked", .HQ = 4, .H = 2, .D = 16, .n_q = 5, .n_kv = 90, .q_pos = -1, .B = 8, .top_k = 4,
+                .select = SSA_SELECT_GIVEN };
+    check_checked(&s);
+    s.n_q = 1; s.HQ = 2; s.top_k = 3; s.B = 16;
+    check_checked(&s);
+    s.select = SSA_SELECT_TOPK;
+    for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++) {
+        check_no_malloc(&s, (ssa_mode)mode);
+        s.n_q = 40;
+        check_no_malloc(&s, (ssa_mode)mode);
+    }
+}

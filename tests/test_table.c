@@ -1,0 +1,257 @@
+/* test_table.c - every entry of every level's table against the scalar entry, which is its definition: the same bits where the
+ * entry only moves, converts, adds in a fixed order or multiplies once; within the rounding bound of its sum elsewhere. Odd
+ * sizes, odd addresses, rows that end at a page that traps. Uses a private copy of the library, to reach its inside. */
+#define SSA_STATIC 1
+#define SSA_IMPLEMENTATION
+#include "test.h"
+
+#define EPS 5.9604644775390625e-8 /* half an ulp at 1 */
+
+static const int dims[] = { 1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 40, 63, 64, 65, 80, 96, 100, 127, 128, 160, 192, 1023, 1024 };
+static guard pages;
+static rng   r;
+static const char *level;
+
+static unsigned char *at_end(int64_t n) { return (unsigned char *)guard_at(&pages, n, 1); }
+
+/* Any float, NaN and infinity and subnormal included. */
+static float any_float(void)
+{
+    uint32_t u = (uint32_t)rng_u64(&r);
+    float f;
+    if (rng_int(&r, 0, 7) == 0) u |= 0x7f800000u;
+    if (rng_int(&r, 0, 7) == 0) u &= 0x807fffffu;
+    if (rng_int(&r, 0, 7) == 0) u = (u & 0xbfffffffu) | 0x38000000u; /* near 1: the ties of bf16 and f16 */
+    if (rng_int(&r, 0, 3) == 0) u &= 0xffff8000u;
+    memcpy(&f, &u, 4);
+    return f;
+}
+
+/* n rows of the type, stride bytes apart, the last one ending at the trap. */
+static unsigned char *make_rows(ssa_type t, int64_t n, int d, int64_t stride, int wild)
+{
+    int64_t row = d * type_size(t), span = (n - 1) * stride + row;
+    unsigned char *p = at_end(span);
+    for (int64_t j = 0; j < n; j++)
+        for (int e = 0; e < d; e++) {
+            uint16_t h = (uint16_t)rng_u64(&r);
+            float f = wild ? any_float() : rng_f(&r);
+            if (!wild) type_put(t, p + j * stride + e * type_size(t), (double)f);
+            else memcpy(p + j * stride + e * type_size(t), t == SSA_F32 ? (void *)&f : (void *)&h, (size_t)type_size(t));
+        }
+    return p;
+}
+
+static int same_bits(const float *a, const float *b, int64_t n) /* a NaN equals any NaN: a signalling one may be made quiet */
+{
+    for (int64_t i = 0; i < n; i++) if (!(isnan(a[i]) && isnan(b[i])) && memcmp(&a[i], &b[i], 4) != 0) return 0;
+    return 1;
+}
+
+static void test_rows(const ssa__table *t, const ssa__table *def)
+{
+    static float a[4 * 1100], b[4 * 1100], src[1024];
+    for (int type = 0; type < SSA__TYPES; type++)
+        for (int i = 0; i < COUNT(dims); i++) {
+            int d = dims[i], n = rng_int(&r, 1, 4), ld = d + rng_int(&r, 0, 1) * rng_int(&r, 0, 17);
+            int64_t stride = d * type_size((ssa_type)type) + rng_int(&r, 0, 1) * rng_int(&r, 1, 9);
+            const unsigned char *rows = make_rows((ssa_type)type, n, d, stride, 1);
+            for (int64_t j = 0; j < 4 * 1100; j++) a[j] = b[j] = 7.0f;
+            t->pack[type](a, ld, rows, stride, n, d);
+            def->pack[type](b, ld, rows, stride, n, d);
+            CHECK(same_bits(a, b, 4 * 1100), "%s pack %s d %d ld %d n %d", level, type_name((ssa_type)type), d, ld, n);
+
+            rows = make_rows((ssa_type)type, n, d, stride, 0);
+            for (int e = 0; e < 1024; e++) a[e] = b[e] = rng_f(&r);
+            t->pool[type](a, rows, stride, n, d);
+            def->pool[type](b, rows, stride, n, d);
+            CHECK(same_bits(a, b, 1024), "%s pool %s d %d n %d", level, type_name((ssa_type)type), d, n);
+
+            unsigned char *dst = at_end(d * type_size((ssa_type)type)), want[4096];
+            for (int e = 0; e < d; e++) src[e] = any_float();
+            t->unpack[type](dst, src, d);
+            def->unpack[type](want, src, d);
+            CHECK(memcmp(dst, want, (size_t)(d * type_size((ssa_type)type))) == 0, "%s unpack %s d %d", level,
+                  type_name((ssa_type)type), d);
+        }
+    for (int n = 0; n < 200; n++) {
+        float *x = (float *)(void *)at_end(n * 4 + 4);
+        int from = rng_int(&r, 0, n), high = rng_int(&r, 0, 2 * n + 1);
+        for (int i = 0; i < n; i++) x[i] = i == high ? 2.0f : rng_int(&r, 0, 3) ? 1.0f : (float)NAN;
+        CHECK(t->above(x, from, n, 1.0f) == def->above(x, from, n, 1.0f), "%s above n %d from %d", level, n, from);
+        for (int i = 0; i < n; i++) { x[i] = rng_f(&r); b[i] = rng_f(&r); a[i] = b[i]; }
+        t->axpy(a, 0.37f, x, n);
+        def->axpy(b, 0.37f, x, n);
+        int bad = 0;
+        for (int i = 0; i < n; i++) bad += !(fabs((double)a[i] - (double)b[i]) <= 4 * EPS);
+        CHECK(bad == 0 && a[n] == b[n], "%s axpy n %d", level, n);
+    }
+}
+
+/* Two tiles over memory of their own with the same contents: one for the level, one for the definition. */
+typedef struct { ssa__tile t; float *mem; } twin;
+enum { TWIN_Q = SSA__TILE_ROWS * 1024, TWIN_S = (SSA__CHUNK + 2 * SSA__LANES_MAX) * SSA__TILE_ROWS, TWIN_ALL = 2 * TWIN_Q + TWIN_S + 1024 };
+
+static void twin_make(twin *w, const twin *like, int narrow, int rows, int dk, int dv)
+{
+    float *p = like ? w->mem : w->mem;
+    memset(&w->t, 0, sizeof w->t);
+    w->t.rows = rows;
+    w->t.dk = dk;
+    w->t.dv = dv;
+    w->t.dk_pad = ssa__round_up(dk, SSA__LANES_MAX);
+    w->t.dv_pad = ssa__round_up(dv, SSA__LANES_MAX);
+    w->t.ld = narrow ? SSA__CHUNK + SSA__LANES_MAX : ssa__round_up(rows, SSA__LANES_MAX);
+    w->t.scale = 0.3f;
+    if (like) memcpy(w->mem, like->mem, TWIN_ALL * sizeof(float));
+    else for (int i = 0; i < TWIN_ALL; i++) p[i] = rng_f(&r);
+    w->t.q = p; p += TWIN_Q;
+    w->t.o = p; p += TWIN_Q;
+    w->t.s = p; p += TWIN_S;
+    w->t.m = p; w->t.l = p + 64; w->t.fix = p + 128;
+    for (int i = 0; i < SSA__TILE_ROWS; i++) {
+        w->t.m[i] = i % 3 ? -FLT_MAX : 0.25f;
+        w->t.l[i] = i % 3 ? 0.0f : 2.0f;
+    }
+}
+
+static double s_at(const ssa__tile *t, int narrow, int row, int key) { return (double)(narrow ? t->s[row * t->ld + key] : t->s[key * t->ld + row]); }
+static double o_at(const ssa__tile *t, int narrow, int row, int e) { return (double)(narrow ? t->o[row * (int64_t)t->dv_pad + e] : t->o[e * t->ld + row]); }
+
+static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int rows, int dk, int dv, int n, int type, twin *a, twin *b)
+{
+    const char *form = narrow ? "narrow" : "wide";
+    static float rows_a[SSA__TILE_ROWS * 1024], rows_b[SSA__TILE_ROWS * 1024], imp_a[SSA__CHUNK], imp_b[SSA__CHUNK], factor[SSA__TILE_ROWS];
+    int32_t limit[SSA__TILE_ROWS];
+    int size = type_size((ssa_type)type), at = rng_int(&r, 0, SSA__CHUNK - n), bad = 0, padded = ssa__round_up(rows, SSA__LANES_MAX);
+    int64_t stride = dk * size + (narrow ? rng_int(&r, 0, 5) : 0);
+    const unsigned char *k, *v;
+    const float *q;
+    twin_make(a, NULL, narrow, rows, dk, dv);
+
+    memset(rows_a, 0, sizeof rows_a); /* q_prep and qk, against sums in double */
+    for (int i = 0; i < rows; i++) for (int e = 0; e < dk; e++) rows_a[i * a->t.dk_pad + e] = rng_f(&r);
+    memcpy(rows_b, rows_a, sizeof rows_a);
+    q = rows_b;
+    f->q_prep(&a->t, rows_a);
+    k = make_rows((ssa_type)type, n, dk, stride, 0);
+    f->qk[type](&a->t, k, stride, n, at);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < n; j++) {
+            double sum = 0, mag = 0;
+            for (int e = 0; e < dk; e++) {
+                double x = (double)q[i * a->t.dk_pad + e] * (double)type_get((ssa_type)type, k + j * stride + e * size);
+                sum += x;
+                mag += fabs(x);
+            }
+            bad += !(fabs(s_at(&a->t, narrow, i, at + j) - sum * (double)0.3f) <= (dk + 2) * EPS * mag);
+        }
+    CHECK(bad == 0, "%s %s qk %s rows %d dk %d n %d at %d: %d off", level, form, type_name((ssa_type)type), rows, dk, n, at, bad);
+    twin_make(b, a, narrow, rows, dk, dv);
+    b->t.q = b->mem;
+    def->q_prep(&b->t, rows_b);
+    def->qk[type](&b->t, k, stride, n, at);
+    for (int i = bad = 0; i < rows; i++)
+        for (int j = 0; j < n; j++) bad += !(fabs(s_at(&a->t, narrow, i, at + j) - s_at(&b->t, narrow, i, at + j)) <= 2 * (dk + 2) * EPS * dk);
+    CHECK(bad == 0, "%s scalar %s qk %s rows %d dk %d n %d", level, form, type_name((ssa_type)type), rows, dk, n);
+
+    twin_make(a, NULL, narrow, rows, dk, dv); /* softmax: the same scores to both; every third time with limits and a NaN */
+    int limited = rng_int(&r, 0, 2) > 0;
+    for (int i = 0; i < SSA__TILE_ROWS; i++) limit[i] = i < rows ? rng_int(&r, 0, n) : 0;
+    for (int i = 0; i < TWIN_S; i++) a->t.s[i] *= 30.0f;
+    if (limited && n > 2) a->t.s[narrow ? 1 : a->t.ld] = (float)NAN; /* row 0, key 1 */
+    twin_make(b, a, narrow, rows, dk, dv);
+    f->softmax(&a->t, n, limited ? limit : NULL);
+    def->softmax(&b->t, n, limited ? limit : NULL);
+    for (int i = bad = 0; i < rows; i++) {
+        int broken = limited && n > 2 && i == 0 && limit[0] > 1;
+        bad += a->t.m[i] != b->t.m[i] || !(fabs((double)a->t.fix[i] - (double)b->t.fix[i]) <= 8 * EPS);
+        bad += broken ? !isnan(a->t.l[i]) : !(fabs((double)a->t.l[i] - (double)b->t.l[i]) <= (n + 16) * EPS * (double)b->t.l[i]);
+        for (int j = 0; j < n; j++) {
+            double x = s_at(&a->t, narrow, i, j), y = s_at(&b->t, narrow, i, j);
+            /* 8 eps, and a quarter eps per unit of the exponent: log2(e) is itself rounded to f32 */
+            double room = (8 + 0.25 * fabs(log(y + 1e-38))) * EPS * y + 1e-37;
+            bad += isnan(y) ? !isnan(x) : !(fabs(x - y) <= room) || (limited && j >= limit[i] && x != 0);
+        }
+    }
+    CHECK(bad == 0, "%s %s softmax rows %d n %d %s: %d off", level, form, rows, n, limited ? "limited" : "", bad);
+
+    twin_make(a, NULL, narrow, rows, dk, dv); /* pv */
+    for (int i = 0; i < 2 * TWIN_Q + TWIN_S + 1024; i++) a->mem[i] = fabsf(a->mem[i]);
+    twin_make(b, a, narrow, rows, dk, dv);
+    int first = narrow ? rng_int(&r, 0, 1) : 1;
+    stride = dv * size + (narrow ? rng_int(&r, 0, 5) : 0);
+    v = make_rows((ssa_type)type, n, dv, stride, 0);
+    f->pv[type](&a->t, v, stride, n, at, first);
+    def->pv[type](&b->t, v, stride, n, at, first);
+    for (int i = bad = 0; i < rows; i++)
+        for (int e = 0; e < dv; e++) bad += !(fabs(o_at(&a->t, narrow, i, e) - o_at(&b->t, narrow, i, e)) <= 2 * (n + 2) * EPS * (n + 1));
+    CHECK(bad == 0, "%s %s pv %s rows %d dv %d n %d first %d: %d off", level, form, type_name((ssa_type)type), rows, dv, n, first, bad);
+
+    for (int i = 0; i < SSA__TILE_ROWS; i++) factor[i] = i < rows ? rng_f(&r) : 0.0f; /* finish: one product each */
+    twin_make(b, a, narrow, rows, dk, dv);
+    f->finish(&a->t, factor, rows_a);
+    def->finish(&b->t, factor, rows_b);
+    for (int i = bad = 0; i < rows; i++) bad += !same_bits(rows_a + i * a->t.dv_pad, rows_b + i * a->t.dv_pad, dv);
+    CHECK(bad == 0, "%s %s finish rows %d dv %d", level, form, rows, dv);
+
+    int lo = rng_int(&r, 0, rows - 1), hi = rng_int(&r, lo + 1, rows); /* importance: NaN in the other rows must not come through */
+    for (int i = 0; i < padded; i++)
+        if (i < lo || i >= hi) for (int j = 0; j < n; j++) a->t.s[narrow ? i * a->t.ld + j : j * a->t.ld + i] = (float)NAN;
+    twin_make(b, a, narrow, rows, dk, dv);
+    for (int j = 0; j < n; j++) imp_a[j] = imp_b[j] = rng_f(&r);
+    f->importance(&a->t, n, lo, hi, imp_a);
+    def->importance(&b->t, n, lo, hi, imp_b);
+    for (int j = bad = 0; j < n; j++) bad += !(fabs((double)imp_a[j] - (double)imp_b[j]) <= 2 * (rows + 2) * EPS * (rows + 1));
+    CHECK(bad == 0, "%s %s importance rows %d n %d lo %d hi %d: %d off", level, form, rows, n, lo, hi, bad);
+}
+
+/* exp over its whole range, through the softmax of one chunk of rising scores below a maximum of 0. */
+static void test_exp(const ssa__form *f, int narrow, twin *a)
+{
+    double worst = 0;
+    int zeros = 0;
+    for (int k = 0; k < 400; k++) {
+        twin_make(a, NULL, narrow, 1, 1, 1);
+        for (int j = 0; j < SSA__CHUNK; j++) a->t.s[narrow ? j : j * a->t.ld] = j ? -0.0024f * (float)(k * SSA__CHUNK + j) : 0.0f;
+        a->t.m[0] = -FLT_MAX;
+        f->softmax(&a->t, SSA__CHUNK, NULL);
+        for (int j = 1; j < SSA__CHUNK; j++) {
+            double x = exp((double)(-0.0024f * (float)(k * SSA__CHUNK + j))), y = s_at(&a->t, narrow, 0, j);
+            if (x > 2e-38 && !(fabs(y - x) <= worst * x)) worst = fabs(y - x) / x;
+            zeros += x < 6e-39 && y != 0;
+        }
+    }
+    CHECK(worst <= 1.5e-6 && zeros == 0, "%s exp: relative error %.2g, %d not flushed", level, worst, zeros);
+}
+
+void test_table(void)
+{
+    static const int some_rows[] = { 1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64 };
+    ssa__table t, def;
+    twin a, b;
+    a.mem = xalloc(TWIN_ALL, sizeof(float));
+    b.mem = xalloc(TWIN_ALL, sizeof(float));
+    guard_make(&pages, 1100 * 4 * SSA__CHUNK);
+    ssa__fill(&def, SSA_ISA_SCALAR);
+    for (int isa = 0; isa < SSA__ISA_COUNT; isa++) {
+        if (!ssa__available((ssa_isa)isa)) continue; /* test_isa says which levels are missing */
+        r.seed = (uint64_t)(1000 + isa);
+        r.i = 0;
+        ssa__fill(&t, (ssa_isa)isa);
+        level = ssa_isa_name(t.isa);
+        CHECK((int)t.isa == isa, "%s names itself", level);
+        test_rows(&t, &def);
+        test_exp(&t.narrow, 1, &a);
+        test_exp(&t.wide, 0, &a);
+        for (int i = 0; i < COUNT(some_rows); i++)
+            for (int rep = 0; rep < 6; rep++) {
+                int dk = RNG_PICK(&r, dims), dv = RNG_PICK(&r, dims), n = rng_int(&r, 1, SSA__CHUNK), type = rng_int(&r, 0, SSA__TYPES - 1);
+                test_form(&t.narrow, &def.narrow, 1, some_rows[i], dk, dv, n, type, &a, &b);
+                test_form(&t.wide, &def.wide, 0, some_rows[i], dk, dv, n, SSA_F32, &a, &b);
+            }
+    }
+    guard_free(&pages);
+    free(a.mem);
+    free(b.mem);
+}
