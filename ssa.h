@@ -117,7 +117,7 @@ typedef enum {
     SSA_ERR_HEAD_DIM     =  -4,     /* head_dim outside 1..SSA_MAX_DIM */
     SSA_ERR_VALUE_DIM    =  -5,     /* value_dim outside 1..SSA_MAX_DIM */
     SSA_ERR_LENGTH       =  -6,     /* a token count or row count is negative */
-    SSA_ERR_POSITION     =  -7,     /* sparse: a query lies past the last key */
+    SSA_ERR_POSITION     =  -7,     /* sparse: a query lies past the last key; or q_pos is above 2^61 */
     SSA_ERR_TYPE         =  -8,     /* a type that this operand cannot have (k and v in q8_0: SSA_ERR_UNSUPPORTED) */
     SSA_ERR_STRIDE       =  -9,     /* a negative stride, or output rows that overlap */
     SSA_ERR_SCALE        = -10,     /* scale is NaN or infinite */
@@ -135,7 +135,7 @@ typedef enum {
     SSA_ERR_MEMORY       = -22,     /* the allocation of the workspace failed */
     SSA_ERR_THREADS      = -23,     /* n_threads below 0, or a parallel callback without n_threads */
     SSA_ERR_BATCH        = -24,     /* the number of calls is negative */
-    SSA_ERR_OVERFLOW     = -25,     /* a size, stride or position is too large for 63-bit arithmetic, or for size_t */
+    SSA_ERR_OVERFLOW     = -25,     /* a size or stride is too large for 63-bit arithmetic, or for size_t */
     SSA_ERR_BETA         = -26,     /* alignment loss: beta or grad_scale is negative (beta), NaN or infinite */
     SSA_ERR_UNSUPPORTED  = -27      /* the call asks for something this version does not compute */
 } ssa_status;
@@ -378,13 +378,15 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__CAN_SIMD 0
 #endif
 
-/* g++ 12 takes the deliberately undefined pass-through operands in its own intrinsics for uses of uninitialised
- * variables. */
-#if defined(__GNUC__) && !defined(__clang__) && defined(__cplusplus)
+/* Two false alarms of gcc 12 over its own AVX-512 intrinsics: g++ takes their deliberately undefined operands for uses of
+ * uninitialised variables; and at -O0, where some are macros, their masks of -1 convert signs. */
+#if defined(__GNUC__) && !defined(__clang__)
 #define SSA__DIAG_PUSH _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
+#define SSA__DIAG_SIGN _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wsign-conversion\"")
 #define SSA__DIAG_POP  _Pragma("GCC diagnostic pop")
 #else
 #define SSA__DIAG_PUSH
+#define SSA__DIAG_SIGN
 #define SSA__DIAG_POP
 #endif
 SSA__DIAG_PUSH
@@ -998,6 +1000,7 @@ SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 /* AVX-512 F, BW, DQ, VL, 32 registers of 16 floats: vfmaddps 4 cycles, 2 a cycle, one operand a broadcast from memory
  * at the price of a load; masks make every tail one instruction. */
 #define SSA__AVX512 SSA__FORCE_INLINE SSA__TARGET_AVX512
+SSA__DIAG_SIGN
 SSA__AVX512 __m512 ssa__avx512_zero(void) { return _mm512_setzero_ps(); }
 SSA__AVX512 __m512 ssa__avx512_set1(float x) { return _mm512_set1_ps(x); }
 SSA__AVX512 __m512 ssa__avx512_load(const float *p) { return _mm512_loadu_ps(p); }
@@ -1010,7 +1013,7 @@ SSA__AVX512 __m512 ssa__avx512_fms(__m512 a, __m512 b, __m512 c) { return _mm512
 SSA__AVX512 __m512 ssa__avx512_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
 SSA__AVX512 __m512 ssa__avx512_round(__m512 x)
 {
-    return _mm512_maskz_roundscale_ps((__mmask16)0xffff, x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 SSA__AVX512 __m512 ssa__avx512_scale2(__m512 a, __m512 n) /* no denormals: they are slow to multiply */
 {
@@ -1060,7 +1063,7 @@ SSA__AVX512 __m512 ssa__avx512_load_bf16_n(const unsigned char *p, int32_t n)
 }
 SSA__AVX512 void ssa__avx512_store_f16(unsigned char *p, __m512 v)
 {
-    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_maskz_cvtps_ph((__mmask16)0xffff, v, _MM_FROUND_TO_NEAREST_INT));
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 SSA__AVX512 void ssa__avx512_store_bf16(unsigned char *p, __m512 v)
 {
@@ -1122,6 +1125,8 @@ SSA__AVX512 void ssa__avx512_transpose(__m512 *r)
         r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
     }
 }
+
+SSA__DIAG_POP
 
 #define SSA__FN(x)      ssa__avx512_##x
 #define SSA__V          __m512
@@ -1396,7 +1401,8 @@ static ssa_status ssa__resolve(ssa__call *c, const ssa_attn *attn, ssa__what wha
     if (a->value_dim < 1 || a->value_dim > SSA_MAX_DIM) return SSA_ERR_VALUE_DIM;
     if (a->n_q < 0 || a->n_kv < 0) return SSA_ERR_LENGTH;
     if (a->q_pos < 0) a->q_pos = a->n_kv - a->n_q;
-    if (a->n_q > INT64_MAX / 4 || a->n_kv > INT64_MAX / 4 || a->q_pos > INT64_MAX / 4) return SSA_ERR_OVERFLOW;
+    if (a->n_q > INT64_MAX / 4 || a->n_kv > INT64_MAX / 4) return SSA_ERR_OVERFLOW;
+    if (a->q_pos > INT64_MAX / 4) return SSA_ERR_POSITION;
     if (a->causal != 0 && a->causal != 1) return SSA_ERR_CAUSAL;
     if (what != SSA__RUN_FULL && !a->causal) return SSA_ERR_CAUSAL;
     if (!ssa__is_finite(a->scale)) return SSA_ERR_SCALE;

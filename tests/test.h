@@ -30,17 +30,13 @@ extern int     test_shown;             /* failures printed since the current tes
 #define SKIP(name, reason) test_skip(name, reason)
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
+void test_isa(void);
 void test_golden(void);
 void test_attention(void);
 void test_sparse(void);
 void test_pool(void);
-void test_loss(void);
-void test_guard(void);
-void test_errors(void);
-void test_invariants(void);
-void test_checked(void);
-void test_isa(void);
-void test_lm(void);     void test_table(void);
+void test_loss(void); void test_guard(void);  void test_errors(void);    void test_invariants(void); void test_lm(void);
+void test_table(void); void test_checked(void);
 
 /* The stream of golden/README.md: element i depends on seed and i only. */
 typedef struct { uint64_t seed, i; } rng;
@@ -65,16 +61,14 @@ typedef enum { LAY_ZERO, LAY_TOKEN, LAY_HEAD, LAY_PAD, LAY_ODD, LAY_MIX } layout
 typedef struct {
     ssa_view view;
     ssa_type type;
-    int64_t n, ts, hs,
-        span; /* ts, hs: the strides in effect; span: bytes from the first row's start to the last's end */
+    int64_t n, ts, hs, span; /* ts, hs: the strides in effect; span: bytes from the first row to the last's end */
     int      heads, dim;
     unsigned char *mem;               /* what tensor_make allocated: span and a margin on both sides */
     int64_t  mem_bytes;
     float   *val;                     /* [n][heads][dim] */
 } tensor;
 
-void tensor_shape(tensor *t, ssa_type type, int64_t n, int heads, int dim,
-                  layout lay); /* strides and span, no memory */
+void tensor_shape(tensor *t, ssa_type type, int64_t n, int heads, int dim, layout lay);   /* no memory yet */
 void tensor_make(tensor *t, ssa_type type, int64_t n, int heads, int dim, layout lay);
 void tensor_free(tensor *t);
 void tensor_store(tensor *t);                               /* val -> memory, rounded; val becomes the rounded values */

@@ -37,9 +37,9 @@ static void check_full(const shape *s)
 #define F4 SSA_F32
 #define H2 SSA_F16
 #define B2 SSA_BF16
-#define R(n, hq, h, d, dv, nq, nkv, pos, q, k, v, o, layout_, scale_, amp_, noncausal_) { .name = n, .HQ = hq, .H = h, .D = d, \
-    .DV = dv, .n_q = nq, .n_kv = nkv, .q_pos = pos, .tq = q, .tk = k, .tv = v, .to = o, .lay = layout_, .scale = scale_, \
-    .amp = amp_, .noncausal = noncausal_ }
+#define R(n, hq, h, d, dv, nq, nkv, pos, q, k, v, o, layout_, scale_, amp_, noncausal_) \
+    { .name = n, .HQ = hq, .H = h, .D = d, .DV = dv, .n_q = nq, .n_kv = nkv, .q_pos = pos, .tq = q, .tk = k, .tv = v, \
+      .to = o, .lay = layout_, .scale = scale_, .amp = amp_, .noncausal = noncausal_ }
 static const shape fixed[] = {
     /* name              HQ  H    D   DV  n_q  n_kv  pos  types (q k v out)  layout  scale  amp  noncausal */
     R("one of all"      ,   1,  1,    1,    1,   1,    1, -1, F4, F4, F4, F4,  LAY_ZERO,      0,     0, 0),

@@ -75,9 +75,8 @@ static void against_check(const against *a, double most, const char *what, const
 {
     CHECK(a->official <= most, "%s: the oracle and the official result differ by %.3g: %s", what, a->official, file);
     CHECK(a->ours <= a->official + two_x_bound(&a->base, SSA_F32),
-          "%s: %.3g from the official result, official error %.3g, 2x "
-          "bound %.3g: %s",
-          what, a->ours, a->official, two_x_bound(&a->base, SSA_F32), file);
+          "%s: %.3g from the official result, official error %.3g, 2x bound %.3g: %s", what, a->ours, a->official,
+          two_x_bound(&a->base, SSA_F32), file);
 }
 
 static int same_set(const int32_t *a, const int32_t *b, int n)           /* -1 = empty; no duplicates within a or b */
@@ -138,8 +137,7 @@ static void check_file(const char *name)
             n_row(&c, rows[r], h, b, K, ns, &nlse);
             against_row(&full, of, nf, o_full + at, D);
             against_row(&sparse, os, ns, o_sparse + at, D);
-            /* d loss/d gate: the loss depends on the gate through f = gate * fu and s = gate * su alone; |f - s| < 1
-             * here */
+            /* d loss/d gate: the gate acts through f = gate * fu and s = gate * su alone; |f - s| < 1 here */
             for (int d = 0; d < D; d++) {
                 grad += (of[d] - os[d]) * (of[d] - os[d]) / gate / (double)(T * HQ * D);
                 ngrad += (nf[d] - ns[d]) * (nf[d] - ns[d]) / (float)gate / (float)(T * HQ * D);

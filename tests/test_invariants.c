@@ -126,60 +126,17 @@ static void batch_add(batch *b, const shape *s)
 static void batch_free(batch *b) { for (int i = 0; i < b->n; i++) prob_free(&b->p[i]); }
 
 static const shape ways[] = {
-    { .name = "prefill",
-      .HQ = 4,
-      .H = 2,
-      .D = 40,
-      .n_q = 90,
-      .n_kv = 90,
-      .q_pos = -1,
-      .select = SSA_SELECT_TOPK,
+    { .name = "prefill", .HQ = 4, .H = 2, .D = 40, .n_q = 90, .n_kv = 90, .q_pos = -1, .select = SSA_SELECT_TOPK,
       .top_k = 3 },
-    { .name = "prefill bf16",
-      .HQ = 8,
-      .H = 1,
-      .D = 64,
-      .n_q = 70,
-      .n_kv = 200,
-      .q_pos = -1,
-      .tq = SSA_BF16,
-      .tk = SSA_BF16,
-      .tv = SSA_BF16,
-      .to = SSA_BF16,
-      .lay = LAY_MIX,
-      .select = SSA_SELECT_REFERENCE,
-      .B = 8,
+    { .name = "prefill bf16", .HQ = 8, .H = 1, .D = 64, .n_q = 70, .n_kv = 200, .q_pos = -1, .tq = SSA_BF16,
+      .tk = SSA_BF16, .tv = SSA_BF16, .to = SSA_BF16, .lay = LAY_MIX, .select = SSA_SELECT_REFERENCE, .B = 8,
       .top_k = 8 },
-    { .name = "decode",
-      .HQ = 16,
-      .H = 2,
-      .D = 64,
-      .n_q = 1,
-      .n_kv = 3000,
-      .q_pos = -1,
-      .tk = SSA_BF16,
+    { .name = "decode", .HQ = 16, .H = 2, .D = 64, .n_q = 1, .n_kv = 3000, .q_pos = -1, .tk = SSA_BF16,
       .tv = SSA_BF16 },
-    { .name = "decode f16",
-      .HQ = 71,
-      .H = 1,
-      .D = 33,
-      .DV = 20,
-      .n_q = 1,
-      .n_kv = 700,
-      .q_pos = -1,
-      .tk = SSA_F16,
-      .tv = SSA_F16,
-      .lay = LAY_ODD },
-    { .name = "few rows",
-      .HQ = 3,
-      .H = 3,
-      .D = 80,
-      .n_q = 5,
-      .n_kv = 1100,
-      .q_pos = -1,
-      .select = SSA_SELECT_GIVEN,
-      .B = 32,
-      .top_k = 6 },
+    { .name = "decode f16", .HQ = 71, .H = 1, .D = 33, .DV = 20, .n_q = 1, .n_kv = 700, .q_pos = -1, .tk = SSA_F16,
+      .tv = SSA_F16, .lay = LAY_ODD },
+    { .name = "few rows", .HQ = 3, .H = 3, .D = 80, .n_q = 5, .n_kv = 1100, .q_pos = -1, .select = SSA_SELECT_GIVEN,
+      .B = 32, .top_k = 6 },
     { .name = "no rows", .HQ = 3, .H = 3, .D = 80, .n_q = 0, .n_kv = 11, .q_pos = -1 },
     { .name = "one key", .HQ = 2, .H = 1, .D = 5, .n_q = 1, .n_kv = 1, .q_pos = -1 },
 };
@@ -248,8 +205,7 @@ static void check_workspace(const shape *s, ssa_mode mode)
             ssa_attn other = p.a;                                        /* depends on shapes, not on data */
             other.q.data = other.k.data;
             CHECK(ssa_workspace_size(&other, 1, mode, nth) == size, "the size does not depend on data");
-            if (mode == SSA_SPARSE
-                && s->select != SSA_SELECT_GIVEN) { /* a workspace for the call serves the selection alone */
+            if (mode == SSA_SPARSE && s->select != SSA_SELECT_GIVEN) {   /* a call's workspace serves the selection */
                 ssa_exec x = { nth, run_reversed, &workers_run, ws, size };
                 int32_t *chosen = xalloc(p.n_blocks, sizeof *chosen);
                 prob_clear(&p);
@@ -382,28 +338,27 @@ static void check_out_of_sight(const shape *s, ssa_mode mode)
     prob p;
     prob_make(&p, s);
     p.a.blocks = p.blocks;
+    static const char *const what_text[] = { "keys", "keys and values", "values" };
     int64_t first = p.q0 + s->n_q;                                       /* no query sees this key or a later one */
-    FOR_LEVELS(l)
-    for (int what = 0; what < 6; what++) { /* keys, values or both; past all queries or past the first half */
-        int half = what & 1, k = what<4, v = what> 1;
-        int64_t from = half ? p.q0 + s->n_q / 2 : first, rows = half ? s->n_q / 2 : s->n_q;
-        prob_fill(&p, s->seed);
-        CHECK(ssa_attention(&p.a, mode, NULL) == SSA_OK, "status");
-        uint64_t want = bytes_hash(p.o.view.data, rows * p.o.ts, bytes_hash(p.lse, rows * s->HQ * 4, 1));
-        for (int64_t e = k ? from * p.s.H * p.s.D : INT64_MAX; e < tensor_count(&p.k); e++)
-            p.k.val[e] = e % 3 ? NAN : INFINITY;
-        for (int64_t e = v ? from * p.s.H * p.s.DV : INT64_MAX; e < tensor_count(&p.v); e++)
-            p.v.val[e] = e % 5 ? NAN : INFINITY;
-        tensor_store(&p.k);
-        tensor_store(&p.v);
-        prob_clear(&p);
-        CHECK(ssa_attention(&p.a, mode, NULL) == SSA_OK, "status");
-        CHECK(want == bytes_hash(p.o.view.data, rows * p.o.ts, bytes_hash(p.lse, rows * s->HQ * 4, 1)),
-              "NaN in %s past %s of the queries has no effect, %s: %s",
-              !v  ? "keys"
-              : k ? "keys and values"
-                  : "values",
-              half ? "the first half" : "all", mode ? "sparse" : "full", shape_text(&p.s));
+    FOR_LEVELS(l) {
+        for (int what = 0; what < 6; what++) { /* keys, values or both; past all queries or past the first half */
+            int half = what & 1, k = what <= 3, v = what >= 2;
+            int64_t from = half ? p.q0 + s->n_q / 2 : first, rows = half ? s->n_q / 2 : s->n_q;
+            prob_fill(&p, s->seed);
+            CHECK(ssa_attention(&p.a, mode, NULL) == SSA_OK, "status");
+            uint64_t want = bytes_hash(p.o.view.data, rows * p.o.ts, bytes_hash(p.lse, rows * s->HQ * 4, 1));
+            for (int64_t e = k ? from * p.s.H * p.s.D : INT64_MAX; e < tensor_count(&p.k); e++)
+                p.k.val[e] = e % 3 ? NAN : INFINITY;
+            for (int64_t e = v ? from * p.s.H * p.s.DV : INT64_MAX; e < tensor_count(&p.v); e++)
+                p.v.val[e] = e % 5 ? NAN : INFINITY;
+            tensor_store(&p.k);
+            tensor_store(&p.v);
+            prob_clear(&p);
+            CHECK(ssa_attention(&p.a, mode, NULL) == SSA_OK, "status");
+            CHECK(want == bytes_hash(p.o.view.data, rows * p.o.ts, bytes_hash(p.lse, rows * s->HQ * 4, 1)),
+                  "NaN in %s past %s of the queries has no effect, %s: %s", what_text[what / 2],
+                  half ? "the first half" : "all", mode ? "sparse" : "full", shape_text(&p.s));
+        }
     }
     prob_free(&p);
 }
@@ -454,72 +409,21 @@ void test_invariants(void)
     }
     static const shape theorem[] = {
         { .name = "theorem", .HQ = 4, .H = 2, .D = 32, .n_q = 60, .n_kv = 300, .q_pos = -1, .top_k = 4 },
-        { .name = "theorem, peaked",
-          .HQ = 4,
-          .H = 2,
-          .D = 32,
-          .n_q = 30,
-          .n_kv = 300,
-          .q_pos = -1,
-          .top_k = 2,
+        { .name = "theorem, peaked", .HQ = 4, .H = 2, .D = 32, .n_q = 30, .n_kv = 300, .q_pos = -1, .top_k = 2,
           .amp = 4 },
-        { .name = "theorem, reference",
-          .HQ = 8,
-          .H = 1,
-          .D = 64,
-          .DV = 17,
-          .n_q = 40,
-          .n_kv = 600,
-          .q_pos = -1,
-          .B = 8,
-          .top_k = 8,
-          .tk = SSA_BF16,
-          .tv = SSA_F16,
-          .select = SSA_SELECT_REFERENCE },
-        { .name = "theorem, one block",
-          .HQ = 3,
-          .H = 3,
-          .D = 16,
-          .n_q = 50,
-          .n_kv = 50,
-          .q_pos = -1,
-          .B = 4,
-          .top_k = 1 }
-    };
+        { .name = "theorem, reference", .HQ = 8, .H = 1, .D = 64, .DV = 17, .n_q = 40, .n_kv = 600, .q_pos = -1, .B = 8,
+          .top_k = 8, .tk = SSA_BF16, .tv = SSA_F16, .select = SSA_SELECT_REFERENCE },
+        { .name = "theorem, one block", .HQ = 3, .H = 3, .D = 16, .n_q = 50, .n_kv = 50, .q_pos = -1, .B = 4,
+          .top_k = 1 } };
     for (int i = 0; i < COUNT(theorem); i++) check_theorem(&theorem[i]);
     static const shape sight[] = {
         { .name = "sight", .HQ = 4, .H = 2, .D = 40, .n_q = 40, .n_kv = 100, .q_pos = 20, .top_k = 3 },
-        { .name = "sight bf16",
-          .HQ = 8,
-          .H = 1,
-          .D = 64,
-          .n_q = 33,
-          .n_kv = 130,
-          .q_pos = 50,
-          .tk = SSA_BF16,
-          .tv = SSA_BF16,
-          .top_k = 4 },
-        { .name = "sight f16",
-          .HQ = 1,
-          .H = 1,
-          .D = 7,
-          .n_q = 2,
-          .n_kv = 17,
-          .q_pos = 3,
-          .tk = SSA_F16,
-          .tv = SSA_F16,
-          .B = 2,
-          .top_k = 2 },
-        { .name = "sight decode",
-          .HQ = 20,
-          .H = 1,
-          .D = 64,
-          .n_q = 1,
-          .n_kv = 300,
-          .q_pos = 150,
-          .tk = SSA_F16,
-          .tv = SSA_BF16 }
-    };
+        { .name = "sight bf16", .HQ = 8, .H = 1, .D = 64, .n_q = 33, .n_kv = 130, .q_pos = 50, .tk = SSA_BF16,
+          .tv = SSA_BF16, .top_k = 4 },
+        { .name = "sight f16", .HQ = 1, .H = 1, .D = 7, .n_q = 2, .n_kv = 17, .q_pos = 3, .tk = SSA_F16, .tv = SSA_F16,
+          .B = 2, .top_k = 2 },
+        { .name = "sight decode", .HQ = 20, .H = 1, .D = 64, .n_q = 1, .n_kv = 300, .q_pos = 150, .tk = SSA_F16,
+          .tv = SSA_BF16 } };
     for (int i = 0; i < COUNT(sight); i++)
         for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++) check_out_of_sight(&sight[i], (ssa_mode)mode);
     check_long_decode(SSA_F32, 20011, SSA_FULL);

@@ -204,8 +204,8 @@ static void check_merge_by_hand(void)
 {
     FOR_LEVELS(l) {
         const float inf = (float)INFINITY;
-        float a[8] = { 1, 2, 3, 4, 0, 0, 5, 6 }, la[4] = { 0, 2, -inf, 1000 }, b[8] = { 3, 4, 0, 0, 0, 0, 1,
-                       1 }, lb[4] = { 0, -inf, -inf, -1000 };
+        float a[8] = { 1, 2, 3, 4, 0, 0, 5, 6 }, la[4] = { 0, 2, -inf, 1000 };
+        float b[8] = { 3, 4, 0, 0, 0, 0, 1, 1 }, lb[4] = { 0, -inf, -inf, -1000 };
         ssa_merge(a, la, b, lb, 4, 2);
         CHECK(fabsf(a[0] - 2) < 3e-7f && fabsf(a[1] - 3) < 3e-7f && fabsf(la[0] - 0.693147181f) < 1e-7f,
               "equal weights: %g %g %.9g", (double)a[0], (double)a[1], (double)la[0]);
@@ -214,8 +214,8 @@ static void check_merge_by_hand(void)
               (double)la[2]);
         CHECK(a[6] == 5 && a[7] == 6 && la[3] == 1000, "b negligible: %g %g %g", (double)a[6], (double)a[7],
               (double)la[3]);
-        float c[2] = { 7, 8 }, lc[1] = { -inf }, d[2] = { 1, 2 },
-              ld[1] = { 3 }; /* what an empty row holds does not matter */
+        /* what an empty row holds does not matter */
+        float c[2] = { 7, 8 }, lc[1] = { -inf }, d[2] = { 1, 2 }, ld[1] = { 3 };
         ssa_merge(c, lc, d, ld, 1, 2);
         CHECK(c[0] == 1 && c[1] == 2 && lc[0] == 3, "a empty: %g %g %g", (double)c[0], (double)c[1], (double)lc[0]);
     }

@@ -165,7 +165,7 @@ void test_sparse(void)
         int b = sizes[i % COUNT(sizes)], k = budgets[i / COUNT(sizes)];
         shape s = { .name = "sizes", .HQ = 6, .H = 2, .D = 24 + 3 * (i % 7), .DV = 32, .n_q = b == 4096 ? 3 : 24,
                     .n_kv = b == 4096 ? 4098 : b > 30 ? b * 7 + 11 : b * 41 + 5, .q_pos = -1, .tk = types[i % 3],
-                    .tv = types[i % 3], .lay = (layout) (i % 6), .B = b, .top_k = k, .seed = (uint64_t)i };
+                    .tv = types[i % 3], .lay = (layout)(i % 6), .B = b, .top_k = k, .seed = (uint64_t)i };
         if (b == 4096) s.HQ = 2;
         check_sparse(&s, 0);
         s.q_pos = b == 4096 ? 4094 : b * (i % 5); /* also where few blocks, or none, are complete */
