@@ -78,7 +78,7 @@
 #ifndef SSA_NO_DISPATCH       /* impl: no CPU detection: the highest level compiled in is used, unconditionally */
 #define SSA_NO_DISPATCH 0
 #endif
-#ifndef SSA_NO_OPENMP         /* impl: no OpenMP even when the compiler has it on: one thread unless ssa_exec says more */
+#ifndef SSA_NO_OPENMP         /* impl: no OpenMP even when the compiler has it on: one thread, or ssa_exec's parallel */
 #define SSA_NO_OPENMP 0
 #endif
 #ifndef SSA_NO_MALLOC         /* impl: no allocation: a call without a workspace returns SSA_ERR_WORKSPACE */
@@ -174,7 +174,7 @@ typedef struct {
     float    scale;                   /* 0: 1/sqrt(head_dim) */
     int32_t  causal;                  /* default 1; sparse needs 1 */
     const float *gate;                /* optional [n_q][HQ], multiplies the output */
-    float   *lse;                     /* optional out [n_q][HQ]: log of the sum of exp(scale * q.k) over the keys used */
+    float   *lse;                     /* optional out [n_q][HQ]: log of the sum of exp(scale * q.k) over the keys */
     int64_t  window;                  /* 0: none. Not supported yet, like every field marked (*) */
     float    softcap;                 /* (*) 0: none */
     const float *sinks;               /* (*) NULL: none */
@@ -205,7 +205,7 @@ typedef struct {
 
 /* A prepared run. Fields are private; read-only after ssa_plan_make, so that every worker may share it. */
 typedef struct {
-    const ssa_attn *attn; const void *table; unsigned char *calls, *scratch; size_t scratch_stride;
+    const void *table; unsigned char *calls, *scratch; size_t scratch_stride;
     int64_t cost; int32_t n, what, n_threads, n_phases, phase[4];
 } ssa_plan;
 
@@ -241,7 +241,7 @@ SSA_API ssa_status  ssa_check(const ssa_attn *a, ssa_mode mode);
  * do. */
 SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads);
 
-/* out = gate * softmax(scale * q.K^T) . V over the visible keys (SSA_FULL), or over the visible keys of the selected blocks
+/* out = gate * softmax(scale * q.K^T) . V over the visible keys (SSA_FULL), or over those in the selected blocks
  * (SSA_SPARSE). x: NULL for defaults. Same bits for any number of threads and any way to run. Accumulates in f32.
  * Source: the paper's full and sparse attention streams; the selection as described at ssa_select_blocks. */
 SSA_API ssa_status  ssa_attention(const ssa_attn *a, ssa_mode mode, const ssa_exec *x);
@@ -267,7 +267,7 @@ SSA_API ssa_status  ssa_select_blocks(const ssa_attn *a, const ssa_exec *x);
 
 /* For engines whose workers cannot be called back: one thread makes a plan, then every worker ith of nth runs phase 0,
  * 1, .. ssa_plan_phases(p) - 1, with a barrier of the engine's own between phases. nth may be anything from 1 to
- * n_threads, the same for all workers of a phase. a, ws and what they point to must stay until the last phase is done.
+ * n_threads, the same for all workers of a phase. ws and what the calls point to must stay until the last phase is done.
  * ws: at least ssa_workspace_size(a, n, mode, n_threads) bytes. ssa_plan_run ignores NULL, phases and workers out of
  * range. */
 SSA_API ssa_status  ssa_plan_make(ssa_plan *p, const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads,
@@ -378,8 +378,8 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__CAN_SIMD 0
 #endif
 
-/* Two false alarms of gcc 12 over its own AVX-512 intrinsics: g++ takes their deliberately undefined operands for uses of
- * uninitialised variables; and at -O0, where some are macros, their masks of -1 convert signs. */
+/* Two false alarms of gcc 12 over its own AVX-512 intrinsics: it takes their deliberately undefined operands for uses
+ * of uninitialised variables; and at -O0, where some are macros, their masks of -1 convert signs. */
 #if defined(__GNUC__) && !defined(__clang__)
 #define SSA__DIAG_PUSH _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
 #define SSA__DIAG_SIGN _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wsign-conversion\"")
@@ -438,12 +438,14 @@ SSA__DIAG_PUSH
  * 5  SCALAR HELPERS: conversions, exp and log without libm, checked arithmetic.
  *    NaN and infinity are told by their bits: -ffast-math lets a compiler assume that comparisons never meet them.
  * ================================================================================================================== */
+/* The bits of a float, and the float of bits: memcpy is the one way both languages allow. */
 static inline uint32_t ssa__bits(float x)    { uint32_t u; memcpy(&u, &x, 4); return u; }
 static inline float    ssa__float(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
 static inline int      ssa__is_nan(float x)  { return (ssa__bits(x) & 0x7fffffffu) > 0x7f800000u; }
 static inline int      ssa__is_finite(float x) { return (ssa__bits(x) & 0x7f800000u) != 0x7f800000u; }
 #define SSA__NEG_INF_BITS 0xff800000u
 
+/* IEEE half: 1 sign, 5 exponent (bias 15), 10 mantissa bits; all subnormals, infinities and NaN. */
 static inline float ssa__f16_to_f32(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, e = (h >> 10) & 31u, m = h & 0x3ffu;
@@ -465,6 +467,7 @@ static inline uint16_t ssa__f32_to_f16(float x) /* to nearest even; NaN stays Na
     return (uint16_t)(sign | ((a - 0x38000000u + 0xfffu + ((a >> 13) & 1)) >> 13));
 }
 
+/* bfloat16: the upper half of a float. */
 static inline float ssa__bf16_to_f32(uint16_t b) { return ssa__float((uint32_t)b << 16); }
 
 static inline uint16_t ssa__f32_to_bf16(float x) /* to nearest even; NaN stays NaN */
@@ -486,6 +489,7 @@ static inline float ssa__load(ssa_type t, const unsigned char *p, int64_t i)
     return t == SSA_F16 ? ssa__f16_to_f32(h) : ssa__bf16_to_f32(h);
 }
 
+/* Rounds x to element i of a row of type t. */
 static inline void ssa__store(ssa_type t, unsigned char *p, int64_t i, float x)
 {
     uint16_t h;
@@ -515,8 +519,9 @@ static inline float ssa__expf(float x) /* above 88: exp(88); NaN: NaN */
     if (x < SSA__EXP_LOW) return 0.0f;
     if (x > 88.0f) x = 88.0f;
     n = (int32_t)(x * (float)SSA__LOG2E + (x < 0.0f ? -0.5f : 0.5f));
-    f = ((x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f) * (float)SSA__LOG2E; /* ln 2 in two parts, for the */
-    p = SSA__EXP_C6;                                                                     /* digits that cancel */
+    /* f = x log2 e - n through x - n ln 2, with ln 2 in two parts: n times the first is exact, so no digit is lost */
+    f = ((x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f) * (float)SSA__LOG2E;
+    p = SSA__EXP_C6;
     p = p * f + SSA__EXP_C5;
     p = p * f + SSA__EXP_C4;
     p = p * f + SSA__EXP_C3;
@@ -572,12 +577,13 @@ static inline int64_t ssa__add(int64_t a, int64_t b, int *bad)
 }
 static inline int64_t ssa__min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t ssa__max(int64_t a, int64_t b) { return a > b ? a : b; }
+/* Of nonnegative numbers, rounded up; written so that a + b - 1 need not fit. */
 static inline int64_t ssa__ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) / b * b; }
 
 /* =====================================================================================================================
  * 6  THE TABLE OF TILE OPERATIONS
- *    A tile is up to SSA__TILE_ROWS query rows of one key/value head: row r of a call is query head r % G of query r / G.
+ *    A tile is up to SSA__TILE_ROWS query rows of one key/value head: row r of a call is head r % G of query r / G.
  *    The attention loop walks the keys in chunks of up to SSA__CHUNK: scores of a chunk, online softmax, values of a
  *    chunk. An entry does thousands of multiply-adds, so the indirect call is noise. There are two forms of a tile:
  *
@@ -599,12 +605,13 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__LANES_MAX 16
 
 typedef struct {
-    int32_t rows, dk, dv, dk_pad, dv_pad;
-    int64_t ld;
+    int32_t rows, dk, dv;            /* query rows in use; head_dim; value_dim */
+    int32_t dk_pad, dv_pad;          /* the dims rounded up to SSA__LANES_MAX */
+    int64_t ld;                      /* wide: rows rounded up; narrow: floats between two rows of s */
     float   scale;
-    float  *q, *s, *o, *m, *l, *fix;
-    const unsigned char *ahead;                      /* rows in the cache that are read next, for the entries to prefetch while */
-    int64_t ahead_stride;                            /* they compute: ahead_rows (may be 0) of ahead_bytes each */
+    float  *q, *s, *o, *m, *l, *fix; /* see above; m, l, fix have SSA__TILE_ROWS elements */
+    const unsigned char *ahead;      /* the rows of the cache that are read next, for qk and pv to prefetch as they */
+    int64_t ahead_stride;            /* compute: ahead_rows (may be 0) of ahead_bytes, ahead_stride bytes apart */
     int32_t ahead_rows, ahead_bytes;
 } ssa__tile;
 
@@ -622,9 +629,9 @@ typedef struct {
     int packs;                                       /* 1: qk and pv take packed f32 rows, in entry [SSA_F32] alone */
     /* q from rows [rows rounded up][dk_pad], the padding zero. rows may be kept as q. */
     void (*q_prep)(ssa__tile *t, float *rows);
-    /* s(key at + j) = scale * q.k_j for n rows of dk elements, stride bytes apart. May write 15 scores past the last. */
+    /* s(key at + j) = scale * q.k_j for n rows of dk elements, stride bytes apart. May write 15 scores more. */
     void (*qk[SSA__TYPES])(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at);
-    /* s(0..n-1) becomes p = exp(s - m) with the new m; updates m, l, fix. limit: row r sees keys 0 .. limit[r]-1 of the n,
+    /* s(0..n-1) becomes p = exp(s - m) with the new m; updates m, l, fix. limit: row r sees the first limit[r] only,
      * p = 0 for the rest; NULL: all rows see all. Any n (block selection runs it over all blocks). */
     void (*softmax)(const ssa__tile *t, int32_t n, const int32_t *limit);
     /* o = o * fix + sum over j of p(at + j) * v_j for n rows of dv elements; without fix when first is 0. */
@@ -656,19 +663,23 @@ typedef struct {
 /* =====================================================================================================================
  * 7  SCALAR OPERATIONS: the readable definition of each entry
  * ================================================================================================================== */
-#define SSA__SCALAR_PER_TYPE(t, T)                                                                                           \
-    static void ssa__scalar_pack_##t(float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n, int32_t d) \
-    { ssa__scalar_pack(T, dst, ld, src, stride, n, d); }                                                                     \
-    static void ssa__scalar_unpack_##t(unsigned char *dst, const float *src, int32_t d)                                      \
-    { ssa__scalar_unpack(T, dst, src, d); }                                                                                  \
-    static void ssa__scalar_pool_##t(float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d)             \
-    { ssa__scalar_pool(T, sum, src, stride, n, d); }                                                                         \
-    static void ssa__scalar_narrow_qk_##t(const ssa__tile *a, const unsigned char *k, int64_t stride, int32_t n, int32_t at) \
-    { ssa__scalar_narrow_qk(T, a, k, stride, n, at); }                                                                       \
-    static void ssa__scalar_narrow_pv_##t(const ssa__tile *a, const unsigned char *v, int64_t stride, int32_t n, int32_t at, \
-                                          int first)                                                                         \
+/* The entries of one type: the generic ones below with the type as a constant. */
+#define SSA__SCALAR_PER_TYPE(t, T)                                                                                    \
+    static void ssa__scalar_pack_##t(float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n,     \
+                                     int32_t d)                                                                       \
+    { ssa__scalar_pack(T, dst, ld, src, stride, n, d); }                                                              \
+    static void ssa__scalar_unpack_##t(unsigned char *dst, const float *src, int32_t d)                               \
+    { ssa__scalar_unpack(T, dst, src, d); }                                                                           \
+    static void ssa__scalar_pool_##t(float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d)      \
+    { ssa__scalar_pool(T, sum, src, stride, n, d); }                                                                  \
+    static void ssa__scalar_narrow_qk_##t(const ssa__tile *a, const unsigned char *k, int64_t stride, int32_t n,      \
+                                          int32_t at)                                                                 \
+    { ssa__scalar_narrow_qk(T, a, k, stride, n, at); }                                                                \
+    static void ssa__scalar_narrow_pv_##t(const ssa__tile *a, const unsigned char *v, int64_t stride, int32_t n,      \
+                                          int32_t at, int first)                                                      \
     { ssa__scalar_narrow_pv(T, a, v, stride, n, at, first); }
 
+/* -- rows: read one element at a time, from any address -- */
 SSA__FORCE_INLINE void ssa__scalar_pack(ssa_type type, float *dst, int64_t ld, const unsigned char *src, int64_t stride,
                                         int32_t n, int32_t d)
 {
@@ -702,7 +713,9 @@ static void ssa__scalar_axpy(float *acc, float w, const float *x, int32_t d)
     for (int32_t e = 0; e < d; e++) acc[e] += w * x[e];
 }
 
-/* -- narrow -- */
+/* -- narrow: s and o are row by row -- */
+
+/* The rows are in the form's layout already. */
 static void ssa__narrow_q_prep(ssa__tile *t, float *rows) { t->q = rows; }
 
 SSA__FORCE_INLINE void ssa__scalar_narrow_qk(ssa_type type, const ssa__tile *t, const unsigned char *k, int64_t stride,
@@ -763,7 +776,7 @@ static void ssa__scalar_narrow_importance(const ssa__tile *t, int32_t n, int32_t
         for (int32_t j = 0; j < n; j++) imp[j] += t->s[r * t->ld + j] * t->fix[r];
 }
 
-/* -- wide -- */
+/* -- wide: q, s and o are transposed, the row index runs fastest; compilers vectorise its loops as they stand -- */
 static void ssa__scalar_wide_q_prep(ssa__tile *t, float *rows)
 {
     for (int32_t e = 0; e < t->dk; e++)
@@ -856,7 +869,7 @@ static void ssa__fill_scalar(ssa__table *t)
  *    load_n store_n                         the first n lanes, the rest zero / untouched; never touch memory past n
  *    load_f16 load_bf16 (.._n)              L halves widened to f32
  *    store_f16 store_bf16                   rounded to nearest even, NaN kept
- *    round scale2                           to an integer (nearest even); a * 2^n for integral n in -126..127, 0 for -127
+ *    round scale2                           to an integer (nearest even); a * 2^n for n of -126..127, 0 for n = -127
  *    first(n, a, b)                         lanes < n of a, the others of b
  *    below(limit, j, a, b)                  lanes with j < limit[lane] of a, the others of b
  *    above_bits(a, b)                       bit per lane: a > b, false for NaN
@@ -959,7 +972,8 @@ SSA__AVX2 float ssa__avx2_hmax(__m256 v)
 SSA__AVX2 void ssa__avx2_hsum4(__m256 a, __m256 b, __m256 c, __m256 d, float scale, float *p)
 {
     __m256 x = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-    _mm_storeu_ps(p, _mm_mul_ps(_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)), _mm_set1_ps(scale)));
+    __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    _mm_storeu_ps(p, _mm_mul_ps(y, _mm_set1_ps(scale)));
 }
 SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 {
@@ -1095,7 +1109,8 @@ SSA__AVX512 void ssa__avx512_hsum4(__m512 a, __m512 b, __m512 c, __m512 d, float
 {
     __m256 x = _mm256_hadd_ps(_mm256_hadd_ps(ssa__avx512_fold(a), ssa__avx512_fold(b)),
                               _mm256_hadd_ps(ssa__avx512_fold(c), ssa__avx512_fold(d)));
-    _mm_storeu_ps(p, _mm_mul_ps(_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)), _mm_set1_ps(scale)));
+    __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    _mm_storeu_ps(p, _mm_mul_ps(y, _mm_set1_ps(scale)));
 }
 SSA__AVX512 void ssa__avx512_transpose(__m512 *r)
 {
@@ -1149,8 +1164,9 @@ SSA__DIAG_POP
  * ================================================================================================================== */
 #if SSA__HAVE_AVX2 || SSA__HAVE_AVX512
 #if SSA_NO_DISPATCH
-static int ssa__cpu_has(ssa_isa isa) { (void)isa; return 1; }
+static int ssa__cpu_has(ssa_isa isa) { (void)isa; return 1; } /* what was compiled in is trusted to run */
 #else
+
 static void ssa__cpuid(uint32_t leaf, uint32_t r[4]) /* eax ebx ecx edx of subleaf 0; zeros for a leaf the CPU lacks */
 {
 #if SSA__CPUID_MSVC
@@ -1177,6 +1193,7 @@ static uint64_t ssa__xcr0(void) /* the register state the OS saves; only after O
 #endif
 }
 
+/* Whether CPU and operating system run an x86 level: the CPU has the instructions, and the OS saves the registers. */
 static int ssa__cpu_has(ssa_isa isa)
 {
     uint32_t a[4], b[4];
@@ -1224,6 +1241,7 @@ static void ssa__fill(ssa__table *t, ssa_isa isa)
 static const char *const ssa__isa_names[] = { "scalar", "avx2", "avx512", "amx", "neon" };
 #define SSA__ISA_COUNT 5
 
+/* The best available level that is not above wanted; wanted may be any number. */
 static ssa_isa ssa__best_up_to(ssa_isa wanted)
 {
     int i = (int)wanted;
@@ -1234,6 +1252,7 @@ static ssa_isa ssa__best_up_to(ssa_isa wanted)
 
 static int ssa__level = -1; /* the chosen ssa_isa; -1 until the first call. Every thread would store the same value. */
 
+/* The level in use; the first call of the process chooses it. */
 static ssa_isa ssa__level_get(void)
 {
     int level = SSA__ATOMIC_GET(&ssa__level);
@@ -1251,23 +1270,23 @@ static ssa_isa ssa__level_get(void)
 }
 
 /* =====================================================================================================================
- * 11  VALIDATION, PLAN, WORKSPACE. A plan resolves every call (strides, positions, defaults), cuts it into tasks and
- * lays out the
- *     workspace. Kinds of task, in the order of their phases:
- *       POOL    pooled keys of a call that brought none      task = SSA__POOL_BLOCKS blocks of one key/value head
- *       SELECT  the blocks of each query                     task = the queries of one tile, one key/value head
- *       ATTEND  the attention loop                           task = a share of the keys, one key/value head, one tile
- *       of rows MERGE   joins the shares of the keys                 task = SSA__MERGE_ROWS rows of the output
- *     How a call is cut depends on the call alone, never on the number of workers: that is what makes the bits the
- *     same.
+ * 11  VALIDATION, PLAN, WORKSPACE
+ *     A plan resolves every call (strides, positions, defaults), cuts it into tasks and lays out the workspace. The
+ *     kinds of task, in the order of their phases; a phase without tasks is left out:
+ *       POOL    pooled keys of a call that brought none    task = SSA__POOL_BLOCKS blocks, one key/value head
+ *       SELECT  the blocks of each query                   task = the queries of one tile, one key/value head
+ *       ATTEND  the attention loop                         task = a share of the keys, one key/value head, one tile
+ *       MERGE   joins the shares of the keys               task = SSA__MERGE_ROWS rows of the output
+ *     How a call is cut depends on the call alone, never on the number of workers: that makes the bits the same.
  * ================================================================================================================== */
 enum { SSA__POOL, SSA__SELECT, SSA__ATTEND, SSA__MERGE, SSA__KINDS };
 typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 
 #define SSA__POOL_BLOCKS    64
 #define SSA__MERGE_ROWS     16
-#define SSA__SPLIT_TASKS    32     /* a call with fewer tiles than this has its keys split .. */
-#define SSA__SPLIT_KEYS     1024   /* .. into shares of at least this many keys */
+#define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
+#define SSA__SPLIT_MIN      512    /* .. of at least this many keys each */
+#define SSA__SPLIT_BYTES    (2 << 20) /* K and V that a task's keys span, all heads: 512 pages */
 #define SSA__THREAD_WORK    2000000 /* multiply-adds that are worth waking a thread for */
 #define SSA__ALIGN          64
 
@@ -1288,10 +1307,10 @@ typedef struct {
     int64_t  n_tasks[SSA__KINDS], cost[SSA__KINDS];  /* cost: multiply-adds, roughly */
 } ssa__call;
 
+/* The types with entries in the table. */
 static int ssa__type_ok(ssa_type t) { return t == SSA_F32 || t == SSA_F16 || t == SSA_BF16; }
 
-/* Fills in the strides of a view of n tokens of heads rows of dim elements, and checks that its extent fits in 63 bits.
- * */
+/* Fills in the strides of a view of n tokens of `heads` rows of dim elements; its extent must fit in 63 bits. */
 static ssa_status ssa__resolve_view(ssa_view *v, int64_t n, int32_t heads, int32_t dim)
 {
     int bad = 0;
@@ -1324,6 +1343,7 @@ static ssa_status ssa__resolve_output(ssa_view *v, int64_t n, int32_t heads, int
     return SSA_OK;
 }
 
+/* SSA_CHECKED: every list of GIVEN blocks must be in range and free of duplicates. */
 static ssa_status ssa__check_given(const ssa_attn *a)
 {
 #if SSA_CHECKED
@@ -1343,6 +1363,7 @@ static ssa_status ssa__check_given(const ssa_attn *a)
     return SSA_OK;
 }
 
+/* The part of a call that only block selection reads. */
 static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
 {
     ssa_attn *a = &c->a;
@@ -1383,6 +1404,23 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
         c->pooled_head_stride = p->max_blocks * p->head_dim * ssa__type_size(p->type);
     }
     return a->select == SSA_SELECT_GIVEN && a->n_q > 0 ? ssa__check_given(a) : SSA_OK;
+}
+
+/* A call with few rows (decode) has its keys split into shares: so that the threads have something to do, and so small
+ * that the pages of a share, which all heads read in turn, stay in the TLB. Depends on the call alone. */
+static void ssa__resolve_splits(ssa__call *c)
+{
+    int64_t tasks = c->n_tiles * c->a.n_kv_heads, keys = c->n_keys;
+    c->n_splits = 1;
+    c->split_keys = ssa__max(c->n_keys, 1);
+    if (c->n_tiles < 1 || (c->n_tiles > 1 && tasks >= SSA__SPLIT_TASKS)) return;
+    if (tasks < SSA__SPLIT_TASKS) keys = ssa__max(c->n_keys / ssa__ceil_div(SSA__SPLIT_TASKS, tasks), SSA__SPLIT_MIN);
+    keys = ssa__min(keys, SSA__SPLIT_BYTES / ssa__max(1, ssa__min(c->a.k.token_stride, SSA__SPLIT_BYTES) +
+                                                         ssa__min(c->a.v.token_stride, SSA__SPLIT_BYTES)));
+    keys = ssa__ceil_div(ssa__max(keys, SSA__SPLIT_MIN / 2), SSA__CHUNK) * SSA__CHUNK;
+    if (keys >= c->n_keys) return;
+    c->split_keys = keys;
+    c->n_splits = ssa__ceil_div(c->n_keys, keys);
 }
 
 /* Everything that can be wrong with a call, and everything about it that can be known without its data. */
@@ -1426,7 +1464,7 @@ static ssa_status ssa__resolve(ssa__call *c, const ssa_attn *attn, ssa__what wha
     if (bad || work > INT64_MAX / 4) return SSA_ERR_OVERFLOW;  /* costs fit; so do sizes of anything [n_q][n_heads] */
     if (ssa__bits(a->scale) << 1 == 0) { /* 1/sqrt(head_dim), by Newton's iteration */
         double root = 1.0;
-        for (int i = 0; i < 40; i++) root = 0.5 * (root + a->head_dim / root);
+        for (int i = 0; i < 14; i++) root = 0.5 * (root + a->head_dim / root);
         a->scale = (float)(1.0 / root);
     }
     c->n_keys = a->n_kv;
@@ -1435,16 +1473,7 @@ static ssa_status ssa__resolve(ssa__call *c, const ssa_attn *attn, ssa__what wha
     c->tile_tokens = (int32_t)ssa__max(1, SSA__TILE_ROWS / c->group);
     c->n_tiles =
         what == SSA__RUN_FULL ? ssa__ceil_div(c->n_rows, SSA__TILE_ROWS) : ssa__ceil_div(a->n_q, c->tile_tokens);
-    c->n_splits = 1;
-    c->split_keys = ssa__max(c->n_keys, 1);
-    if (c->n_tiles > 0 && c->n_tiles * a->n_kv_heads < SSA__SPLIT_TASKS) {
-        int64_t wanted = ssa__ceil_div(SSA__SPLIT_TASKS, c->n_tiles * a->n_kv_heads);
-        wanted = ssa__min(wanted, c->n_keys / SSA__SPLIT_KEYS);
-        if (wanted > 1) {
-            c->split_keys = ssa__ceil_div(ssa__ceil_div(c->n_keys, wanted), SSA__CHUNK) * SSA__CHUNK;
-            c->n_splits = ssa__ceil_div(c->n_keys, c->split_keys);
-        }
-    }
+    ssa__resolve_splits(c);
     return SSA_OK;
 }
 
@@ -1456,7 +1485,9 @@ static ssa_status ssa__check_mode(ssa_mode mode, ssa__what *what)
     return SSA_OK;
 }
 
-static ssa_status ssa__check_exec(const ssa_exec *x)
+static ssa_status ssa__check_pointers(const void *p, const void *q) { return p && q ? SSA_OK : SSA_ERR_NULL; }
+
+static ssa_status ssa__check_exec(const ssa_exec *x) /* NULL is fine: defaults */
 {
     if (x == NULL) return SSA_OK;
     return x->n_threads < 0 || (x->parallel && x->n_threads < 1) ? SSA_ERR_THREADS : SSA_OK;
@@ -1480,15 +1511,16 @@ static ssa_status ssa__pool_layout(int32_t n_kv_heads, int32_t head_dim, int32_t
     return bad || (uint64_t)*total > (uint64_t)PTRDIFF_MAX ? SSA_ERR_OVERFLOW : SSA_OK;
 }
 
+/* What ssa_pool_init was given, against the bytes that the layout needs. */
 static ssa_status ssa__check_pool_memory(const ssa_pool *p, const void *memory, size_t size, int64_t total)
 {
     if (p == NULL || memory == NULL) return SSA_ERR_NULL;
     return size < (size_t)total ? SSA_ERR_POOL_MEMORY : SSA_OK;
 }
 
-/* What append, truncate and drop_front check alike: the pool, and n_tokens as an argument of at least 0 and at most `most`, else
- * `over`. v becomes k with its strides resolved for n rows of keys. */
-static ssa_status ssa__check_pool(const ssa_pool *p, const ssa_view *k, int64_t n_tokens, int64_t most, ssa_status over, int64_t n,
+/* What append, truncate and drop_front check alike: the pool, and n_tokens, which may not exceed what the pool has room
+ * for (append) or holds. v becomes k with its strides resolved for n rows of keys. */
+static ssa_status ssa__check_pool(const ssa_pool *p, const ssa_view *k, int64_t n_tokens, int appends, int64_t n,
                                   ssa_view *v)
 {
     ssa_status s;
@@ -1496,15 +1528,20 @@ static ssa_status ssa__check_pool(const ssa_pool *p, const ssa_view *k, int64_t 
     if (p->pooled == NULL || p->open_sum == NULL || p->n_kv_heads < 1 || p->head_dim < 1 || p->block_size < 1)
         return SSA_ERR_POOL;
     if (n_tokens < 0) return SSA_ERR_LENGTH;
-    if (n_tokens > most) return over;
+    if (appends && n_tokens > p->max_tokens - p->n_tokens) return SSA_ERR_POOL_FULL;
+    if (!appends && n_tokens > p->n_tokens) return SSA_ERR_POOL_RANGE;
     *v = *k;
     s = ssa__resolve_view(v, n, p->n_kv_heads, p->head_dim);
     return s == SSA_OK && n > 0 && k->data == NULL ? SSA_ERR_NULL : s;
 }
 
+/* No gradients through attention yet: a valid call is told so. */
+static ssa_status ssa__check_backward(const ssa_grad *g) { return g == NULL ? SSA_ERR_NULL : SSA_ERR_UNSUPPORTED; }
+
 /* The alignment loss: the four views with their strides resolved; *count becomes the number of elements. */
-static ssa_status ssa__check_loss(ssa_view *full, ssa_view *sparse, ssa_view *d_full, ssa_view *d_sparse, int64_t n_tokens,
-                                  int32_t n_heads, int32_t dim, float beta, float grad_scale, int64_t *count)
+static ssa_status ssa__check_loss(ssa_view *full, ssa_view *sparse, ssa_view *d_full, ssa_view *d_sparse,
+                                  int64_t n_tokens, int32_t n_heads, int32_t dim, float beta, float grad_scale,
+                                  int64_t *count)
 {
     ssa_status s;
     int bad = 0;
@@ -1546,11 +1583,12 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
     case SSA__ATTEND:
         return what == SSA__RUN_SELECT ? 0 : c->n_splits * c->a.n_kv_heads * c->n_tiles;
     default:
-        return what == SSA__RUN_SELECT || c->n_splits == 1 ? 0
-                                                           : ssa__ceil_div(c->a.n_q * c->a.n_heads, SSA__MERGE_ROWS);
+        if (what == SSA__RUN_SELECT || c->n_splits == 1) return 0;
+        return ssa__ceil_div(c->a.n_q * c->a.n_heads, SSA__MERGE_ROWS);
     }
 }
 
+/* Multiply-adds of a task, roughly, to share tasks out by. Every worker must get the same number for the same task. */
 static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int64_t task)
 {
     const int64_t fixed = 1000;
@@ -1580,6 +1618,7 @@ static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int6
 /* A workspace laid out by bumping an offset; with base NULL only the size is found. */
 typedef struct { unsigned char *base; int64_t at; int bad; } ssa__bump;
 
+/* count elements of size bytes, aligned; NULL while sizing. */
 static void *ssa__take(ssa__bump *b, int64_t count, int64_t size)
 {
     int64_t here = b->at, bytes = ssa__mul(count, size, &b->bad);
@@ -1588,34 +1627,41 @@ static void *ssa__take(ssa__bump *b, int64_t count, int64_t size)
     return b->base && !b->bad ? (void *)(b->base + here) : NULL;
 }
 
-/* Scratch of one worker. */
+/* Scratch of one worker: a tile with its arrays, and the lists of block selection. */
 typedef struct {
-    ssa__tile tile;                /* tile.q is set per tile: q, or the rows themselves */
-    float   *q, *rows, *kv, *factor, *imp, *heap_key, *pick_key;
-    int32_t *limit, *heap, *pick;
+    ssa__tile tile;
+    float   *q;                    /* where the wide form keeps its queries; tile.q is this, or rows */
+    float   *rows;                 /* [rows rounded up][larger dim, padded]: queries coming in, outputs going out */
+    float   *kv;                   /* [SSA__CHUNK][dim]: packed keys or values of a chunk */
+    float   *factor;               /* [row]: gate / l */
+    int32_t *limit;                /* [row]: keys of the chunk, or pooled keys, that the row sees */
+    float   *imp;                  /* [block]: importance */
+    float   *heap_key, *pick_key;  /* candidates' importance and block: the best of the past, and of the best */
+    int32_t *heap, *pick;
 } ssa__scratch;
 
 static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, ssa__scratch *x)
 {
     const int64_t f = (int64_t)sizeof(float);
     int32_t dk = ssa__round_up(c->a.head_dim, SSA__LANES_MAX), dv = ssa__round_up(c->a.value_dim, SSA__LANES_MAX);
-    int32_t wide = dk > dv ? dk : dv;
+    int32_t dim = dk > dv ? dk : dv, rows = (int32_t)ssa__min(ssa__max(c->n_rows, 1), SSA__TILE_ROWS);
     int64_t scores = SSA__CHUNK;
     memset(x, 0, sizeof *x);
+    rows = ssa__round_up(rows, SSA__LANES_MAX);
     if (what != SSA__RUN_FULL && c->a.select != SSA_SELECT_GIVEN && c->n_blocks > c->keep)
         scores = ssa__max(scores, c->n_pooled);
-    scores = ssa__add(ssa__add(scores, 2 * SSA__LANES_MAX, &b->bad), 0, &b->bad);
-    x->q        = (float *)ssa__take(b, (int64_t)SSA__TILE_ROWS * dk, f);
-    x->tile.o   = (float *)ssa__take(b, (int64_t)SSA__TILE_ROWS * dv, f);
-    x->tile.s   = (float *)ssa__take(b, ssa__mul(scores, SSA__TILE_ROWS, &b->bad), f);
+    scores += 2 * SSA__LANES_MAX;  /* whole register tiles of keys, and a narrow row's padding */
+    x->q        = (float *)ssa__take(b, (int64_t)rows * dk, f);
+    x->tile.o   = (float *)ssa__take(b, (int64_t)rows * dv, f);
+    x->tile.s   = (float *)ssa__take(b, ssa__mul(scores, rows, &b->bad), f);
     x->tile.m   = (float *)ssa__take(b, SSA__TILE_ROWS, f);
     x->tile.l   = (float *)ssa__take(b, SSA__TILE_ROWS, f);
     x->tile.fix = (float *)ssa__take(b, SSA__TILE_ROWS, f);
     x->factor   = (float *)ssa__take(b, SSA__TILE_ROWS, f);
     x->limit    = (int32_t *)ssa__take(b, SSA__TILE_ROWS, (int64_t)sizeof(int32_t));
-    x->rows     = (float *)ssa__take(b, (int64_t)SSA__TILE_ROWS * wide, f);
-    x->kv       = (float *)ssa__take(b, (int64_t)(SSA__CHUNK + 2 * SSA__LANES_MAX) * wide, f);
-    if (what != SSA__RUN_FULL) { /* lists of candidates: the best of the past, and of the reference's two halves */
+    x->rows     = (float *)ssa__take(b, (int64_t)rows * dim, f);
+    x->kv       = (float *)ssa__take(b, (int64_t)(SSA__CHUNK + 2 * SSA__LANES_MAX) * dim, f);
+    if (what != SSA__RUN_FULL) {
         int64_t list = (int64_t)c->keep + c->a.block_size;
         x->imp      = (float *)ssa__take(b, c->n_blocks + (int64_t)SSA__LANES_MAX, f);
         x->heap_key = (float *)ssa__take(b, list, f);
@@ -1689,7 +1735,6 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     shared.base = (unsigned char *)ws + (misaligned ? SSA__ALIGN - misaligned : 0);
     shared.at = calls_at;
     memset(p, 0, sizeof *p);
-    p->attn = a;
     p->n = n;
     p->n_threads = n_threads;
     p->what = (int32_t)what;
@@ -1735,6 +1780,7 @@ static void ssa__pool_finish(const float *sum, int32_t block_size, int32_t dim, 
     for (int32_t e = 0; e < dim; e++) ssa__store(type, dst, e, sum[e] * inv);
 }
 
+/* POOL task: the means of up to SSA__POOL_BLOCKS complete blocks of one head. */
 static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
 {
     int64_t h = task % c->a.n_kv_heads, from = task / c->a.n_kv_heads * SSA__POOL_BLOCKS;
@@ -1830,6 +1876,7 @@ static int32_t ssa__choose(const ssa__table *t, const ssa__call *c, int32_t cur,
     return n;
 }
 
+/* Sorts and drops duplicates; returns how many are left. */
 static int32_t ssa__sort_unique(int32_t *x, int32_t n)
 {
     int32_t m = 0;
@@ -1892,8 +1939,9 @@ static void ssa__add_importance(const ssa__form *form, ssa__tile *tile, int32_t 
     form->importance(tile, n, lo, hi, imp);
 }
 
-/* Scores of the tile's rows against pooled keys 0 .. n-1 of head h, softmaxed; row r counts limit[r] of them. A score that is
- * not finite counts as -infinity, so that a broken key spoils no other block's importance. Returns 1 when there was one. */
+/* Scores of the tile's rows against pooled keys 0 .. n-1 of head h, softmaxed; row r counts limit[r] of them. A score
+ * that is not finite counts as -infinity, so that a broken key spoils no other block's importance. Returns 1 when there
+ * was one. */
 static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int32_t n,
                              ssa__scratch *x)
 {
@@ -1911,9 +1959,11 @@ static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa_
                 form->qk[SSA_F32](tile, (const unsigned char *)x->kv, tile->dk * (int64_t)sizeof(float), m, at);
             } else form->qk[c->pooled_type](tile, pooled + at * stride, stride, m, at);
         }
-        for (int64_t i = 0; scrub && i < (narrow ? tile->rows : n); i++)
+        for (int64_t i = 0; scrub && i < (narrow ? tile->rows : n); i++) {
+            float *s = tile->s + i * tile->ld;
             for (int64_t j = 0; j < (narrow ? n : tile->ld); j++)
-                if (!ssa__is_finite(tile->s[i * tile->ld + j])) tile->s[i * tile->ld + j] = ssa__float(SSA__NEG_INF_BITS);
+                if (!ssa__is_finite(s[j])) s[j] = ssa__float(SSA__NEG_INF_BITS);
+        }
         form->softmax(tile, n, x->limit);
         for (int32_t r = 0; r < tile->rows; r++) broken |= ssa__is_nan(tile->l[r]);
         if (!broken || scrub) return scrub;
@@ -1934,6 +1984,8 @@ static void ssa__mark_broken(const ssa__call *c, int64_t h, int32_t n, float *im
             }
 }
 
+/* SELECT task: the lists of the queries of one tile, one head. While a query sees no more blocks than it may keep there
+ * is nothing to score. A group of more heads than a tile has rows is scored in parts, a query at a time. */
 static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
 {
     int64_t groups = ssa__ceil_div(c->a.n_q, c->tile_tokens), h = task / groups;
@@ -2003,10 +2055,11 @@ static int64_t ssa__run_at(const ssa__keys *keys, int64_t x, int64_t most, int32
     return (int64_t)keys->blocks[b] * keys->block_size + off;
 }
 
-/* The values of a chunk that the causal edge crosses, of which row r sees the first limit[r] (never fewer than the row before).
- * A key out of sight has p = 0, but 0 * v is NaN when v is not finite: no row may be multiplied with what it does not see. */
-static void ssa__narrow_edge(const ssa__form *form, ssa__tile *t, ssa_type type, const unsigned char *v, int64_t stride, int32_t n,
-                             const int32_t *limit)
+/* The values of a chunk that the causal edge crosses, of which row r sees the first limit[r], never fewer than the row
+ * before. A key out of sight has p = 0, but 0 * v is NaN when v is not finite, and a row's bits may not depend on what
+ * it does not see. Narrow rows are done in runs that see the same keys. */
+static void ssa__narrow_edge(const ssa__form *form, ssa__tile *t, ssa_type type, const unsigned char *v, int64_t stride,
+                             int32_t n, const int32_t *limit)
 {
     ssa__tile lower = *t; /* rows r and below: those that see key j */
     int32_t j = 0;
@@ -2023,10 +2076,12 @@ static void ssa__narrow_edge(const ssa__form *form, ssa__tile *t, ssa_type type,
     }
 }
 
+/* Wide rows share their lanes: values that are not finite are taken out and added to the rows that see them. The keys
+ * at the edge are fewer than the tile's rows, so that x->rows has room for them. */
 static void ssa__wide_edge(const ssa__table *t, const ssa__form *form, ssa__tile *tile, ssa__scratch *x, int32_t n,
                            const int32_t *limit)
 {
-    const int32_t dv = tile->dv, edge = limit[0]; /* the tile's rows are fewer than 64 queries: so are the keys at the edge */
+    const int32_t dv = tile->dv, edge = limit[0];
     const size_t row = (size_t)dv * sizeof(float);
     float *kept = x->rows;
     int finite = 1;
@@ -2034,14 +2089,12 @@ static void ssa__wide_edge(const ssa__table *t, const ssa__form *form, ssa__tile
     for (int32_t j = edge; j < n; j++) t->axpy(kept, 0.0f, x->kv + (int64_t)j * dv, dv);
     for (int32_t e = 0; e < dv; e++) finite &= !ssa__is_nan(kept[e]);
     if (!finite) {
-        memcpy(kept, x->kv + (int64_t)edge * dv, row * (size_t)(n - edge));
-        memset(x->kv + (int64_t)edge * dv, 0, row * (size_t)(n - edge));
-        for (int32_t j = edge; j < n; j++) /* back in goes what is finite, */
-            for (int32_t e = 0; e < dv; e++)
-                if (ssa__is_finite(kept[(int64_t)(j - edge) * dv + e])) x->kv[(int64_t)j * dv + e] = kept[(int64_t)(j - edge) * dv + e];
+        float *v = x->kv + (int64_t)edge * dv;
+        memcpy(kept, v, row * (size_t)(n - edge));
+        for (int64_t i = 0; i < (int64_t)(n - edge) * dv; i++) if (!ssa__is_finite(v[i])) v[i] = 0.0f;
     }
     form->pv[SSA_F32](tile, (const unsigned char *)x->kv, dv * (int64_t)sizeof(float), n, 0, 1);
-    for (int32_t j = edge; !finite && j < n; j++) /* and the rest to the rows that see it */
+    for (int32_t j = edge; !finite && j < n; j++)
         for (int32_t e = 0; e < dv; e++) {
             float v = kept[(int64_t)(j - edge) * dv + e];
             if (ssa__is_finite(v)) continue;
@@ -2050,7 +2103,7 @@ static void ssa__wide_edge(const ssa__table *t, const ssa__form *form, ssa__tile
         }
 }
 
-/* Names n rows of a view for the next entry to prefetch, or for blocks, whose rows come in short runs, prefetches them now. */
+/* Names n rows of a view for the next entry to prefetch; or prefetches them now (blocks: they come in short runs). */
 static void ssa__look_ahead(ssa__tile *t, const ssa_view *v, int32_t dim, int64_t key, int64_t h, int32_t n, int now)
 {
     t->ahead = n > 0 ? ssa__row(v, key, h) : NULL;
@@ -2062,8 +2115,8 @@ static void ssa__look_ahead(ssa__tile *t, const ssa_view *v, int32_t dim, int64_
     t->ahead_rows = 0;
 }
 
-/* The running state over virtual keys from .. to-1, for the tile whose first row is r0. While the scores of a chunk are computed
- * its values are prefetched, and the next chunk's keys during its values: a cache in memory is read at the memory's speed. */
+/* The running state over virtual keys from .. to-1, for the tile whose first row is r0. While the scores of a chunk are
+ * computed its values are prefetched, and during its values the next chunk's keys. */
 static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h,
                              const ssa__keys *keys, int64_t from, int64_t to, int64_t r0, ssa__scratch *x)
 {
@@ -2139,6 +2192,7 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
     }
 }
 
+/* ATTEND task: one tile of rows (full), or each query of a tile on its own list of blocks (sparse). */
 static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what what, int64_t task, ssa__scratch *x)
 {
     int64_t tile = task % c->n_tiles, h = task / c->n_tiles % c->a.n_kv_heads,
@@ -2164,7 +2218,7 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
     }
 }
 
-/* Joins the shares of the keys: out = sum of exp(lse_s - top) * o_s over the sum of the weights. */
+/* MERGE task: joins the shares of the keys, out = sum of exp(lse_s - top) * o_s over the sum of the weights. */
 static void ssa__run_merge(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
 {
     int64_t all = c->a.n_q * c->a.n_heads;
@@ -2195,6 +2249,7 @@ static void ssa__run_merge(const ssa__table *t, const ssa__call *c, int64_t task
     }
 }
 
+/* One task of a phase. */
 static void ssa__run_task(const ssa__table *t, const ssa__call *c, ssa__what what, int kind, int64_t task,
                           ssa__scratch *x)
 {
@@ -2300,7 +2355,8 @@ SSA_API ssa_status ssa_plan_make(ssa_plan *p, const ssa_attn *a, int32_t n, ssa_
     ssa_status s = ssa__check_mode(mode, &what);
     size_t total;
     if (s == SSA_OK) s = ssa__check_exec(&x);
-    return s != SSA_OK ? s : p == NULL ? SSA_ERR_NULL : ssa__plan(p, a, n, what, n_threads, ws, size, &total);
+    if (s == SSA_OK) s = ssa__check_pointers(p, p);
+    return s != SSA_OK ? s : ssa__plan(p, a, n, what, n_threads, ws, size, &total);
 }
 
 SSA_API int ssa_plan_phases(const ssa_plan *p) { return p ? p->n_phases : 0; }
@@ -2314,6 +2370,7 @@ SSA_API void ssa_plan_run(const ssa_plan *p, int phase, int ith, int nth)
 
 typedef struct { const ssa_plan *plan; int phase; } ssa__job;
 
+/* One phase of a plan, in the form that a caller's thread pool takes. */
 static void ssa__run_job(void *job, int ith, int nth)
 {
     const ssa__job *j = (const ssa__job *)job;
@@ -2349,6 +2406,7 @@ static void ssa__run_plan(const ssa_plan *p, const ssa_exec *x)
     for (int phase = 0; phase < p->n_phases; phase++) ssa_plan_run(p, phase, 0, 1);
 }
 
+/* Every public call that computes attention or selection: threads, workspace, plan, run. */
 static ssa_status ssa__run(const ssa_attn *a, int32_t n, ssa__what what, const ssa_exec *x)
 {
     ssa_plan plan;
@@ -2360,15 +2418,15 @@ static ssa_status ssa__run(const ssa_attn *a, int32_t n, ssa__what what, const s
     if (n_threads == 0) n_threads = omp_get_max_threads();
 #endif
     if (n_threads < 1 || (!SSA__OPENMP && !(x && x->parallel))) n_threads = 1;
-    s = ssa__plan(NULL, a, n, what, n_threads, NULL, 0, &size);
-    if (s != SSA_OK) return s;
     if (x && x->workspace) {
-        while (x->n_threads == 0 && n_threads > 1 && size > x->workspace_size) /* as many threads as it has room for */
-            if ((s = ssa__plan(NULL, a, n, what, --n_threads, NULL, 0, &size)) != SSA_OK) return s;
         s = ssa__plan(&plan, a, n, what, n_threads, x->workspace, x->workspace_size, &size);
+        while (s == SSA_ERR_WORKSPACE && x->n_threads == 0 && n_threads > 1) /* as many threads as it has room for */
+            s = ssa__plan(&plan, a, n, what, --n_threads, x->workspace, x->workspace_size, &size);
         if (s == SSA_OK) ssa__run_plan(&plan, x);
         return s;
     }
+    s = ssa__plan(NULL, a, n, what, n_threads, NULL, 0, &size);
+    if (s != SSA_OK) return s;
 #if SSA_NO_MALLOC
     return SSA_ERR_WORKSPACE;
 #else
@@ -2403,8 +2461,8 @@ SSA_API ssa_status ssa_select_blocks(const ssa_attn *a, const ssa_exec *x)
 SSA_API ssa_status ssa_attention_backward(const ssa_attn *a, ssa_mode mode, const ssa_grad *g, const ssa_exec *x)
 {
     ssa_status s = ssa_check(a, mode);
-    (void)x;
-    return s != SSA_OK ? s : g == NULL ? SSA_ERR_NULL : SSA_ERR_UNSUPPORTED;
+    if (s == SSA_OK) s = ssa__check_exec(x);
+    return s != SSA_OK ? s : ssa__check_backward(g);
 }
 
 /* -- the pooled-key cache -- */
@@ -2441,6 +2499,7 @@ SSA_API ssa_status ssa_pool_init(ssa_pool *p, int32_t n_kv_heads, int32_t head_d
     return SSA_OK;
 }
 
+/* The pooled key of a finished block. */
 static unsigned char *ssa__pool_row(const ssa_pool *p, int64_t h, int64_t block)
 {
     return (unsigned char *)p->pooled + (h * p->max_blocks + block) * p->head_dim * ssa__type_size(p->type);
@@ -2478,7 +2537,7 @@ static void ssa__pool_clear(ssa_pool *p, int64_t n_tokens)
 SSA_API ssa_status ssa_pool_append(ssa_pool *p, const ssa_view *k, int64_t n_tokens)
 {
     ssa_view v;
-    ssa_status s = ssa__check_pool(p, k, n_tokens, p ? p->max_tokens - p->n_tokens : 0, SSA_ERR_POOL_FULL, n_tokens, &v);
+    ssa_status s = ssa__check_pool(p, k, n_tokens, 1, n_tokens, &v);
     if (s == SSA_OK) ssa__pool_add(p, &v, 0, n_tokens);
     return s;
 }
@@ -2487,7 +2546,7 @@ SSA_API ssa_status ssa_pool_truncate(ssa_pool *p, const ssa_view *k, int64_t n_t
 {
     ssa_view v;
     int64_t start;
-    ssa_status s = ssa__check_pool(p, k, n_tokens, p ? p->n_tokens : 0, SSA_ERR_POOL_RANGE, n_tokens, &v);
+    ssa_status s = ssa__check_pool(p, k, n_tokens, 0, n_tokens, &v);
     if (s != SSA_OK || n_tokens == p->n_tokens) return s;
     start = n_tokens - n_tokens % p->block_size;
     ssa__pool_clear(p, start);
@@ -2499,7 +2558,7 @@ SSA_API ssa_status ssa_pool_drop_front(ssa_pool *p, const ssa_view *k, int64_t n
 {
     ssa_view v;
     int64_t left = p && n_tokens >= 0 ? ssa__max(p->n_tokens - n_tokens, 0) : 0;
-    ssa_status s = ssa__check_pool(p, k, n_tokens, p ? p->n_tokens : 0, SSA_ERR_POOL_RANGE, left, &v);
+    ssa_status s = ssa__check_pool(p, k, n_tokens, 0, left, &v);
     if (s != SSA_OK) return s;
     if (n_tokens % p->block_size == 0) { /* the blocks keep their tokens: move them; the open sum stays */
         size_t bytes = (size_t)(left / p->block_size * p->head_dim * ssa__type_size(p->type));
@@ -2555,12 +2614,13 @@ SSA_API ssa_status ssa_alignment_loss(const ssa_view *full, const ssa_view *spar
     ssa__table t;
     double sum = 0.0;
     int64_t count = 0;
-    if (full == NULL || sparse == NULL) return SSA_ERR_NULL;
+    if ((st = ssa__check_pointers(full, sparse)) != SSA_OK) return st;
     vf = *full;
     vs = *sparse;
     df = d_full ? *d_full : vf;
     ds = d_sparse ? *d_sparse : vs;
-    st = ssa__check_loss(&vf, &vs, d_full ? &df : NULL, d_sparse ? &ds : NULL, n_tokens, n_heads, dim, beta, grad_scale, &count);
+    st = ssa__check_loss(&vf, &vs, d_full ? &df : NULL, d_sparse ? &ds : NULL, n_tokens, n_heads, dim, beta, grad_scale,
+                         &count);
     if (st != SSA_OK) return st;
 
     ssa__fill(&t, ssa__level_get());
@@ -2779,6 +2839,7 @@ SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, ssa_type type, const ssa_
     for (int r = 0; r < nr; r++) SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r][2], acc[r][3], t->scale, s + r * t->ld);
 }
 
+/* Four keys at a time, for all rows: K is read once. */
 SSA__INLINE void SSA__FN(narrow_qk)(ssa_type type, const ssa__tile *t, const unsigned char *k, int64_t stride,
                                     int32_t n, int32_t at)
 {
@@ -2792,6 +2853,7 @@ SSA__INLINE void SSA__FN(narrow_qk)(ssa_type type, const ssa__tile *t, const uns
     }
 }
 
+/* nr rows x nv vectors of the output, over n values; tail: the one vector has only this many elements, 0: whole. */
 SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type type, const ssa__tile *t,
                                          const unsigned char *v, int64_t stride, int32_t n, const float *p, float *o,
                                          const float *fix, int32_t tail, int prefetch)
@@ -2824,7 +2886,7 @@ SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type ty
     }
 }
 
-/* Rows r .. r+nr-1: four vectors of dv at a time, then single ones, then the last partial one (o has room for it whole). */
+/* Rows r .. r+nr-1: four vectors of dv at a time, then single ones, then a partial one (o has room for it whole). */
 SSA__INLINE void SSA__FN(narrow_pv_rows)(const int nr, ssa_type type, const ssa__tile *t, int32_t r,
                                          const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
 {
@@ -2848,6 +2910,7 @@ SSA__INLINE void SSA__FN(narrow_pv)(ssa_type type, const ssa__tile *t, const uns
     for (; r < t->rows; r++) SSA__FN(narrow_pv_rows)(1, type, t, r, v, stride, n, at, first);
 }
 
+/* Keys along the lanes: a horizontal maximum and sum a row. s has room for whole vectors. */
 SSA__LOCAL void SSA__FN(narrow_softmax)(const ssa__tile *t, int32_t n, const int32_t *limit)
 {
     for (int32_t r = 0; r < t->rows; r++) {
@@ -2893,8 +2956,9 @@ SSA__LOCAL void SSA__FN(narrow_importance)(const ssa__tile *t, int32_t n, int32_
 /* nm x nv register tile of C[m][row] = (C[m][row] * fix[row], or 0) + sum over t < n of A(m, t) * B[t][row]. A holds
  * packed rows sa floats apart: row m when along (scores: m is a key, t a dimension; the sum is scaled), row t otherwise
  * (values: m is a dimension, t a key). */
-SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int nv, float *c, int64_t ld, const float *a,
-                                       int64_t sa, const float *b, int32_t n, const float *fix, float scale)
+SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int nv, float *c, int64_t ld,
+                                       const float *a, int64_t sa, const float *b, int32_t n, const float *fix,
+                                       float scale)
 {
     SSA__V acc[16][SSA__NV], bv[SSA__NV];
     if (fix) {
@@ -2930,6 +2994,7 @@ SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int 
     }
 }
 
+/* All m of C for nv vectors of rows; prefetches the rows ahead, a share with each register tile. */
 SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, const ssa__tile *t, float *c, const float *a,
                                           int64_t sa, const float *b, int32_t m, int32_t n, const float *fix,
                                           int prefetch)
@@ -2962,6 +3027,7 @@ SSA__INLINE void SSA__FN(product)(const int along, const ssa__tile *t, float *c,
     if (left == 1) SSA__FN(product_columns)(along, 1, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
 }
 
+/* rows [row][dk] to q [dk][row], an L x L square at a time. */
 SSA__LOCAL void SSA__FN(wide_q_prep)(ssa__tile *t, float *rows)
 {
     for (int64_t r = 0; r < t->ld; r += SSA__L)
@@ -2973,11 +3039,13 @@ SSA__LOCAL void SSA__FN(wide_q_prep)(ssa__tile *t, float *rows)
         }
 }
 
+/* Scores: C = s [key][row], A = the packed keys, B = q [dk][row]. */
 SSA__LOCAL void SSA__FN(wide_qk)(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at)
 {
     SSA__FN(product)(1, t, t->s + at * t->ld, (const float *)(const void *)k, stride / 4, t->q, n, t->dk, NULL);
 }
 
+/* Values: C = o [dv][row], A = the packed values read down their columns, B = p [key][row]. */
 SSA__LOCAL void SSA__FN(wide_pv)(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at,
                                  int first)
 {
@@ -2987,7 +3055,8 @@ SSA__LOCAL void SSA__FN(wide_pv)(const ssa__tile *t, const unsigned char *v, int
 }
 
 /* One vector of rows, all its keys; masked is a constant after inlining. */
-SSA__INLINE void SSA__FN(wide_softmax_rows)(const int masked, const ssa__tile *t, int64_t r, int32_t n, const int32_t *limit)
+SSA__INLINE void SSA__FN(wide_softmax_rows)(const int masked, const ssa__tile *t, int64_t r, int32_t n,
+                                            const int32_t *limit)
 {
     const int64_t ld = t->ld;
     float *s = t->s + r;
@@ -3038,6 +3107,7 @@ SSA__LOCAL void SSA__FN(wide_softmax)(const ssa__tile *t, int32_t n, const int32
     }
 }
 
+/* o [dv][row] to rows [row][dv], an L x L square at a time. */
 SSA__LOCAL void SSA__FN(wide_finish)(const ssa__tile *t, const float *factor, float *rows)
 {
     for (int64_t r = 0; r < t->ld; r += SSA__L)
@@ -3049,6 +3119,7 @@ SSA__LOCAL void SSA__FN(wide_finish)(const ssa__tile *t, const float *factor, fl
         }
 }
 
+/* Sums of s over some of the lanes, four blocks at a time. */
 SSA__LOCAL void SSA__FN(wide_importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
 {
     for (int64_t r = lo / SSA__L * SSA__L; r < hi; r += SSA__L) {
@@ -3068,14 +3139,17 @@ SSA__LOCAL void SSA__FN(wide_importance)(const ssa__tile *t, int32_t n, int32_t 
 }
 
 /* -- the entries that exist per type, and the table -- */
-#define SSA__PER_TYPE(t, T)                                                                                                             \
-    SSA__LOCAL void SSA__FN(pack_##t)(float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n, int32_t d)          \
-    { SSA__FN(pack)(T, dst, ld, src, stride, n, d); }                                                                                   \
-    SSA__LOCAL void SSA__FN(pool_##t)(float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d)                       \
-    { SSA__FN(pool)(T, sum, src, stride, n, d); }                                                                                       \
-    SSA__LOCAL void SSA__FN(narrow_qk_##t)(const ssa__tile *a, const unsigned char *k, int64_t stride, int32_t n, int32_t at)           \
-    { SSA__FN(narrow_qk)(T, a, k, stride, n, at); }                                                                                     \
-    SSA__LOCAL void SSA__FN(narrow_pv_##t)(const ssa__tile *a, const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first) \
+#define SSA__PER_TYPE(t, T)                                                                                           \
+    SSA__LOCAL void SSA__FN(pack_##t)(float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n,    \
+                                      int32_t d)                                                                      \
+    { SSA__FN(pack)(T, dst, ld, src, stride, n, d); }                                                                 \
+    SSA__LOCAL void SSA__FN(pool_##t)(float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d)     \
+    { SSA__FN(pool)(T, sum, src, stride, n, d); }                                                                     \
+    SSA__LOCAL void SSA__FN(narrow_qk_##t)(const ssa__tile *a, const unsigned char *k, int64_t stride, int32_t n,     \
+                                           int32_t at)                                                                \
+    { SSA__FN(narrow_qk)(T, a, k, stride, n, at); }                                                                   \
+    SSA__LOCAL void SSA__FN(narrow_pv_##t)(const ssa__tile *a, const unsigned char *v, int64_t stride, int32_t n,     \
+                                           int32_t at, int first)                                                     \
     { SSA__FN(narrow_pv)(T, a, v, stride, n, at, first); }
 SSA__PER_TYPE(f32, SSA_F32)
 SSA__PER_TYPE(f16, SSA_F16)

@@ -21,7 +21,7 @@
 #define LM_PARALLEL_FOR(threads)
 #endif
 
-/* The two inner loops of the matrix product gain 2-6x from wider vectors than the baseline x86-64's. GCC with
+/* The inner loops of the matrix product gain 2-6x from wider vectors than the baseline x86-64's. GCC with
  * glibc compiles a function for several CPUs and chooses at load time; elsewhere -O3 -march=native does the same. */
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && defined(__x86_64__) && defined(__GLIBC__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -45,12 +45,10 @@ static inline float lm_from_bf16(uint16_t h) { return lm_from_bits((uint32_t)h <
 
 static inline float lm_from_f16(uint16_t h) {
     const uint32_t sign = (uint32_t)(h & 0x8000u) << 16, magnitude = (uint32_t)(h & 0x7FFFu) << 13;
-    const uint32_t exponent = h & 0x7C00u;
-    if (exponent == 0) {            /* subnormal: as if the leading bit were there, then take it off again */
-        const float f = lm_from_bits(magnitude + (113u << 23)) - lm_from_bits(113u << 23);
-        return lm_from_bits(lm_bits(f) | sign);
-    }
-    return lm_from_bits(sign | (magnitude + (exponent == 0x7C00u ? 224u << 23 : 112u << 23)));
+    const uint32_t exponent = h & 0x7C00u, up = exponent == 0x7C00u ? 224u << 23 : 112u << 23;
+    /* a subnormal: as if its leading bit were there, which is then taken off again */
+    const float subnormal = lm_from_bits(magnitude + (113u << 23)) - lm_from_bits(113u << 23);
+    return lm_from_bits(sign | (exponent ? magnitude + up : lm_bits(subnormal)));
 }
 
 /* To nearest, ties to even; overflow gives infinity, NaN stays NaN. */
@@ -69,14 +67,25 @@ static inline uint16_t lm_to_f16(float f) {
     return (uint16_t)(sign | ((a - (112u << 23) + 0xFFFu + (a >> 13 & 1u)) >> 13));
 }
 
-/* n numbers of a file, at any alignment, as f32. */
-static inline void lm_widen(float *restrict out, const unsigned char *restrict in, lm_dtype dtype, int64_t n) {
-    uint16_t h;
+/* n numbers of a file, at any alignment, as f32. Loops of a constant length are what compilers vectorise most readily. */
+LM_CLONES static void lm_widen(float *restrict out, const unsigned char *restrict in, lm_dtype dtype, int64_t n) {
+    enum { PIECE = 32 };
+    uint16_t h[PIECE];
+    int64_t i = 0;
     if (dtype == LM_F32) memcpy(out, in, (size_t)n * sizeof *out);
-    else if (dtype == LM_BF16)
-        for (int64_t i = 0; i < n; i++) { memcpy(&h, in + 2 * i, 2); out[i] = lm_from_bf16(h); }
-    else
-        for (int64_t i = 0; i < n; i++) { memcpy(&h, in + 2 * i, 2); out[i] = lm_from_f16(h); }
+    else if (dtype == LM_BF16) {
+        for (; i + PIECE <= n; i += PIECE) {
+            memcpy(h, in + 2 * i, sizeof h);
+            for (int l = 0; l < PIECE; l++) out[i + l] = lm_from_bf16(h[l]);
+        }
+        for (; i < n; i++) { memcpy(h, in + 2 * i, 2); out[i] = lm_from_bf16(h[0]); }
+    } else {
+        for (; i + PIECE <= n; i += PIECE) {
+            memcpy(h, in + 2 * i, sizeof h);
+            for (int l = 0; l < PIECE; l++) out[i + l] = lm_from_f16(h[l]);
+        }
+        for (; i < n; i++) { memcpy(h, in + 2 * i, 2); out[i] = lm_from_f16(h[0]); }
+    }
 }
 
 static inline size_t lm_type_size(ssa_type type) { return type == SSA_F32 ? 4 : 2; }
@@ -116,26 +125,26 @@ LM_CLONES static void lm_tile(float *const y[LM_TOKENS], const float *const x[LM
         for (int r = 0; r < LM_ROWS; r++) y[t][r] += acc[t][r];
 }
 
-/* LM_ROWS independent sums: the order of additions is fixed, so a compiler may use any vector width up to that. */
+/* Many independent sums, joined in pairs: the order of additions is fixed, so a compiler may use any width of vectors. */
 LM_CLONES static float lm_dot(const float *x, const float *w, int64_t n) {
-    float acc[LM_ROWS] = { 0 }, sum = 0;
+    enum { LANES = 32 };
+    float acc[LANES] = { 0 };
     int64_t i = 0;
-    for (; i + LM_ROWS <= n; i += LM_ROWS)
-        for (int l = 0; l < LM_ROWS; l++) acc[l] += x[i + l] * w[i + l];
-    for (; i < n; i++) sum += x[i] * w[i];
-    for (int l = 0; l < LM_ROWS; l++) sum += acc[l];
-    return sum;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++) acc[l] += x[i + l] * w[i + l];
+    for (int l = 0; i < n; i++, l++) acc[l] += x[i] * w[i];
+    for (int l = 0; l < 16; l++) acc[l] += acc[l + 16];
+    for (int l = 0; l < 8; l++) acc[l] += acc[l + 8];
+    for (int l = 0; l < 4; l++) acc[l] += acc[l + 4];
+    return (acc[0] + acc[2]) + (acc[1] + acc[3]);
 }
-
-LM_CLONES static void lm_widen_bf16(float *out, const unsigned char *in, int64_t n) { lm_widen(out, in, LM_BF16, n); }
 
 static inline const unsigned char *lm_weight_at(const lm_weight *w, int64_t row, int64_t col) {
     return w->data + (row * w->cols + col) * (w->dtype == LM_F32 ? 4 : 2);
 }
 
 static inline void lm_weight_row(float *out, const lm_weight *w, int64_t row, int64_t col, int64_t n) {
-    if (w->dtype == LM_BF16) lm_widen_bf16(out, lm_weight_at(w, row, col), n);
-    else lm_widen(out, lm_weight_at(w, row, col), w->dtype, n);
+    lm_widen(out, lm_weight_at(w, row, col), w->dtype, n);
 }
 
 /* Outputs row0 .. row0 + LM_ROWS - 1 (fewer at the end) of n tokens. */

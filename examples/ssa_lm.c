@@ -212,7 +212,7 @@ static const char *lm_run_perplexity(const lm_model *m, lm_options opt, const in
 
 /* ---- the demonstration ----------------------------------------------------------------------------------------- */
 
-enum { LM_DEMO_WINDOW = 4096, LM_DEMO_WINDOWS = 2, LM_DEMO_PROMPT = 2048, LM_DEMO_MADE = 400, LM_DEMO_COLUMN = 44 };
+enum { LM_DEMO_WINDOW = 4096, LM_DEMO_WINDOWS = 4, LM_DEMO_PROMPT = 2048, LM_DEMO_MADE = 400, LM_DEMO_COLUMN = 44 };
 
 typedef struct {
     const lm_model *model;

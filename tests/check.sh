@@ -111,24 +111,45 @@ cp ssa.h "$dir/renamed/attention.h"
 sed -n 's/^SSA_API [^(]*\(ssa_[a-z0-9_]*\)(.*/\1/p' ssa.h | sort -u >"$dir/exports"
 
 # ---- steps: the longest first, so that the short ones fill the gaps --------------------------------------------------
-# suite NAME VARIABLE=VALUE..: the whole test suite in a build folder of its own.
+# What a build is for decides which tests it runs: the whole suite, run by `make test`, takes a minute and a half.
+numbers="golden attention sparse pool loss invariants"
+# suite NAME TESTS VARIABLE=VALUE..: the tests in a build folder of their own. TESTS: names, or nothing for all.
 suite() {
-    name=$1; shift; vars=
+    name=$1; tests=$2; shift 2; vars=
     for v; do vars="$vars '$v'"; done
     step "tests, $name" <<END
 out=$dir/suite$count
 $make -s BUILD=\$out $vars \$out/test
-\$out/test >\$out/log 2>&1 || { grep -v '^ok' \$out/log | tail -n 30; exit 1; }
-tail -n 1 \$out/log
-# A suite that ran nothing has not passed.
-tail -n 1 \$out/log | grep '^[1-9][0-9]* passed, 0 failed'
+$(run_tests "\$out" "\$out/test $tests")
 END
 }
+# swap NAME TESTS CC FLAGS: the plain build's tests with an implementation made by CC with FLAGS.
+swap() {
+    step "tests, $1" <<END
+out=$dir/suite$count
+$make -s BUILD=\$out CC=$3 IMPL_CFLAGS="$4" \$out/tests/ssa_impl.o
+$CC1 $(openmp "$CC1") -o \$out/test $dir/plain/tests/*.o \$out/tests/ssa_impl.o -lm ${5-}
+$(run_tests "\$out" "\$out/test $2")
+END
+}
+run_tests() {    # run_tests FOLDER COMMAND: a suite that ran nothing has not passed
+    echo "$2 >$1/log 2>&1 || { tail -n 30 $1/log; exit 1; }"
+    echo "tail -n 1 $1/log | grep '^[1-9][0-9]* passed, 0 failed'"
+}
+
+# The plain build, made before any step: others take its objects.
+echo "building the tests"
+$make -s -j "$JOBS" BUILD="$dir/isa" CC="$CC1" "$dir/isa/test" || exit 1
+mkdir -p "$dir/plain/tests"
+cp "$dir"/isa/tests/*.o "$dir/plain/tests/"
+rm "$dir/plain/tests/ssa_impl.o"
+
 san=
 for c in $cc_all; do [ -z "$san" ] && sanitizer "$c" -fsanitize=address,undefined && san=$c; done
 if [ -n "$san" ]; then
     S="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
-    suite "address and undefined sanitizers, $san" CC="$san" CFLAGS="$S"
+    # Without lm, which would take as long again: the next step feeds that code what it was not made for.
+    suite "address and undefined sanitizers, $san" "$numbers errors checked guard table" CC="$san" CFLAGS="$S"
     step "examples on damaged files, address and undefined sanitizers" <<END
 $make -s BUILD=$dir/garbage CC="$san" CFLAGS="$S" $dir/garbage/ssa_lm
 sh tests/garbage.sh $dir/garbage/ssa_lm examples/tiny-ssa $dir/garbage/files
@@ -137,20 +158,27 @@ else
     skip "tests, address and undefined sanitizers" "no compiler links them"
     skip "examples on damaged files" "no compiler links the sanitizers"
 fi
-suite "SSA_NO_SIMD, $CC1" CC="$CC1" CPPFLAGS=-DSSA_NO_SIMD=1
-suite "without OpenMP, $CCN" CC="$CCN" OPENMP=
-if [ -n "$CXX1" ]; then
-    suite "-O3, implementation as C++11, $CC1" CC="$CC1" CFLAGS=-O3 \
-          IMPL_CFLAGS="-x c++ -std=c++11" LDLIBS="-lm -lstdc++"
+msan=
+for c in $cc_all; do sanitizer "$c" -fsanitize=memory && msan=$c; done
+if [ -n "$msan" ]; then
+    # The scalar level: the vector levels compute with lanes that nobody reads.
+    suite "memory sanitizer, $msan" "golden pool loss invariants guard table" CC="$msan" OPENMP= CPPFLAGS=-DSSA_NO_SIMD=1 \
+          CFLAGS="-O1 -g -fsanitize=memory -fno-sanitize-recover=all"
 else
-    suite "-O3, $CC1" CC="$CC1" CFLAGS=-O3
+    skip "tests, memory sanitizer" "no compiler links it"
 fi
-suite "implementation $(fast "$CC1"), $CC1" CC="$CC1" IMPL_CFLAGS="$(fast "$CC1")"
-[ "$CCN" = "$CC1" ] || suite "implementation $(fast "$CCN"), $CCN" CC="$CCN" IMPL_CFLAGS="$(fast "$CCN")"
+suite "without OpenMP, $CCN" "golden attention invariants errors table" CC="$CCN" OPENMP=
+swap "implementation $(fast "$CC1"), $CC1" "$numbers" "$CC1" "$(fast "$CC1")"
+[ "$CCN" = "$CC1" ] || swap "implementation $(fast "$CCN"), $CCN" "$numbers" "$CCN" "$(fast "$CCN")"
+if [ -n "$CXX1" ]; then
+    swap "implementation -O3 as C++11, $CC1" "$numbers" "$CC1" "-O3 -x c++ -std=c++11" -lstdc++
+else
+    swap "implementation -O3, $CC1" "$numbers" "$CC1" -O3
+fi
+swap "implementation SSA_NO_SIMD, $CC1" "$numbers" "$CC1" -DSSA_NO_SIMD=1
 step "tests, SSA_ISA=scalar, avx2, nonsense in the environment" <<END
-$make -s BUILD=$dir/isa CC="$CC1" $dir/isa/test
 for isa in scalar avx2 nonsense; do
-    SSA_ISA=\$isa $dir/isa/test >$dir/isa/\$isa || { tail -n 30 $dir/isa/\$isa; exit 1; }
+    SSA_ISA=\$isa $dir/isa/test harness isa golden pool loss >$dir/isa/\$isa || { tail -n 30 $dir/isa/\$isa; exit 1; }
 done
 tail -n 1 $dir/isa/scalar
 END
@@ -158,20 +186,24 @@ END
 for c in $missing; do
     skip "compile with $c" "$c is not installed"
 done
+# gcc sees more or less as it optimises; clang's warnings come before its optimiser, so the first and last level do.
 for opt in -O3 fast -O2 -O0; do
     for c in $cc_all $cxx_all; do
+        case $c$opt in *clang*-O[23]) continue;; esac
         case $c in *++*) e=cpp std="C++11" w=$WX;; *) e=c std="C11" w=$WC;; esac
-        case $opt in fast) o=$(fast "$c");; -O2) o="-O2 $(openmp "$c")";; *) o=$opt;; esac
-        o=${o% }
+        case $opt in fast) o=$(fast "$c");; *) o=$opt;; esac
         step "compile: $c, $std, implementation, $o" <<END
 $c $w $o -I. -c $dir/impl.$e -o $dir/$c$opt.o
 END
-        # No code in the interface: the level changes nothing there.
-        [ $opt != -O2 ] || step "compile: $c, $std, interface" <<END
-$c $w $o -I. -c $dir/interface.$e -o $dir/$c-interface.o
+    done
+done
+# No code in the interface: the level changes nothing there.
+for c in $cc_all $cxx_all; do
+    case $c in *++*) e=cpp std="C++11" w=$WX;; *) e=c std="C11" w=$WC;; esac
+    step "compile: $c, $std, interface" <<END
+$c $w -O2 -I. -c $dir/interface.$e -o $dir/$c-interface.o
 test -z "\$(nm $dir/$c-interface.o | grep ssa_)"
 END
-    done
 done
 step "compile: newest standards, $CC1 C23${CXX1:+, $CXX1 C++20}" <<END
 $CC1 -std=c2x $W -O1 -I. -c $dir/impl.c -o $dir/c23.o
@@ -181,8 +213,8 @@ END
 # Every 0/1 option that the header itself lists, so that a new one is tried unasked.
 both() {    # both NAME FLAGS: the first C compiler as C, the last C++ compiler as C++
     step "$1: $CC1 C11${CXXN:+, $CXXN C++11}" <<END
-$CC1 $WC -O1 -I. $2 -c $dir/impl.c -o $dir/option$count.o
-${CXXN:+$CXXN $WX -O1 -I. $2 -c $dir/impl.cpp -o $dir/option${count}x.o}
+$CC1 $WC -O0 -I. $2 -c $dir/impl.c -o $dir/option$count.o
+${CXXN:+$CXXN $WX -O0 -I. $2 -c $dir/impl.cpp -o $dir/option${count}x.o}
 END
 }
 for o in $(sed -n 's/^#ifndef \(SSA_[A-Z0-9_]*\) .*/\1/p' ssa.h); do

@@ -1,13 +1,37 @@
 /* test_attention.c - full attention against the oracle by the 2x rule: shapes, types, layouts, positions, magnitudes */
 #include "oracle.h"
 
+/* The narrow output against the same call's f32 output: the 2x rule would not see a wrong rounding. */
+static int rounds_as_it_should(prob *p)
+{
+    const ssa_exec one = { 1, NULL, NULL, NULL, 0 };
+    tensor wide;
+    int ok = 1;
+    ssa_attn a = p->a;
+    tensor_make(&wide, SSA_F32, p->s.n_q, p->s.HQ, p->s.DV, LAY_ZERO);
+    a.out = wide.view;
+    FOR_LEVELS(l) {
+        ok &= ssa_attention(&p->a, SSA_FULL, &one) == SSA_OK && ssa_attention(&a, SSA_FULL, &one) == SSA_OK;
+        tensor_load(&p->o);
+        tensor_load(&wide);
+        for (int64_t i = 0; i < tensor_count(&wide); i++) {
+            uint16_t rounded;
+            type_put(p->s.to, &rounded, (double)wide.val[i]);
+            ok &= p->o.val[i] == type_get(p->s.to, &rounded);
+        }
+    }
+    tensor_free(&wide);
+    return ok;
+}
+
 static void check_full(const shape *s)
 {
     const ssa_exec one = { 1, NULL, NULL, NULL, 0 };        /* OpenMP's threads, where there are any, once a case */
     two_x out = { 0 }, lse = { 0 };
     prob p;
     prob_make(&p, s);
-    int reps = two_x_reps(p.n_lse, p.n_lse * p.s.n_kv * (p.s.D + p.s.DV)), status_ok = 1, gaps_ok = 1, rest_ok = 1;
+    int reps = two_x_reps(p.n_lse, p.n_lse * p.s.n_kv * (p.s.D + p.s.DV)), status_ok = 1, gaps_ok = 1, rest_ok = 1,
+        round_ok = 1;
     for (int rep = 0; rep < reps; rep++) {
         o_result r;
         if (rep) prob_fill(&p, s->seed + 100 + 10 * (uint64_t)rep);
@@ -20,6 +44,7 @@ static void check_full(const shape *s)
             o_compare(&p, &r, l, &out, &lse);
             gaps_ok &= tensor_gaps_ok(&p.o);
         }
+        if (!rep && p.s.to != SSA_F32 && p.n_lse) round_ok &= rounds_as_it_should(&p);
         rest_ok &= inputs
                    == bytes_hash(p.q.mem, p.q.mem_bytes,
                                  bytes_hash(p.k.mem, p.k.mem_bytes, bytes_hash(p.v.mem, p.v.mem_bytes, 1)));
@@ -28,6 +53,7 @@ static void check_full(const shape *s)
     const char *text = shape_text(&p.s);
     CHECK(status_ok, "status: %s", text);
     CHECK(gaps_ok, "bytes between and around the rows of out are untouched: %s", text);
+    CHECK(round_ok, "an f16 or bf16 output is the f32 output, rounded to nearest even: %s", text);
     CHECK(rest_ok, "inputs are unchanged: %s", text);
     two_x_check(&out, p.s.to, "out", text, __FILE__, __LINE__);
     if (p.a.lse) two_x_check(&lse, SSA_F32, "lse", text, __FILE__, __LINE__);

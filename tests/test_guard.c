@@ -104,12 +104,15 @@ void test_guard(void)
         for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++) {
             for (int d = 1; d <= 70 + COUNT(dims); d++) {                /* every tail of a row */
                 int dim = d <= 70 ? d : dims[d - 71];
-                shape s = { .name = "guard, dims", .HQ = 2 + 2 * (d % 3), .H = 2, .D = dim,
-                            .DV = d % 4 == 3 ? 71 - d % 70 : dim, .n_q = 1 + d % 4, .n_kv = 20 + d % 17, .q_pos = -1,
-                            .tq = types[(t + d / 7 % 2) % 3], .tk = types[t], .tv = types[t],
-                            .to = types[(t + d / 5 % 2) % 3], .lay = d % 3 ? d % 3 == 1 ? LAY_ODD : LAY_HEAD : LAY_ZERO,
-                            .B = 1 + d % 9, .top_k = 3 };
-                check_guarded(&s, (ssa_mode)mode, d & 1 ? SSA_F32 : SSA_BF16);
+                static const layout lays[] = { LAY_ZERO, LAY_ODD, LAY_HEAD };
+                for (int y = 0; y < (d <= 70 ? 3 : 1); y++) {
+                    shape s = { .name = "guard, dims", .HQ = 2 + 2 * (d % 3), .H = 2, .D = dim,
+                                .DV = d % 4 == 3 ? 71 - d % 70 : dim, .n_q = 1 + d % 4, .n_kv = 20 + d % 17,
+                                .q_pos = -1, .tq = types[(t + d / 7 % 2) % 3], .tk = types[t], .tv = types[t],
+                                .to = types[(t + d / 5 % 2) % 3], .lay = lays[(d + y) % 3],
+                                .B = 1 + d % 9, .top_k = 3 };
+                    check_guarded(&s, (ssa_mode)mode, d & 1 ? SSA_F32 : SSA_BF16);
+                }
             }
             for (int n = 1; n <= 132; n += n < 70 ? 1 : 7) { /* every tail of the cache, one query or some */
                 shape s = { .name = "guard, keys", .HQ = n % 5 == 4 ? 16 : 3, .H = n % 5 == 4 ? 1 : 3, .D = 16,

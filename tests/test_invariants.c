@@ -363,6 +363,37 @@ static void check_out_of_sight(const shape *s, ssa_mode mode)
     prob_free(&p);
 }
 
+/* A NaN in one query's row is that query's own affair, and where its group selects with it, that query's group's. */
+static void check_nan_query(const shape *s, ssa_mode mode)
+{
+    prob p;
+    prob_make(&p, s);
+    int64_t row = (int64_t)(s->n_q / 2) * s->HQ + s->HQ - 1, group = s->HQ / s->H, n = p.n_lse;
+    float *want = xalloc(tensor_count(&p.o), sizeof *want), *lse = xalloc(n, sizeof *lse);
+    FOR_LEVELS(l) {
+        prob_fill(&p, s->seed);
+        CHECK(ssa_attention(&p.a, mode, NULL) == SSA_OK, "status");
+        tensor_load(&p.o);
+        memcpy(want, p.o.val, (size_t)tensor_count(&p.o) * sizeof *want);
+        memcpy(lse, p.lse, (size_t)n * sizeof *lse);
+        p.q.val[row * p.s.D] = NAN;
+        tensor_store(&p.q);
+        CHECK(ssa_attention(&p.a, mode, NULL) == SSA_OK, "status");
+        tensor_load(&p.o);
+        int same = 1, spoilt = isnan(p.lse[row]) != 0;
+        for (int64_t r = 0; r < n; r++) {
+            if (mode == SSA_SPARSE ? r > row - group && r <= row : r == row) continue;
+            same &= lse[r] == p.lse[r];
+            same &= !memcmp(want + r * p.s.DV, p.o.val + r * p.s.DV, (size_t)p.s.DV * sizeof *want);
+        }
+        for (int d = 0; d < p.s.DV; d++) spoilt &= isnan(p.o.val[row * p.s.DV + d]) != 0;
+        CHECK(same, "a NaN query leaves the others alone, %s: %s", mode ? "sparse" : "full", shape_text(&p.s));
+        CHECK(spoilt, "a NaN query gives NaN, %s: %s", mode ? "sparse" : "full", shape_text(&p.s));
+    }
+    free(want); free(lse);
+    prob_free(&p);
+}
+
 static void check_long_decode(ssa_type t, int n_kv, ssa_mode mode)
 {
     shape s = { .name = "long decode", .HQ = 16, .H = 2, .D = 64, .n_q = 1, .n_kv = n_kv, .q_pos = -1, .tk = t, .tv = t,
@@ -425,7 +456,10 @@ void test_invariants(void)
         { .name = "sight decode", .HQ = 20, .H = 1, .D = 64, .n_q = 1, .n_kv = 300, .q_pos = 150, .tk = SSA_F16,
           .tv = SSA_BF16 } };
     for (int i = 0; i < COUNT(sight); i++)
-        for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++) check_out_of_sight(&sight[i], (ssa_mode)mode);
+        for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++) {
+            check_out_of_sight(&sight[i], (ssa_mode)mode);
+            check_nan_query(&sight[i], (ssa_mode)mode);
+        }
     check_long_decode(SSA_F32, 20011, SSA_FULL);
     check_long_decode(SSA_BF16, 32768, SSA_FULL);
     check_long_decode(SSA_F16, 65537, SSA_SPARSE);

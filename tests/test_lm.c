@@ -796,7 +796,7 @@ static void test_shards(void) { SKIP("lm shards", "no folders for temporary file
 
 /* ---- the tiny model against its reference values --------------------------------------------------------------- */
 
-enum { IDS = 2048, PROMPT = 512, GREEDY = 128, VOCAB = 256, SHORT = 400 };
+enum { IDS = 2048, PROMPT = 512, GREEDY = 128, VOCAB = 256, SHORT = 400, SHORTEST = 288 };
 
 typedef struct { const char *name, *nll, *logits, *greedy; ssa_mode mode; ssa_select select; double mean; } tiny_case;
 static const tiny_case tiny_cases[] = {
@@ -806,11 +806,12 @@ static const tiny_case tiny_cases[] = {
     { "topk", "nll_sparse_exact", "last_logits_sparse_exact", NULL, SSA_SPARSE, SSA_SELECT_TOPK, 0.959801 },
 };
 
-/* Tolerances. The arithmetic is f32 on both sides, in another order of additions: 2^-24 a rounding, a few hundred
- * of them on the way, logits of up to 20: errors near 1e-5 are measured. What is allowed is more, since a block
- * whose importance nearly ties with another's may change places by such an error, and then moves the logits of
- * that query by the little that it weighs. */
-static const double mean_tolerance = 2e-4, logit_tolerance = 2e-3;
+/* Tolerances. The arithmetic is f32 on both sides, in another order of additions: roundings of 2^-24, some hundreds of
+ * them one after another, on logits of up to 20, add up to 1e-4 when none cancel (7e-6 is measured). Sparse attention
+ * is allowed more: a block whose importance nearly ties with another's may change places by such an error, and then
+ * moves the logits of that query by the little that it weighs. */
+static double logit_tolerance(const tiny_case *c) { return c->mode == SSA_FULL ? 1e-4 : 2e-3; }
+static double mean_tolerance(const tiny_case *c) { return c->mode == SSA_FULL ? 2e-5 : 2e-4; }
 
 static int tensor_copy(const lm_st *st, const char *name, lm_dtype dtype, int64_t n, void *to)
 {
@@ -835,28 +836,30 @@ static double apart(const float *a, const float *b, int n)
     return off;
 }
 
-static void tiny_reference(const lm_model *m, const lm_st *st, const int32_t *ids, const tiny_case *c)
+/* n: the bytes to compare. All of them: the last logits and the greedy bytes too. */
+static void tiny_reference(const lm_model *m, const lm_st *st, const int32_t *ids, const tiny_case *c, int n)
 {
     static float nll[IDS], want[IDS], logits[VOCAB], want_logits[VOCAB];
     int32_t made[GREEDY];
     lm_session s;
     const lm_options opt = { .mode = c->mode, .select = c->select, .top_k = m->config.top_k, .context = IDS,
-        .chunk = 256, .threads = 1 };
-    if (!tensor_copy(st, c->nll, LM_F32, IDS - 1, want) || !tensor_copy(st, c->logits, LM_F32, VOCAB,
-                                                            want_logits)) return;
+                             .chunk = 256, .threads = 1 };
+    if (!tensor_copy(st, c->nll, LM_F32, IDS - 1, want)) return;
+    if (!tensor_copy(st, c->logits, LM_F32, VOCAB, want_logits)) return;
     const char *error = lm_session_open(&s, m, &opt);
-    if (!error) error = lm_feed(&s, ids, IDS - 1, ids + 1, nll, NULL);
-    if (!error) error = lm_feed(&s, ids + IDS - 1, 1, NULL, NULL, logits);
+    if (!error) error = lm_feed(&s, ids, n - 1, ids + 1, nll, NULL);
+    if (!error) error = lm_feed(&s, ids + n - 1, 1, NULL, NULL, logits);
     CHECK(!error, "%s: %s", c->name, said(error));
     if (error) return;
-    const double mean = mean_of(nll, IDS - 1);
-    CHECK(fabs(mean - c->mean) < mean_tolerance && fabs(mean - mean_of(want, IDS - 1)) < mean_tolerance,
-          "%s: mean -log p %.6f, reference %.6f", c->name, mean, c->mean);
-    CHECK(apart(logits, want_logits, VOCAB) < logit_tolerance, "%s: last logits off by %g", c->name,
-          apart(logits, want_logits, VOCAB));
-
+    const double mean = mean_of(nll, n - 1), want_mean = mean_of(want, n - 1);
+    CHECK(fabs(mean - want_mean) < mean_tolerance(c), "%s: mean -log p %.6f, reference %.6f", c->name, mean, want_mean);
+    if (n == IDS) {
+        const double off = apart(logits, want_logits, VOCAB);
+        CHECK(fabs(mean - c->mean) < mean_tolerance(c), "%s: mean -log p %.6f, published %.6f", c->name, mean, c->mean);
+        CHECK(off < logit_tolerance(c), "%s: last logits off by %g", c->name, off);
+    }
     /* greedy bytes after the first 512 of what is already in the cache: a rewind is as good as a new session */
-    if (c->greedy && tensor_copy(st, c->greedy, LM_I32, GREEDY, made)) {
+    if (n == IDS && c->greedy && tensor_copy(st, c->greedy, LM_I32, GREEDY, made)) {
         int same = 0;
         error = lm_session_rewind(&s, PROMPT - 1);
         int32_t id = ids[PROMPT - 1];
@@ -868,6 +871,18 @@ static void tiny_reference(const lm_model *m, const lm_st *st, const int32_t *id
         CHECK(!error && same == GREEDY, "%s: %d of %d greedy bytes equal", c->name, same, GREEDY);
     }
     lm_session_close(&s);
+}
+
+/* Whether this build is so slow (sanitizers, -O0, an emulator) that the long runs would take minutes. */
+static int tiny_slow(const lm_model *m, const int32_t *ids)
+{
+    lm_session s;
+    const lm_options opt = { .mode = SSA_FULL, .context = 64, .chunk = 64, .threads = 1 };
+    const clock_t start = clock();
+    if (lm_session_open(&s, m, &opt)) return 0;
+    CHECK(!lm_feed(&s, ids, 64, NULL, NULL, NULL), "64 tokens");
+    lm_session_close(&s);
+    return (double)(clock() - start) / CLOCKS_PER_SEC > 64 * 3e-3;
 }
 
 /* -log p of the first SHORT tokens under some options, the last logits too. step: tokens of one call. */
@@ -905,13 +920,13 @@ static void tiny_invariants(const lm_model *m, const lm_st *st, const int32_t *i
         o.threads = 1;
         o.chunk = 77;
         tiny_run(m, ids, o, SHORT, nll, other, NULL);
-        CHECK(apart(base, nll, SHORT) < logit_tolerance, "%s: chunks of 77: -log p off by %g", c->name,
+        CHECK(apart(base, nll, SHORT) < logit_tolerance(c), "%s: chunks of 77: -log p off by %g", c->name,
               apart(base, nll, SHORT));
-        CHECK(apart(logits, other, VOCAB) < logit_tolerance, "%s: chunks of 77: logits off", c->name);
+        CHECK(apart(logits, other, VOCAB) < logit_tolerance(c), "%s: chunks of 77: logits off", c->name);
         tiny_run(m, ids, o, 1, nll, other, NULL);
-        CHECK(apart(base, nll, SHORT) < logit_tolerance, "%s: decode is prefill: off by %g", c->name,
+        CHECK(apart(base, nll, SHORT) < logit_tolerance(c), "%s: decode is prefill: off by %g", c->name,
               apart(base, nll, SHORT));
-        CHECK(apart(logits, other, VOCAB) < logit_tolerance, "%s: decode is prefill: logits off", c->name);
+        CHECK(apart(logits, other, VOCAB) < logit_tolerance(c), "%s: decode is prefill: logits off", c->name);
 
         /* a narrower cache: the keys' and values' own rounding, 2^-11 and 2^-8, averages out over the tokens */
         o = opt;
@@ -928,7 +943,7 @@ static void tiny_invariants(const lm_model *m, const lm_st *st, const int32_t *i
         if (tensor_copy(st, c->nll, LM_F32, IDS - 1, want))
             FOR_LEVELS(l) {
                 tiny_run(m, ids, opt, SHORT, nll, other, NULL);
-                CHECK(fabs(mean_of(nll, SHORT) - mean_of(want, SHORT)) < mean_tolerance, "%s: level %s: %g", c->name,
+                CHECK(fabs(mean_of(nll, SHORT) - mean_of(want, SHORT)) < mean_tolerance(c), "%s: level %s: %g", c->name,
                       ssa_isa_name(ssa_isa_get()), mean_of(nll, SHORT));
             }
     }
@@ -942,9 +957,9 @@ static void tiny_invariants(const lm_model *m, const lm_st *st, const int32_t *i
             CHECK(pass == 0 ? fabs(share - 1) < 1e-5 : share > 0.2 && share < 1 - 1e-3, "layer %d keeps %g", i, share);
         }
         if (pass == 0) {
-            CHECK(apart(full, nll, SHORT) < logit_tolerance, "all blocks are full attention: off by %g",
-                  apart(full, nll, SHORT));
-            CHECK(apart(full_logits, other, VOCAB) < logit_tolerance, "all blocks are full attention: logits");
+            const double off = apart(full, nll, SHORT), logits_off = apart(full_logits, other, VOCAB);
+            CHECK(off < logit_tolerance(&tiny_cases[0]) && logits_off < logit_tolerance(&tiny_cases[0]),
+                  "all blocks are full attention: off by %g, %g", off, logits_off);
         }
         lm_session_close(&s);
         o.top_k = 8;
@@ -964,7 +979,7 @@ static void tiny_invariants(const lm_model *m, const lm_st *st, const int32_t *i
 static void test_refused_sessions(const lm_model *m)
 {
     const lm_options good = { .mode = SSA_SPARSE, .select = SSA_SELECT_REFERENCE, .top_k = 16, .context = 64,
-        .chunk = 16, .threads = 1 };
+                              .chunk = 16, .threads = 1 };
     lm_session s;
     for (int i = 0; i < 7; i++) {
         lm_options o = good;
@@ -993,8 +1008,10 @@ static void test_tiny(void)
     if (!error) error = lm_st_parse(&st, file.data, file.size);
     CHECK(!error, "reference.safetensors: %s", said(error));
     if (!error && tensor_copy(&st, "ids", LM_I32, IDS, ids)) {
-        for (int i = 0; i < COUNT(tiny_cases); i++) tiny_reference(&m, &st, ids, &tiny_cases[i]);
-        tiny_invariants(&m, &st, ids);
+        const int slow = tiny_slow(&m, ids);
+        for (int i = 0; i < COUNT(tiny_cases); i++) tiny_reference(&m, &st, ids, &tiny_cases[i], slow ? SHORTEST : IDS);
+        if (slow) SKIP("lm, long runs", "this build is too slow; the first 288 bytes were compared");
+        else tiny_invariants(&m, &st, ids);
         test_refused_sessions(&m);
         lm_st_free(&st);
     }

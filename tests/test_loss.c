@@ -69,6 +69,21 @@ static void check_loss(const loss_case *c)
                   && bytes_hash(ds.mem, ds.mem_bytes, 1) == hs,
               "d_sparse alone: %s", text);
 
+        tensor wide;                                                     /* narrow gradients: the f32 ones, rounded */
+        int rounded = 1;
+        tensor_make(&wide, SSA_F32, c->n, c->heads, c->dim, LAY_ZERO);
+        CHECK(ssa_alignment_loss(&f.view, &s.view, c->n, c->heads, c->dim, c->beta, NULL, c->grad_scale, &wide.view,
+                                 NULL) == SSA_OK, "f32 gradient: %s", text);
+        tensor_load(&wide);
+        tensor_load(&df);
+        for (int64_t i = 0; i < n; i++) {
+            unsigned char bytes[4];
+            type_put(c->tdf, bytes, (double)wide.val[i]);
+            rounded &= type_get(c->tdf, bytes) == df.val[i];
+        }
+        CHECK(rounded, "gradients are rounded to nearest even: %s", text);
+        tensor_free(&wide);
+
         if (c->tf == c->tdf && c->ts == c->tds) {                        /* in place */
             ssa_view vf = f.view, vs = s.view;
             tensor_load(&df); tensor_load(&ds);
@@ -217,6 +232,10 @@ static void check_merge_by_hand(void)
         /* what an empty row holds does not matter */
         float c[2] = { 7, 8 }, lc[1] = { -inf }, d[2] = { 1, 2 }, ld[1] = { 3 };
         ssa_merge(c, lc, d, ld, 1, 2);
+        float n[2] = { 1, 2 }, ln[1] = { 3 }, x[2] = { NAN, inf }, lx[1] = { -inf };
+        ssa_merge(n, ln, x, lx, 1, 2);
+        CHECK(n[0] == 1 && n[1] == 2 && ln[0] == 3, "b empty, full of NaN: %g %g %g", (double)n[0], (double)n[1],
+              (double)ln[0]);
         CHECK(c[0] == 1 && c[1] == 2 && lc[0] == 3, "a empty: %g %g %g", (double)c[0], (double)c[1], (double)lc[0]);
     }
 }
