@@ -45,6 +45,34 @@
  *
  * To add a vector ISA: its primitives in 8, its detection in 10. A special unit: section 9. A key type: its reader in
  * 5, 7 and 15. A feature of the attention call: a field in 2, its check in 11, its line in 12 or 13.
+ *
+ * COMPLETE EXAMPLE: a sparse decode step with a pooled cache. Builds as it stands: cc -O2 example.c
+ *
+ *   #define SSA_IMPLEMENTATION
+ *   #include "ssa.h"
+ *   #include <stdio.h>
+ *   #include <stdlib.h>
+ *   enum { HQ = 8, H = 2, D = 64, N = 1024 };
+ *   static float q[HQ * D], k[N * H * D], v[N * H * D], out[HQ * D];
+ *   int main(void)
+ *   {
+ *       for (int i = 0; i < N * H * D; i++) { k[i] = (float)(i * 7 % 31) / 31; v[i] = (float)(i * 5 % 13) / 13; }
+ *       for (int i = 0; i < HQ * D; i++) q[i] = (float)(i * 3 % 19) / 19;
+ *       ssa_view keys = { k, SSA_F32, 0, 0 };               // strides 0: contiguous [token][head][dim]
+ *       size_t size = ssa_pool_size(H, D, 16, N, SSA_F32);
+ *       void *memory = malloc(size);
+ *       ssa_pool pool;                                      // one a layer, for as long as the cache lives
+ *       ssa_status s = ssa_pool_init(&pool, H, D, 16, N, SSA_F32, memory, size);
+ *       if (s == SSA_OK) s = ssa_pool_append(&pool, &keys, N);  // later: the new keys of each step
+ *       ssa_attn a = ssa_attn_default(HQ, H, D);
+ *       a.n_q = 1;       a.n_kv = N;
+ *       a.q.data = q;    a.k.data = k;    a.v.data = v;    a.out.data = out;
+ *       a.pool = &pool;
+ *       if (s == SSA_OK) s = ssa_attention(&a, SSA_SPARSE, NULL);
+ *       printf("%s, out[0] = %g\n", ssa_status_string(s), (double)out[0]);
+ *       free(memory);
+ *       return s != SSA_OK;
+ *   }
  */
 #ifndef SSA__VECTOR_PASS /* this file includes itself for section 15 alone */
 #ifndef SSA_H
@@ -267,7 +295,7 @@ SSA_API ssa_status  ssa_select_blocks(const ssa_attn *a, const ssa_exec *x);
 
 /* For engines whose workers cannot be called back: one thread makes a plan, then every worker ith of nth runs phase 0,
  * 1, .. ssa_plan_phases(p) - 1, with a barrier of the engine's own between phases. nth may be anything from 1 to
- * n_threads, the same for all workers of a phase. ws and what the calls point to must stay until the last phase is done.
+ * n_threads, the same for all workers of a phase. ws, and what the calls point to, must stay until the last phase ends.
  * ws: at least ssa_workspace_size(a, n, mode, n_threads) bytes. ssa_plan_run ignores NULL, phases and workers out of
  * range. */
 SSA_API ssa_status  ssa_plan_make(ssa_plan *p, const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads,
@@ -877,7 +905,13 @@ static void ssa__fill_scalar(ssa__table *t)
  *    transpose(V r[L])                      L x L in place
  * ================================================================================================================== */
 #if SSA__HAVE_AVX2
-/* AVX2 + FMA + F16C, 16 registers of 8 floats: vfmaddps 4 cycles, 2 a cycle; vbroadcastss from memory: a load. */
+/* AVX2, FMA, F16C: 16 registers of 8 floats. Latency in cycles and how many a cycle, about, on Haswell to Zen 5:
+ *   vfmadd213ps       4-5   2    the products
+ *   vbroadcastss m32  load  2-3  a key's or value's element to all rows
+ *   vcvtph2ps         5-7   1    f16 to f32;  bf16: vpmovzxwd (3-5, 1) and vpslld (1, 1-2)
+ *   vhaddps           5-7   1/2  hsum4: four sums at a time, so that a score costs less than one
+ *   vmaskmovps        load  1-2  tails of f32 rows; tails of halves go through 16 bytes of stack
+ * 6 x 2 accumulators, 2 operands and a broadcast fill 15 of the 16 registers: 12 FMA for 8 loads. */
 #define SSA__AVX2 SSA__FORCE_INLINE SSA__TARGET_AVX2
 SSA__AVX2 __m256 ssa__avx2_zero(void) { return _mm256_setzero_ps(); }
 SSA__AVX2 __m256 ssa__avx2_set1(float x) { return _mm256_set1_ps(x); }
@@ -1011,8 +1045,14 @@ SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 #endif /* SSA__HAVE_AVX2 */
 
 #if SSA__HAVE_AVX512
-/* AVX-512 F, BW, DQ, VL, 32 registers of 16 floats: vfmaddps 4 cycles, 2 a cycle, one operand a broadcast from memory
- * at the price of a load; masks make every tail one instruction. */
+/* AVX-512 F, BW, DQ, VL: 32 registers of 16 floats. Latency and how many a cycle, about, on Skylake-X to Zen 5:
+ *   vfmadd213ps       4     2    the products; an operand may be a broadcast from memory, at the price of a load
+ *   vscalefps         5     1-2  2^n in exp
+ *   vcvtph2ps         7     1    f16 to f32;  bf16: vpmovzxwd (3, 1) and vpslld (1, 1-2)
+ *   vmovups {k}{z}    load  1-2  every tail, f32 and halves: lanes that are masked off are not touched
+ *   vshuff32x4        3     1    blocks of 4 in the 16 x 16 transpose
+ * 6 x 4 accumulators, 4 operands and a broadcast fill 29 of the 32 registers: 24 FMA for 10 loads. With one vector of
+ * rows (a group of 16 heads) every FMA needs a load: 12 x 1, and about three quarters of the peak. */
 #define SSA__AVX512 SSA__FORCE_INLINE SSA__TARGET_AVX512
 SSA__DIAG_SIGN
 SSA__AVX512 __m512 ssa__avx512_zero(void) { return _mm512_setzero_ps(); }

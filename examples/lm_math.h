@@ -67,7 +67,7 @@ static inline uint16_t lm_to_f16(float f) {
     return (uint16_t)(sign | ((a - (112u << 23) + 0xFFFu + (a >> 13 & 1u)) >> 13));
 }
 
-/* n numbers of a file, at any alignment, as f32. Loops of a constant length are what compilers vectorise most readily. */
+/* n numbers of a file, at any alignment, as f32. Loops of a constant length are what compilers vectorise best. */
 LM_CLONES static void lm_widen(float *restrict out, const unsigned char *restrict in, lm_dtype dtype, int64_t n) {
     enum { PIECE = 32 };
     uint16_t h[PIECE];
@@ -125,7 +125,7 @@ LM_CLONES static void lm_tile(float *const y[LM_TOKENS], const float *const x[LM
         for (int r = 0; r < LM_ROWS; r++) y[t][r] += acc[t][r];
 }
 
-/* Many independent sums, joined in pairs: the order of additions is fixed, so a compiler may use any width of vectors. */
+/* Many independent sums, joined in pairs: the order of additions is fixed, and any width of vectors can be used. */
 LM_CLONES static float lm_dot(const float *x, const float *w, int64_t n) {
     enum { LANES = 32 };
     float acc[LANES] = { 0 };

@@ -1,10 +1,11 @@
-/* ssa_lm - a complete small inference engine for SSA checkpoints: full or block-sparse attention from the same
- * weights
+/* ssa_lm - a complete small inference engine for SSA checkpoints: one model, full or block-sparse attention
  *
  *   cc -O3 -fopenmp examples/ssa_lm.c -o ssa_lm -lm
  *   ./ssa_lm --demo examples/tiny-ssa
  *   ./ssa_lm --mode both --prompt "In the beginning" --tokens 200 examples/tiny-ssa
  *   ./ssa_lm --mode both --perplexity --file examples/tiny-ssa/heldout-text.bin --tokens 16384 examples/tiny-ssa
+ *
+ * On a machine that is busy with other things, OMP_WAIT_POLICY=passive in the environment makes it several times faster.
  *
  * Beside this file: lm_json.h and lm_safetensors.h read the checkpoint, lm_model.h is its weights, lm_math.h the
  * arithmetic around attention, lm_run.h the forward pass and the KV cache: where ssa.h is used. Here: the command
@@ -212,7 +213,7 @@ static const char *lm_run_perplexity(const lm_model *m, lm_options opt, const in
 
 /* ---- the demonstration ----------------------------------------------------------------------------------------- */
 
-enum { LM_DEMO_WINDOW = 4096, LM_DEMO_WINDOWS = 4, LM_DEMO_PROMPT = 2048, LM_DEMO_MADE = 400, LM_DEMO_COLUMN = 44 };
+enum { LM_DEMO_WINDOW = 4096, LM_DEMO_WINDOWS = 2, LM_DEMO_PROMPT = 2048, LM_DEMO_MADE = 400, LM_DEMO_COLUMN = 44 };
 
 typedef struct {
     const lm_model *model;
@@ -436,6 +437,8 @@ static const char *lm_check_case_run(lm_demo *d, const lm_st *st, const lm_check
     int32_t *want_made = k->greedy ? lm_check_tensor(st, k->greedy, LM_I32, MADE) : NULL;
     opt.mode = k->mode;
     opt.select = k->select;
+    opt.top_k = d->model->config.top_k;
+    opt.kv_type = SSA_F32;          /* whatever the options say: what the reference was computed with */
     opt.context = n;
     const char *error = lm_session_open(&s, d->model, &opt);
     if (!nll || !logits || !want_nll || !want_logits || (k->greedy && !want_made) || n < PROMPT + MADE)

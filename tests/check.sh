@@ -1,9 +1,10 @@
 #!/bin/sh
 # check.sh - the build matrix of ssa.h: compilers, languages, optimisation levels, options, linking, sanitizers.
-# Prints one line a step (ok, FAIL with the end of its log, or SKIP with the reason), then the counts; everything it
-# writes lies below build/check. Environment: JOBS (2) steps at a time, COMPILERS and CXX_COMPILERS (what to try).
+# Prints one line a step (ok, FAIL with the end of its log, or SKIP with the reason), then the counts. It works on a
+# copy of the sources, made when it starts, in build/check; nothing else is written. Environment: JOBS (2) steps at a
+# time, COMPILERS and CXX_COMPILERS (what to try). Each step is a small script of its own: the line of one that failed
+# says how to repeat it.
 #
-# Each step is a small script of its own in build/check/steps: `sh -ex build/check/steps/NNN` repeats one.
 # shellcheck disable=SC2011,SC2012,SC2013   # file names here hold no blanks
 LC_ALL=C; export LC_ALL
 
@@ -21,7 +22,7 @@ if [ "$1" = --step ]; then
         echo "ok   $name ($took)";;
     77) echo "SKIP $name: $last"; : >"$2.skipped"; exit 0;;
     *)  # One write, so that two steps that fail together do not mix their lines.
-        printf '%s\n' "FAIL $name (status $status, $took): sh -ex $2
+        printf '%s\n' "FAIL $name (status $status, $took): cd $PWD && sh -ex $2
 $(tail -n 25 "$log" | cut -c 1-300 | sed 's/^/     /')"
         : >"$2.failed"; exit 0;;
     esac
@@ -31,9 +32,12 @@ fi
 
 root=$(cd "$(dirname "$0")/.." && pwd) || exit 2
 cd "$root" || exit 2
-dir=build/check
-rm -rf "$dir"
-mkdir -p "$dir/steps" || exit 2
+rm -rf build/check
+mkdir -p build/check || exit 2
+cp -R ssa.h Makefile tests examples bench .ci build/check/ || exit 2
+cd build/check || exit 2
+dir=out
+mkdir -p $dir/steps || exit 2
 JOBS=${JOBS:-2}
 OMP_WAIT_POLICY=passive; export OMP_WAIT_POLICY      # steps share the cores: a waiting thread must not spin
 make=${MAKE:-make}
@@ -113,6 +117,7 @@ sed -n 's/^SSA_API [^(]*\(ssa_[a-z0-9_]*\)(.*/\1/p' ssa.h | sort -u >"$dir/expor
 # ---- steps: the longest first, so that the short ones fill the gaps --------------------------------------------------
 # What a build is for decides which tests it runs: the whole suite, run by `make test`, takes a minute and a half.
 numbers="golden attention sparse pool loss invariants"
+finite="golden attention loss"      # no NaN, no equal bits, both of which fast-math gives up
 # suite NAME TESTS VARIABLE=VALUE..: the tests in a build folder of their own. TESTS: names, or nothing for all.
 suite() {
     name=$1; tests=$2; shift 2; vars=
@@ -162,14 +167,14 @@ msan=
 for c in $cc_all; do sanitizer "$c" -fsanitize=memory && msan=$c; done
 if [ -n "$msan" ]; then
     # The scalar level: the vector levels compute with lanes that nobody reads.
-    suite "memory sanitizer, $msan" "golden pool loss invariants guard table" CC="$msan" OPENMP= CPPFLAGS=-DSSA_NO_SIMD=1 \
-          CFLAGS="-O1 -g -fsanitize=memory -fno-sanitize-recover=all"
+    suite "memory sanitizer, $msan" "golden pool loss invariants guard table" CC="$msan" OPENMP= \
+          CPPFLAGS=-DSSA_NO_SIMD=1 CFLAGS="-O1 -g -fsanitize=memory -fno-sanitize-recover=all"
 else
     skip "tests, memory sanitizer" "no compiler links it"
 fi
 suite "without OpenMP, $CCN" "golden attention invariants errors table" CC="$CCN" OPENMP=
-swap "implementation $(fast "$CC1"), $CC1" "$numbers" "$CC1" "$(fast "$CC1")"
-[ "$CCN" = "$CC1" ] || swap "implementation $(fast "$CCN"), $CCN" "$numbers" "$CCN" "$(fast "$CCN")"
+swap "implementation $(fast "$CC1"), $CC1" "$finite" "$CC1" "$(fast "$CC1")"
+[ "$CCN" = "$CC1" ] || swap "implementation $(fast "$CCN"), $CCN" "$finite" "$CCN" "$(fast "$CCN")"
 if [ -n "$CXX1" ]; then
     swap "implementation -O3 as C++11, $CC1" "$numbers" "$CC1" "-O3 -x c++ -std=c++11" -lstdc++
 else
@@ -232,24 +237,24 @@ END
 both "option SSA_ASSERT" "-include assert.h -DSSA_ASSERT=assert"
 step "option SSA_STATIC in two files: C11 and C++11" <<END
 for c in $CC1 $CCN; do
-    \$c $WC -O1 -I. $dir/static_a.c $dir/static_b.c -o $dir/static-c
+    \$c $WC -O0 -I. $dir/static_a.c $dir/static_b.c -o $dir/static-c
     $dir/static-c
-    \$c $WC -O1 -I. -c $dir/static_b.c -o $dir/static_b.o
+    \$c $WC -O0 -I. -c $dir/static_b.c -o $dir/static_b.o
     test -z "\$(nm -g $dir/static_b.o | grep ' [A-TV-Z] ssa_')"
 done
 for c in $CXX1 $CXXN; do
-    \$c $WX -O1 -I. $dir/static_a.cpp $dir/static_b.cpp -o $dir/static-x
+    \$c $WX -O0 -I. $dir/static_a.cpp $dir/static_b.cpp -o $dir/static-x
     $dir/static-x
 done
 END
 step "a renamed header with SSA_HEADER_FILENAME" <<END
-$CC1 $WC -O1 -I$dir/renamed -c $dir/renamed.c -o $dir/renamed.o
+$CC1 $WC -O0 -I$dir/renamed -c $dir/renamed.c -o $dir/renamed.o
 nm $dir/renamed.o | grep -q ' T ssa_attention'
-${CXXN:+$CXXN $WX -O1 -I$dir/renamed -c $dir/renamed.cpp -o $dir/renamedx.o}
+${CXXN:+$CXXN $WX -O0 -I$dir/renamed -c $dir/renamed.cpp -o $dir/renamedx.o}
 END
 
 step "link: caller and implementation in C, without libm, -O0 and -O2" <<END
-for c in $cc_all; do for o in -O0 -O2; do
+for c in $CC1 $CCN; do for o in -O0 -O2; do
     \$c $WC \$o -I. $dir/main.c $dir/impl.c -o $dir/link-c
     $dir/link-c
 done; done
@@ -314,7 +319,7 @@ else
     skip "another make" "bmake is not installed"
 fi
 step "make install, and a program against the installed copy" <<END
-$make -s BUILD=$dir/install DESTDIR=$root/$dir/root PREFIX=/usr install
+$make -s BUILD=$dir/install DESTDIR=$root/build/check/$dir/root PREFIX=/usr install
 cd $dir/root
 $CC1 -Iusr/include ../main.c ../impl.c -o ../installed
 ../installed

@@ -236,6 +236,12 @@ void prob_fill(prob *p, uint64_t seed)
     for (int64_t i = 0; i < p->n_lse; i++) p->gate[i] = rng_f(&r) * 0.5f + 0.5f;
 }
 
+void prob_refill(prob *p, uint64_t seed)
+{
+    if (tensor_count(&p->k) + tensor_count(&p->v) < 16384) prob_fill(p, seed);
+    else tensor_fill(&p->q, seed + 1, (double)p->s.amp);
+}
+
 void prob_clear(prob *p)
 {
     tensor_paint(&p->o);
@@ -248,8 +254,6 @@ void prob_free(prob *p)
     tensor_free(&p->q); tensor_free(&p->k); tensor_free(&p->v); tensor_free(&p->o);
     free(p->gate); free(p->lse); free(p->blocks);
 }
-
-ssa_status prob_run(prob *p, ssa_mode mode) { return ssa_attention(&p->a, mode, NULL); }
 
 uint64_t bytes_hash(const void *data, int64_t n, uint64_t h)
 {

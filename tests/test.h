@@ -104,10 +104,10 @@ typedef struct {
 
 void     prob_make(prob *p, const shape *s);
 void     prob_fill(prob *p, uint64_t seed);
+void     prob_refill(prob *p, uint64_t seed);               /* fresh data; of a large problem, queries alone */
 void     prob_free(prob *p);
 void     prob_clear(prob *p);                               /* paints the outputs */
 uint64_t prob_hash(const prob *p);                          /* of all bytes of out, lse and blocks */
-ssa_status prob_run(prob *p, ssa_mode mode);                /* by the library of ssa_impl.c, with its malloc */
 uint64_t bytes_hash(const void *data, int64_t n, uint64_t h);
 const char *shape_text(const shape *s);                     /* static buffer: for messages */
 

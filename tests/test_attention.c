@@ -34,7 +34,7 @@ static void check_full(const shape *s)
         round_ok = 1;
     for (int rep = 0; rep < reps; rep++) {
         o_result r;
-        if (rep) prob_fill(&p, s->seed + 100 + 10 * (uint64_t)rep);
+        if (rep) prob_refill(&p, s->seed + 100 + 10 * (uint64_t)rep);
         uint64_t inputs = bytes_hash(p.q.mem, p.q.mem_bytes,
                                      bytes_hash(p.k.mem, p.k.mem_bytes, bytes_hash(p.v.mem, p.v.mem_bytes, 1)));
         o_solve(&p, NULL, &r, &out, &lse);

@@ -83,6 +83,7 @@ static void check_ways(batch *b, const char *text)
 #endif
             size_t size = ssa_workspace_size(b->a, b->n, b->mode, nth);
             unsigned char *ws = xalloc((int64_t)size + 64, 1);
+            ssa_attn *calls = xalloc(b->n, sizeof *calls);
             CHECK(size > 0, "workspace size: %s", text);
             for (int use = 1; use <= nth; use++)                         /* plans, with all workers or fewer */
                 for (int order = 0; order < 3; order++) {
@@ -91,9 +92,11 @@ static void check_ways(batch *b, const char *text)
                     int off = (use * 7 + order) % 17;                    /* any alignment */
                     memset(ws, 0x5A, size + 64);
                     batch_clear(b);
-                    CHECK(ssa_plan_make(&plan, b->a, b->n, b->mode, nth, ws + 16 + off, size) == SSA_OK
+                    memcpy(calls, b->a, (size_t)b->n * sizeof *calls);
+                    CHECK(ssa_plan_make(&plan, calls, b->n, b->mode, nth, ws + 16 + off, size) == SSA_OK
                               && ssa_plan_phases(&plan) >= 0,
                           "plan: %s", text);
+                    memset(calls, 0xEE, (size_t)b->n * sizeof *calls);   /* a plan does not need them any more */
                     ssa_plan_run(NULL, 0, 0, 1);                         /* all of these do nothing */
                     ssa_plan_run(&plan, -1, 0, 1);
                     ssa_plan_run(&plan, ssa_plan_phases(&plan), 0, 1);
@@ -107,7 +110,7 @@ static void check_ways(batch *b, const char *text)
                         if (i < 16 + (size_t)off || i >= 16 + (size_t)off + size) canary &= ws[i] == 0x5A;
                     CHECK(canary, "a plan stays inside its workspace: %s", text);
                 }
-            free(ws);
+            free(ws); free(calls);
         }
         CHECK(ssa_plan_phases(NULL) <= 0, "a NULL plan has no phases");
     }
@@ -156,7 +159,11 @@ static void check_all_ways(void)
         check_ways(&b, mode ? "batch of all, sparse" : "batch of all, full");
         batch_free(&b);
     }
+    unsigned char ws[4096];
+    ssa_plan plan;
     CHECK(ssa_attention_batch(b.a, 0, SSA_FULL, NULL) == SSA_OK, "a batch of none");
+    CHECK(ssa_plan_make(&plan, b.a, 0, SSA_FULL, 2, ws, sizeof ws) == SSA_OK, "a plan for none");
+    run_plan(&plan, 2, 0);
 }
 
 /* ---- the workspace ----------------------------------------------------------------------------------------------- */
@@ -197,6 +204,9 @@ static void check_workspace(const shape *s, ssa_mode mode)
                 CHECK(ssa_attention(&p.a, mode, &x) == SSA_ERR_WORKSPACE && prob_hash(&p) == clean, "no byte: %s",
                       shape_text(&p.s));
             }
+            ssa_exec any = { 0, NULL, NULL, ws, ssa_workspace_size(&p.a, 1, mode, 0) };
+            prob_clear(&p);
+            CHECK(ssa_attention(&p.a, mode, &any) == SSA_OK && prob_hash(&p) == want, "as many threads as fit");
             CHECK(ssa_workspace_size(&p.a, 1, mode, 0) == ssa_workspace_size(&p.a, 1, mode, 1),
                   "n_threads below 1 counts as 1");
             CHECK(ssa_workspace_size(&p.a, 1, mode, -7) == ssa_workspace_size(&p.a, 1, mode, 1),

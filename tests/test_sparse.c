@@ -25,7 +25,7 @@ static void check_sparse(const shape *s, int period)
     cost = p.n_lse * (p.s.D + p.s.DV) * (p.s.n_kv < p.s.B * p.s.top_k ? p.s.n_kv : p.s.B * p.s.top_k);
     reps = two_x_reps(p.n_lse, cost);
     for (int rep = 0; rep < reps; rep++) {
-        if (rep) prob_fill(&p, s->seed + 100 + 10 * (uint64_t)rep);
+        if (rep) prob_refill(&p, s->seed + 100 + 10 * (uint64_t)rep);
         if (period) repeat_blocks(&p, period);
         o_call c;
         o_result r = { 0 };
@@ -198,6 +198,12 @@ void test_sparse(void)
                     .q_pos = -1, .B = 4, .top_k = 3, .select = i & 1 ? SSA_SELECT_REFERENCE : SSA_SELECT_TOPK };
         check_sparse(&s, 0);
     }
+    for (int i = 0; i < 6; i++) {                                         /* so many keys that they are shared out */
+        shape s = { .name = "long", .HQ = 4, .H = 1 + i % 2, .D = 40, .n_q = 1 + i % 3, .n_kv = 6000 + 700 * i,
+                    .q_pos = -1, .tk = types[i % 3], .tv = types[i % 3], .B = i & 1 ? 64 : 16, .top_k = i & 1 ? 80 : 350,
+                    .no_gate = i > 3 };
+        check_sparse(&s, 0);
+    }
     rng r = { 31337, 0 };
     for (int i = 0; i < 150; i++) {
         int g = RNG_PICK(&r, groups), kv = rng_int(&r, 1, 3), b = sizes[rng_int(&r, 0, COUNT(sizes) - 2)],
@@ -231,7 +237,7 @@ void test_sparse(void)
     for (int t = 0; t < 3; t++) {
         check_nan(SSA_SELECT_TOPK, types[t], 70, 4, 1);
         check_nan(SSA_SELECT_TOPK, types[t], 9, 6, 1);
-        check_nan(SSA_SELECT_TOPK, types[t], 9, 6, 60);          /* importances that underflow to 0 rank above NaN too */
+        check_nan(SSA_SELECT_TOPK, types[t], 9, 6, 60);          /* underflowing importances rank above NaN */
         check_nan(SSA_SELECT_REFERENCE, types[t], 9, 4, 1);
         check_nan(SSA_SELECT_REFERENCE, types[t], 100, 8, 1);
     }
