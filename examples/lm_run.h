@@ -129,7 +129,7 @@ static inline const char *lm_session_open(lm_session *s, const lm_model *m, cons
     if (opt->select == SSA_SELECT_TOPK && opt->top_k > opt->context / c->block_size)
         s->opt.top_k = (int32_t)(opt->context / c->block_size) + 1;     /* all blocks: more would only cost memory */
     if (opt->chunk < 1 || opt->context < 1 || opt->threads < 1) return "chunk, context and threads are at least 1";
-    s->logit_rows = ((int64_t)1 << 21) / c->vocab;
+    s->logit_rows = ((int64_t)1 << 23) / c->vocab;
     if (s->logit_rows < 1) s->logit_rows = 1;
     if (s->logit_rows > n) s->logit_rows = n;
     s->k = lm_alloc(c->layers * dim_k, opt->context, 1, cell);

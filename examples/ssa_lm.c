@@ -5,7 +5,7 @@
  *   ./ssa_lm --mode both --prompt "In the beginning" --tokens 200 examples/tiny-ssa
  *   ./ssa_lm --mode both --perplexity --file examples/tiny-ssa/heldout-text.bin --tokens 16384 examples/tiny-ssa
  *
- * On a machine that is busy with other things, OMP_WAIT_POLICY=passive in the environment makes it several times faster.
+ * On a machine that is busy with other work, OMP_WAIT_POLICY=passive in the environment makes it several times faster.
  *
  * Beside this file: lm_json.h and lm_safetensors.h read the checkpoint, lm_model.h is its weights, lm_math.h the
  * arithmetic around attention, lm_run.h the forward pass and the KV cache: where ssa.h is used. Here: the command

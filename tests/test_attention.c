@@ -115,8 +115,8 @@ void test_attention(void)
     static const int dims[] = { 1, 3, 5, 16, 31, 33, 40, 64, 80, 96, 100, 128, 160, 192, 256, 300, 576, 1024 };
     static const int groups[] = { 1, 2, 3, 4, 5, 7, 8, 16, 20, 71 };
     static const int queries[] = { 1, 1, 2, 3, 5, 17, 64, 100 };
-    static const int keys[] = { 0, 1, 2, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 513,
-                                700 };
+    static const int keys[] = { 0, 1, 2, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 95, 96, 97, 127, 128, 129, 191,
+                                192, 193, 255, 256, 257, 288, 289, 511, 513, 700 };
     static const float scales[] = { 0, 0, 0, 0.25f, -0.1f, 1 };
     static const float amps[] = { 1, 1, 1, 3, 10 };
 

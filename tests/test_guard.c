@@ -114,7 +114,7 @@ void test_guard(void)
                     check_guarded(&s, (ssa_mode)mode, d & 1 ? SSA_F32 : SSA_BF16);
                 }
             }
-            for (int n = 1; n <= 132; n += n < 70 ? 1 : 7) { /* every tail of the cache, one query or some */
+            for (int n = 1; n <= 132; n += n < 100 ? 1 : 7) { /* every tail of the cache, one query or some */
                 shape s = { .name = "guard, keys", .HQ = n % 5 == 4 ? 16 : 3, .H = n % 5 == 4 ? 1 : 3, .D = 16,
                             .DV = 24, .n_q = n % 2 ? 1 : n < 20 ? n : 20, .n_kv = n, .q_pos = -1, .tk = types[t],
                             .tv = types[(t + n % 2) % 3], .lay = n % 3 ? LAY_ZERO : LAY_ODD, .B = 4, .top_k = 4,

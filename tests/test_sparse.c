@@ -200,8 +200,8 @@ void test_sparse(void)
     }
     for (int i = 0; i < 6; i++) {                                         /* so many keys that they are shared out */
         shape s = { .name = "long", .HQ = 4, .H = 1 + i % 2, .D = 40, .n_q = 1 + i % 3, .n_kv = 6000 + 700 * i,
-                    .q_pos = -1, .tk = types[i % 3], .tv = types[i % 3], .B = i & 1 ? 64 : 16, .top_k = i & 1 ? 80 : 350,
-                    .no_gate = i > 3 };
+                    .q_pos = -1, .tk = types[i % 3], .tv = types[i % 3], .B = i & 1 ? 64 : 16,
+                    .top_k = i & 1 ? 80 : 350, .no_gate = i > 3 };
         check_sparse(&s, 0);
     }
     rng r = { 31337, 0 };
