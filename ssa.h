@@ -630,6 +630,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
  * ================================================================================================================== */
 #define SSA__TILE_ROWS 64
 #define SSA__CHUNK     96
+#define SSA__CHUNK_FEW 32   /* for tiles of up to SSA__LANES_MAX rows: little to compute, the chunk must stay in L1 */
 #define SSA__LANES_MAX 16
 
 typedef struct {
@@ -643,13 +644,13 @@ typedef struct {
     int32_t ahead_rows, ahead_bytes;
 } ssa__tile;
 
-/* Prefetches rows from .. to-1 of the rows ahead. */
-SSA__FORCE_INLINE void ssa__prefetch(const ssa__tile *t, int32_t from, int32_t to)
+/* Prefetches rows from .. to-1 of the rows ahead: their bytes lo .. hi-1. */
+SSA__FORCE_INLINE void ssa__prefetch(const ssa__tile *t, int32_t from, int32_t to, int32_t lo, int32_t hi)
 {
     if (to > t->ahead_rows) to = t->ahead_rows;
     for (; from < to; from++) {
         uintptr_t row = (uintptr_t)t->ahead + (uintptr_t)(from * t->ahead_stride);
-        for (int32_t b = 0; b < t->ahead_bytes; b += 64) SSA__PREFETCH(row + (uintptr_t)b);
+        for (int32_t b = lo; b < hi; b += 64) SSA__PREFETCH(row + (uintptr_t)b);
     }
 }
 
@@ -775,16 +776,17 @@ SSA__FORCE_INLINE void ssa__scalar_narrow_pv(ssa_type type, const ssa__tile *t, 
  * so spoils the row, as it must. */
 static void ssa__scalar_softmax_row(const ssa__tile *t, int32_t r, float *s, int64_t step, int32_t n, int32_t visible)
 {
-    float m = t->m[r], sum = 0.0f;
+    float m = t->m[r];
+    double sum = 0.0; /* as good as the vector levels' many short sums */
     for (int32_t j = 0; j < visible; j++) if (!ssa__is_nan(s[j * step]) && s[j * step] > m) m = s[j * step];
     t->fix[r] = ssa__expf(t->m[r] - m);
     for (int32_t j = 0; j < visible; j++) {
         s[j * step] = ssa__expf(s[j * step] - m);
-        sum += s[j * step];
+        sum += (double)s[j * step];
     }
     for (int32_t j = visible; j < n; j++) s[j * step] = 0.0f;
     t->m[r] = m;
-    t->l[r] = t->l[r] * t->fix[r] + sum;
+    t->l[r] = (float)((double)t->l[r] * (double)t->fix[r] + sum);
 }
 
 static void ssa__scalar_narrow_softmax(const ssa__tile *t, int32_t n, const int32_t *limit)
@@ -2151,7 +2153,7 @@ static void ssa__look_ahead(ssa__tile *t, const ssa_view *v, int32_t dim, int64_
     t->ahead_rows = n;
     t->ahead_bytes = dim * (int32_t)ssa__type_size(v->type);
     if (!now) return;
-    ssa__prefetch(t, 0, n);
+    ssa__prefetch(t, 0, n, 0, t->ahead_bytes);
     t->ahead_rows = 0;
 }
 
@@ -2164,9 +2166,10 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
     const ssa_view *k = &c->a.k, *v = &c->a.v;
     const unsigned char *packed = (const unsigned char *)x->kv;
     const int32_t dk = tile->dk, dv = tile->dv;
+    const int32_t chunk = tile->rows <= SSA__LANES_MAX ? SSA__CHUNK_FEW : SSA__CHUNK;
     const int listed = keys->blocks != NULL;
-    for (int64_t at = from; at < to; at += SSA__CHUNK) {
-        int32_t n = (int32_t)ssa__min(SSA__CHUNK, to - at), run = 0, after = (int32_t)ssa__min(SSA__CHUNK, to - at - n);
+    for (int64_t at = from; at < to; at += chunk) {
+        int32_t n = (int32_t)ssa__min(chunk, to - at), run = 0, after = (int32_t)ssa__min(chunk, to - at - n);
         const int32_t *limit = NULL;
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
@@ -2887,7 +2890,7 @@ SSA__INLINE void SSA__FN(narrow_qk)(ssa_type type, const ssa__tile *t, const uns
         const unsigned char *row[4];
         int32_t r = 0;
         for (int i = 0; i < 4; i++) row[i] = k + (j + i < n ? j + i : n - 1) * stride; /* past the end: the last key */
-        ssa__prefetch(t, j, j + 4);
+        ssa__prefetch(t, j, j + 4, 0, t->ahead_bytes);
         for (; r + SSA__NR <= t->rows; r += SSA__NR) SSA__FN(narrow_qk_tile)(SSA__NR, type, t, r, row, at + j);
         for (; r < t->rows; r++) SSA__FN(narrow_qk_tile)(1, type, t, r, row, at + j);
     }
@@ -2896,7 +2899,7 @@ SSA__INLINE void SSA__FN(narrow_qk)(ssa_type type, const ssa__tile *t, const uns
 /* nr rows x nv vectors of the output, over n values; tail: the one vector has only this many elements, 0: whole. */
 SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type type, const ssa__tile *t,
                                          const unsigned char *v, int64_t stride, int32_t n, const float *p, float *o,
-                                         const float *fix, int32_t tail, int prefetch)
+                                         const float *fix, int32_t tail, int32_t lo, int32_t hi)
 {
     const int64_t size = type == SSA_F32 ? 4 : 2;
     SSA__V acc[SSA__NR][4], x[4];
@@ -2908,7 +2911,7 @@ SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type ty
             acc[r][i] = SSA__FN(mul)(f, SSA__FN(load)(o + r * (int64_t)t->dv_pad + i * SSA__L));
     }
     for (int32_t j = 0; j < n; j++, v += stride) {
-        if (prefetch) ssa__prefetch(t, j, j + 1);
+        if (lo < hi) ssa__prefetch(t, j, j + 1, lo, hi);
         SSA__UNROLL
         for (int i = 0; i < nv; i++)
             x[i] = tail ? SSA__FN(row_n)(type, v, tail) : SSA__FN(row)(type, v + i * SSA__L * size);
@@ -2933,13 +2936,18 @@ SSA__INLINE void SSA__FN(narrow_pv_rows)(const int nr, ssa_type type, const ssa_
     const int64_t size = type == SSA_F32 ? 4 : 2;
     const float *p = t->s + r * t->ld + at, *fix = first ? t->fix + r : NULL;
     float *o = t->o + (int64_t)r * t->dv_pad;
-    int32_t e = 0;
-    for (; e + 4 * SSA__L <= t->dv; e += 4 * SSA__L)
-        SSA__FN(narrow_pv_tile)(nr, 4, type, t, v + e * size, stride, n, p, o + e, fix, 0, r + e == 0);
-    for (; e + SSA__L <= t->dv; e += SSA__L)
-        SSA__FN(narrow_pv_tile)(nr, 1, type, t, v + e * size, stride, n, p, o + e, fix, 0, r + e == 0);
+    const int32_t ahead = r == 0 ? t->ahead_bytes : 0; /* each pass over the values prefetches its share of a row */
+    int32_t e = 0, lo = 0, hi;
+    for (; e + 4 * SSA__L <= t->dv; e += 4 * SSA__L, lo = hi) {
+        hi = ahead * (e + 4 * SSA__L) / t->dv;
+        SSA__FN(narrow_pv_tile)(nr, 4, type, t, v + e * size, stride, n, p, o + e, fix, 0, lo, hi);
+    }
+    for (; e + SSA__L <= t->dv; e += SSA__L, lo = hi) {
+        hi = ahead * (e + SSA__L) / t->dv;
+        SSA__FN(narrow_pv_tile)(nr, 1, type, t, v + e * size, stride, n, p, o + e, fix, 0, lo, hi);
+    }
     if (e < t->dv)
-        SSA__FN(narrow_pv_tile)(nr, 1, type, t, v + e * size, stride, n, p, o + e, fix, t->dv - e, r + e == 0);
+        SSA__FN(narrow_pv_tile)(nr, 1, type, t, v + e * size, stride, n, p, o + e, fix, t->dv - e, lo, ahead);
 }
 
 SSA__INLINE void SSA__FN(narrow_pv)(ssa_type type, const ssa__tile *t, const unsigned char *v, int64_t stride,
@@ -3043,7 +3051,7 @@ SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, const s
     const int32_t share = prefetch ? t->ahead_rows * SSA__NM(nv) / m + 1 : 0; /* rows to prefetch per register tile */
     int32_t i = 0, next = 0;
     for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv), next += share) {
-        ssa__prefetch(t, next, next + share);
+        ssa__prefetch(t, next, next + share, 0, t->ahead_bytes);
         SSA__FN(product_tile)(along, SSA__NM(nv), nv, c + i * ld, ld, a + i * step, sa, b, n, fix, t->scale);
     }
     for (; i + 4 <= m; i += 4)
