@@ -41,7 +41,7 @@ test: $(BUILD)/test ## build and run the tests; the last line counts them
 	$(BUILD)/test
 
 demo: $(BUILD)/ssa_lm ## run the small language model in examples/tiny-ssa, full and sparse
-	$(BUILD)/ssa_lm --demo examples/tiny-ssa
+	OMP_WAIT_POLICY=passive $(BUILD)/ssa_lm --demo examples/tiny-ssa
 
 bench: $(BUILD)/bench ## measure this machine's limits, then attention against them (ARGS=--quick: under a minute)
 	$(BUILD)/bench $(ARGS)

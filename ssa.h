@@ -145,7 +145,7 @@ typedef enum {
     SSA_ERR_HEAD_DIM     =  -4,     /* head_dim outside 1..SSA_MAX_DIM */
     SSA_ERR_VALUE_DIM    =  -5,     /* value_dim outside 1..SSA_MAX_DIM */
     SSA_ERR_LENGTH       =  -6,     /* a token count or row count is negative */
-    SSA_ERR_POSITION     =  -7,     /* sparse: a query lies past the last key; or q_pos is above 2^61 */
+    SSA_ERR_POSITION     =  -7,     /* sparse: a query lies past the last key; or q_pos is 2^61 or more */
     SSA_ERR_TYPE         =  -8,     /* a type that this operand cannot have (k and v in q8_0: SSA_ERR_UNSUPPORTED) */
     SSA_ERR_STRIDE       =  -9,     /* a negative stride, or output rows that overlap */
     SSA_ERR_SCALE        = -10,     /* scale is NaN or infinite */
@@ -228,7 +228,8 @@ typedef struct {
     void (*parallel)(void *user, ssa_task fn, void *task, int nth);    /* the engine's threads: runs fn for 0..nth-1, */
                                                                        /* returns when all are done; NULL: OpenMP */
     void  *user;                                                       /* handed to parallel */
-    void  *workspace; size_t workspace_size;                           /* NULL: SSA_MALLOC inside the call */
+    void  *workspace; size_t workspace_size;                           /* NULL: SSA_MALLOC inside the call. Too small */
+                                                                       /* with n_threads 0: as many as fit */
 } ssa_exec;
 
 /* A prepared run. Fields are private; read-only after ssa_plan_make, so that every worker may share it. */
@@ -259,18 +260,21 @@ typedef struct { ssa_view d_out, d_q, d_k, d_v; float *d_gate; } ssa_grad;
 SSA_API ssa_attn    ssa_attn_default(int32_t n_heads, int32_t n_kv_heads, int32_t head_dim);
 
 /* Says what is wrong with a call, runs nothing. a: NULL gives SSA_ERR_NULL. Everything that ssa_attention would refuse
- * for the call's sake is refused here, with the same status. O(1), except GIVEN with SSA_CHECKED: O(n_q * n_kv_heads *
- * top_k^2). */
+ * for the call's sake is refused here, with the same status: also a pool that does not hold n_kv tokens yet, so check
+ * options at start-up without one. O(1), except GIVEN with SSA_CHECKED: O(n_q * n_kv_heads * top_k^2). */
 SSA_API ssa_status  ssa_check(const ssa_attn *a, ssa_mode mode);
 
 /* Bytes of workspace for ssa_attention_batch(a, n, mode, x) or ssa_plan_make with n_threads workers (below 1 counts as
- * 1). 0 when a call is invalid or the size overflows. Depends on shapes, types, positions, select, top_k, and on
- * whether a pool or blocks are given; never on data. Grows with n_kv: size it for the largest call. Any alignment will
- * do. */
+ * 1). 0 when a call is invalid or the size overflows. Depends on shapes, strides, types, positions, select, top_k, and
+ * on whether a pool or blocks are given; not on the level, and not on data. It grows with n_kv but not always with n_q:
+ * a decode splits a long cache into shares, a prefill does not; take the maximum over the shapes you use. Sparse
+ * without a pool needs n_kv_heads * head_dim * 4 bytes for each block of the cache. Any alignment will do. */
 SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads);
 
 /* out = gate * softmax(scale * q.K^T) . V over the visible keys (SSA_FULL), or over those in the selected blocks
- * (SSA_SPARSE). x: NULL for defaults. Same bits for any number of threads and any way to run. Accumulates in f32.
+ * (SSA_SPARSE). x: NULL for defaults. Same bits for any number of threads and any way to run. Accumulates in f32. A key
+ * or value that a query does not see has no effect on it, NaN and infinity included; one that it sees and that is NaN
+ * spoils it. Inputs may overlap each other; out, lse and blocks may overlap nothing.
  * Source: the paper's full and sparse attention streams; the selection as described at ssa_select_blocks. */
 SSA_API ssa_status  ssa_attention(const ssa_attn *a, ssa_mode mode, const ssa_exec *x);
 
@@ -283,14 +287,15 @@ SSA_API ssa_status  ssa_attention_batch(const ssa_attn *a, int32_t n, ssa_mode m
  * like most:
  *   importance(c) = sum over the group's g of exp(scale * q_g.kbar_c - lse_g),  lse_g = log sum over complete blocks c
  *   of exp(scale * q_g.kbar_c), where block c is complete for the query when (c+1) * block_size <= p + 1.
- * SSA_SELECT_TOPK (the paper): the top_k blocks of highest importance, exactly; ties to the lower index, NaN
- *   below everything.
+ * SSA_SELECT_TOPK (the paper): the top_k blocks of highest importance, exactly; ties to the lower index. A block whose
+ *   mean key is NaN or infinite ranks below all others, which rank as if it were not there.
  * SSA_SELECT_REFERENCE (the official GPU kernel, which the released checkpoints were trained with): its running list of
  *   block_size candidates is exact only in its upper half. What it keeps amounts to: with the blocks cut in chunks of
  *   block_size blocks, the exact best block_size/2 of all chunks before the one that holds cur, and the best
  *   block_size/2 of that one; of these the best top_k. While cur < block_size, or when top_k <= block_size/2: the same
  *   as TOPK.
- * SSA_SELECT_GIVEN: refused with SSA_ERR_SELECT: there is nothing to select. */
+ * SSA_SELECT_GIVEN: refused with SSA_ERR_SELECT: there is nothing to select.
+ * A query at a negative position (n_q > n_kv) sees nothing: all its slots are -1. */
 SSA_API ssa_status  ssa_select_blocks(const ssa_attn *a, const ssa_exec *x);
 
 /* For engines whose workers cannot be called back: one thread makes a plan, then every worker ith of nth runs phase 0,
