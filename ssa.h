@@ -1334,7 +1334,7 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
 #define SSA__SPLIT_MIN      512    /* .. of at least this many keys each */
 #define SSA__SPLIT_BYTES    (2 << 20) /* K and V that a task's keys span, all heads: 512 pages */
-#define SSA__THREAD_WORK    2000000 /* multiply-adds that are worth waking a thread for */
+#define SSA__THREAD_WORK    1000000 /* multiply-adds that are worth waking a thread for */
 #define SSA__ALIGN          64
 
 typedef struct {
@@ -1508,7 +1508,7 @@ static ssa_status ssa__resolve(ssa__call *c, const ssa_attn *attn, ssa__what wha
     c->n_rows = ssa__mul(a->n_q, c->group, &bad);
     work = ssa__mul(ssa__mul(ssa__mul(a->n_q, a->n_heads, &bad), a->n_kv + 1024, &bad), a->head_dim + a->value_dim,
                     &bad);
-    if (bad || work > INT64_MAX / 4) return SSA_ERR_OVERFLOW;  /* costs fit; so do sizes of anything [n_q][n_heads] */
+    if (bad || work > INT64_MAX / 64) return SSA_ERR_OVERFLOW;  /* costs fit; so do sizes of anything [n_q][n_heads] */
     if (ssa__bits(a->scale) << 1 == 0) { /* 1/sqrt(head_dim), by Newton's iteration */
         double root = 1.0;
         for (int i = 0; i < 14; i++) root = 0.5 * (root + a->head_dim / root);
@@ -1638,14 +1638,14 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
 /* Multiply-adds of a task, roughly, to share tasks out by. Every worker must get the same number for the same task. */
 static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int64_t task)
 {
-    const int64_t fixed = 1000;
+    const int64_t fixed = 1000, reading = 8; /* of a task; of a key: reading one takes as long as some rows to compute */
     int64_t dims = c->a.head_dim + c->a.value_dim, tile, keys, last;
     switch (kind) {
     case SSA__POOL:   return SSA__POOL_BLOCKS * (int64_t)c->a.block_size * c->a.head_dim;
     case SSA__SELECT:
         tile = task % ssa__ceil_div(c->a.n_q, c->tile_tokens);
         last = ssa__min((tile + 1) * c->tile_tokens, c->a.n_q) - 1;
-        return fixed + (last + 1 - tile * c->tile_tokens) * c->group *
+        return fixed + ((last + 1 - tile * c->tile_tokens) * c->group + reading) *
                (ssa__visible(c, last) / c->a.block_size) * c->a.head_dim;
     case SSA__ATTEND:
         tile = task % c->n_tiles;
@@ -1653,11 +1653,11 @@ static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int6
             int64_t split = task / c->n_tiles / c->a.n_kv_heads;
             last = ssa__min((tile + 1) * SSA__TILE_ROWS, c->n_rows) - 1;
             keys = ssa__min(ssa__visible(c, last / c->group), (split + 1) * c->split_keys) - split * c->split_keys;
-            return fixed + (last + 1 - tile * SSA__TILE_ROWS) * (ssa__max(keys, 0) + 8) * dims;
+            return fixed + (last + 1 - tile * SSA__TILE_ROWS + reading) * (ssa__max(keys, 0) + 8) * dims;
         }
         last = ssa__min((tile + 1) * c->tile_tokens, c->a.n_q) - 1;
         keys = ssa__min(ssa__visible(c, last), c->split_keys);
-        return fixed + (last + 1 - tile * c->tile_tokens) * c->group * (keys + 8) * dims;
+        return fixed + (last + 1 - tile * c->tile_tokens) * (c->group + reading) * (keys + 8) * dims;
     default:          return SSA__MERGE_ROWS * c->n_splits * c->a.value_dim;
     }
 }

@@ -16,7 +16,7 @@ if [ "$1" = --step ]; then
     $limit sh -ex "$2" >"$log" 2>&1 </dev/null
     status=$?
     took="$(($(date +%s) - start)) s"
-    last=$(tail -n 1 "$log")
+    last=$(grep -v '^+ ' "$log" | tail -n 1)          # lines with + are the trace of sh -x
     case $status in
     0)  case $last in *passed,*failed*) name="$name: $last";; esac
         echo "ok   $name ($took)";;

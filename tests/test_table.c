@@ -1,13 +1,15 @@
-/* test_table.c - every entry of every level's table against the scalar entry, which is its definition: the same bits where the
- * entry only moves, converts, adds in a fixed order or multiplies once; within the rounding bound of its sum elsewhere. Odd
- * sizes, odd addresses, rows that end at a page that traps. Uses a private copy of the library, to reach its inside. */
+/* test_table.c - every entry of every level's table against the scalar entry, which is its definition: the same bits
+ * where the entry only moves, converts, adds in a fixed order or multiplies once; within the rounding bound of its sum
+ * elsewhere. Odd sizes, odd addresses, rows that end at a page that traps. Uses a private copy of the library, to reach
+ * its inside. */
 #define SSA_STATIC 1
 #define SSA_IMPLEMENTATION
 #include "test.h"
 
 #define EPS 5.9604644775390625e-8 /* half an ulp at 1 */
 
-static const int dims[] = { 1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 40, 63, 64, 65, 80, 96, 100, 127, 128, 160, 192, 1023, 1024 };
+static const int dims[] = { 1,  2,  3,  7,  8,  9,  15,  16,  17,  24,  31,  32,   33,
+                            40, 63, 64, 65, 80, 96, 100, 127, 128, 160, 192, 1023, 1024 };
 static guard pages;
 static rng   r;
 static const char *level;
@@ -37,12 +39,14 @@ static unsigned char *make_rows(ssa_type t, int64_t n, int d, int64_t stride, in
             uint16_t h = (uint16_t)rng_u64(&r);
             float f = wild ? any_float() : rng_f(&r);
             if (!wild) type_put(t, p + j * stride + e * type_size(t), (double)f);
-            else memcpy(p + j * stride + e * type_size(t), t == SSA_F32 ? (void *)&f : (void *)&h, (size_t)type_size(t));
+            else
+                memcpy(p + j * stride + e * type_size(t), t == SSA_F32 ? (void *)&f : (void *)&h, (size_t)type_size(t));
         }
     return p;
 }
 
-static int same_bits(const float *a, const float *b, int64_t n) /* a NaN equals any NaN: a signalling one may be made quiet */
+static int same_bits(const float *a, const float *b,
+                     int64_t n) /* a NaN equals any NaN: a signalling one may be made quiet */
 {
     for (int64_t i = 0; i < n; i++) if (!(isnan(a[i]) && isnan(b[i])) && memcmp(&a[i], &b[i], 4) != 0) return 0;
     return 1;
@@ -90,11 +94,15 @@ static void test_rows(const ssa__table *t, const ssa__table *def)
 
 /* Two tiles over memory of their own with the same contents: one for the level, one for the definition. */
 typedef struct { ssa__tile t; float *mem; } twin;
-enum { TWIN_Q = SSA__TILE_ROWS * 1024, TWIN_S = (SSA__CHUNK + 2 * SSA__LANES_MAX) * SSA__TILE_ROWS, TWIN_ALL = 2 * TWIN_Q + TWIN_S + 1024 };
+enum {
+    TWIN_Q = SSA__TILE_ROWS * 1024,
+    TWIN_S = (SSA__CHUNK + 2 * SSA__LANES_MAX) * SSA__TILE_ROWS,
+    TWIN_ALL = 2 * TWIN_Q + TWIN_S + 1024
+};
 
 static void twin_make(twin *w, const twin *like, int narrow, int rows, int dk, int dv)
 {
-    float *p = like ? w->mem : w->mem;
+    float *p = w->mem;
     memset(&w->t, 0, sizeof w->t);
     w->t.rows = rows;
     w->t.dk = dk;
@@ -115,15 +123,24 @@ static void twin_make(twin *w, const twin *like, int narrow, int rows, int dk, i
     }
 }
 
-static double s_at(const ssa__tile *t, int narrow, int row, int key) { return (double)(narrow ? t->s[row * t->ld + key] : t->s[key * t->ld + row]); }
-static double o_at(const ssa__tile *t, int narrow, int row, int e) { return (double)(narrow ? t->o[row * (int64_t)t->dv_pad + e] : t->o[e * t->ld + row]); }
+static double s_at(const ssa__tile *t, int narrow, int row, int key)
+{
+    return (double)(narrow ? t->s[row * t->ld + key] : t->s[key * t->ld + row]);
+}
+static double o_at(const ssa__tile *t, int narrow, int row, int e)
+{
+    return (double)(narrow ? t->o[row * (int64_t)t->dv_pad + e] : t->o[e * t->ld + row]);
+}
 
-static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int rows, int dk, int dv, int n, int type, twin *a, twin *b)
+static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int rows, int dk, int dv, int n, int type,
+                      twin *a, twin *b)
 {
     const char *form = narrow ? "narrow" : "wide";
-    static float rows_a[SSA__TILE_ROWS * 1024], rows_b[SSA__TILE_ROWS * 1024], imp_a[SSA__CHUNK], imp_b[SSA__CHUNK], factor[SSA__TILE_ROWS];
+    static float rows_a[SSA__TILE_ROWS * 1024], rows_b[SSA__TILE_ROWS * 1024], imp_a[SSA__CHUNK], imp_b[SSA__CHUNK],
+        factor[SSA__TILE_ROWS];
     int32_t limit[SSA__TILE_ROWS];
-    int size = type_size((ssa_type)type), at = rng_int(&r, 0, SSA__CHUNK - n), bad = 0, padded = ssa__round_up(rows, SSA__LANES_MAX);
+    int size = type_size((ssa_type)type), at = rng_int(&r, 0, SSA__CHUNK - n), bad = 0,
+        padded = ssa__round_up(rows, SSA__LANES_MAX);
     int64_t stride = dk * size + (narrow ? rng_int(&r, 0, 5) : 0);
     const unsigned char *k, *v;
     const float *q;
@@ -146,16 +163,19 @@ static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int 
             }
             bad += !(fabs(s_at(&a->t, narrow, i, at + j) - sum * (double)0.3f) <= (dk + 2) * EPS * mag);
         }
-    CHECK(bad == 0, "%s %s qk %s rows %d dk %d n %d at %d: %d off", level, form, type_name((ssa_type)type), rows, dk, n, at, bad);
+    CHECK(bad == 0, "%s %s qk %s rows %d dk %d n %d at %d: %d off", level, form, type_name((ssa_type)type), rows, dk, n,
+          at, bad);
     twin_make(b, a, narrow, rows, dk, dv);
     b->t.q = b->mem;
     def->q_prep(&b->t, rows_b);
     def->qk[type](&b->t, k, stride, n, at);
     for (int i = bad = 0; i < rows; i++)
-        for (int j = 0; j < n; j++) bad += !(fabs(s_at(&a->t, narrow, i, at + j) - s_at(&b->t, narrow, i, at + j)) <= 2 * (dk + 2) * EPS * dk);
+        for (int j = 0; j < n; j++)
+            bad += !(fabs(s_at(&a->t, narrow, i, at + j) - s_at(&b->t, narrow, i, at + j)) <= 2 * (dk + 2) * EPS * dk);
     CHECK(bad == 0, "%s scalar %s qk %s rows %d dk %d n %d", level, form, type_name((ssa_type)type), rows, dk, n);
 
-    twin_make(a, NULL, narrow, rows, dk, dv); /* softmax: the same scores to both; every third time with limits and a NaN */
+    twin_make(a, NULL, narrow, rows, dk,
+              dv); /* softmax: the same scores to both; every third time with limits and a NaN */
     int limited = rng_int(&r, 0, 2) > 0;
     for (int i = 0; i < SSA__TILE_ROWS; i++) limit[i] = i < rows ? rng_int(&r, 0, n) : 0;
     for (int i = 0; i < TWIN_S; i++) a->t.s[i] *= 30.0f;
@@ -166,7 +186,8 @@ static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int 
     for (int i = bad = 0; i < rows; i++) {
         int broken = limited && n > 2 && i == 0 && limit[0] > 1;
         bad += a->t.m[i] != b->t.m[i] || !(fabs((double)a->t.fix[i] - (double)b->t.fix[i]) <= 8 * EPS);
-        bad += broken ? !isnan(a->t.l[i]) : !(fabs((double)a->t.l[i] - (double)b->t.l[i]) <= (n + 16) * EPS * (double)b->t.l[i]);
+        bad += broken ? !isnan(a->t.l[i])
+                      : !(fabs((double)a->t.l[i] - (double)b->t.l[i]) <= (n + 16) * EPS * (double)b->t.l[i]);
         for (int j = 0; j < n; j++) {
             double x = s_at(&a->t, narrow, i, j), y = s_at(&b->t, narrow, i, j);
             /* 8 eps, and a quarter eps per unit of the exponent: log2(e) is itself rounded to f32 */
@@ -185,8 +206,10 @@ static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int 
     f->pv[type](&a->t, v, stride, n, at, first);
     def->pv[type](&b->t, v, stride, n, at, first);
     for (int i = bad = 0; i < rows; i++)
-        for (int e = 0; e < dv; e++) bad += !(fabs(o_at(&a->t, narrow, i, e) - o_at(&b->t, narrow, i, e)) <= 2 * (n + 2) * EPS * (n + 1));
-    CHECK(bad == 0, "%s %s pv %s rows %d dv %d n %d first %d: %d off", level, form, type_name((ssa_type)type), rows, dv, n, first, bad);
+        for (int e = 0; e < dv; e++)
+            bad += !(fabs(o_at(&a->t, narrow, i, e) - o_at(&b->t, narrow, i, e)) <= 2 * (n + 2) * EPS * (n + 1));
+    CHECK(bad == 0, "%s %s pv %s rows %d dv %d n %d first %d: %d off", level, form, type_name((ssa_type)type), rows, dv,
+          n, first, bad);
 
     for (int i = 0; i < SSA__TILE_ROWS; i++) factor[i] = i < rows ? rng_f(&r) : 0.0f; /* finish: one product each */
     twin_make(b, a, narrow, rows, dk, dv);
@@ -195,14 +218,17 @@ static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int 
     for (int i = bad = 0; i < rows; i++) bad += !same_bits(rows_a + i * a->t.dv_pad, rows_b + i * a->t.dv_pad, dv);
     CHECK(bad == 0, "%s %s finish rows %d dv %d", level, form, rows, dv);
 
-    int lo = rng_int(&r, 0, rows - 1), hi = rng_int(&r, lo + 1, rows); /* importance: NaN in the other rows must not come through */
+    int lo = rng_int(&r, 0, rows - 1),
+        hi = rng_int(&r, lo + 1, rows); /* importance: NaN in the other rows must not come through */
     for (int i = 0; i < padded; i++)
-        if (i < lo || i >= hi) for (int j = 0; j < n; j++) a->t.s[narrow ? i * a->t.ld + j : j * a->t.ld + i] = (float)NAN;
+        if (i < lo || i >= hi)
+            for (int j = 0; j < n; j++) a->t.s[narrow ? i * a->t.ld + j : j * a->t.ld + i] = (float)NAN;
     twin_make(b, a, narrow, rows, dk, dv);
     for (int j = 0; j < n; j++) imp_a[j] = imp_b[j] = rng_f(&r);
     f->importance(&a->t, n, lo, hi, imp_a);
     def->importance(&b->t, n, lo, hi, imp_b);
-    for (int j = bad = 0; j < n; j++) bad += !(fabs((double)imp_a[j] - (double)imp_b[j]) <= 2 * (rows + 2) * EPS * (rows + 1));
+    for (int j = bad = 0; j < n; j++)
+        bad += !(fabs((double)imp_a[j] - (double)imp_b[j]) <= 2 * (rows + 2) * EPS * (rows + 1));
     CHECK(bad == 0, "%s %s importance rows %d n %d lo %d hi %d: %d off", level, form, rows, n, lo, hi, bad);
 }
 
@@ -213,7 +239,8 @@ static void test_exp(const ssa__form *f, int narrow, twin *a)
     int zeros = 0;
     for (int k = 0; k < 400; k++) {
         twin_make(a, NULL, narrow, 1, 1, 1);
-        for (int j = 0; j < SSA__CHUNK; j++) a->t.s[narrow ? j : j * a->t.ld] = j ? -0.0024f * (float)(k * SSA__CHUNK + j) : 0.0f;
+        for (int j = 0; j < SSA__CHUNK; j++)
+            a->t.s[narrow ? j : j * a->t.ld] = j ? -0.0024f * (float)(k * SSA__CHUNK + j) : 0.0f;
         a->t.m[0] = -FLT_MAX;
         f->softmax(&a->t, SSA__CHUNK, NULL);
         for (int j = 1; j < SSA__CHUNK; j++) {
@@ -246,7 +273,8 @@ void test_table(void)
         test_exp(&t.wide, 0, &a);
         for (int i = 0; i < COUNT(some_rows); i++)
             for (int rep = 0; rep < 6; rep++) {
-                int dk = RNG_PICK(&r, dims), dv = RNG_PICK(&r, dims), n = rng_int(&r, 1, SSA__CHUNK), type = rng_int(&r, 0, SSA__TYPES - 1);
+                int dk = RNG_PICK(&r, dims), dv = RNG_PICK(&r, dims), n = rng_int(&r, 1, SSA__CHUNK),
+                    type = rng_int(&r, 0, SSA__TYPES - 1);
                 test_form(&t.narrow, &def.narrow, 1, some_rows[i], dk, dv, n, type, &a, &b);
                 test_form(&t.wide, &def.wide, 0, some_rows[i], dk, dv, n, SSA_F32, &a, &b);
             }
