@@ -235,7 +235,7 @@ typedef struct {
 /* A prepared run. Fields are private; read-only after ssa_plan_make, so that every worker may share it. */
 typedef struct {
     const void *table; unsigned char *calls, *scratch; size_t scratch_stride;
-    int64_t cost; int32_t n, what, n_threads, n_phases, phase[4];
+    int64_t cost, width; int32_t n, what, n_threads, n_phases, phase[4];
 } ssa_plan;
 
 typedef struct { double sparsity, commitment, total; } ssa_alignment;
@@ -1638,7 +1638,7 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
 /* Multiply-adds of a task, roughly, to share tasks out by. Every worker must get the same number for the same task. */
 static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int64_t task)
 {
-    const int64_t fixed = 1000, reading = 8; /* of a task; of a key: reading one takes as long as some rows to compute */
+    const int64_t fixed = 1000, reading = 8; /* of a task; of a key: reading it costs as much as some rows */
     int64_t dims = c->a.head_dim + c->a.value_dim, tile, keys, last;
     switch (kind) {
     case SSA__POOL:   return SSA__POOL_BLOCKS * (int64_t)c->a.block_size * c->a.head_dim;
@@ -1754,7 +1754,7 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     ssa__call one, *call;
     ssa__scratch x;
     int64_t scratch = 0, calls_at, need;
-    int has[SSA__KINDS] = { 0, 0, 0, 0 };
+    int64_t tasks[SSA__KINDS] = { 0, 0, 0, 0 };
     uintptr_t misaligned = 0;
     if (n < 0) return SSA_ERR_BATCH;
     if (n > 0 && a == NULL) return SSA_ERR_NULL;
@@ -1795,11 +1795,15 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
         for (int kind = 0; kind < SSA__KINDS; kind++) {
             call->n_tasks[kind] = ssa__count_tasks(call, what, kind);
             for (int64_t t = 0; t < call->n_tasks[kind]; t++) call->cost[kind] += ssa__task_cost(call, what, kind, t);
-            has[kind] |= call->n_tasks[kind] > 0;
+            tasks[kind] += call->n_tasks[kind];
             p->cost += call->cost[kind];
         }
     }
-    for (int kind = 0; kind < SSA__KINDS; kind++) if (has[kind]) p->phase[p->n_phases++] = kind;
+    for (int kind = 0; kind < SSA__KINDS; kind++) {
+        if (tasks[kind] == 0) continue;
+        p->phase[p->n_phases++] = kind;
+        p->width = ssa__max(p->width, tasks[kind]);
+    }
     p->scratch = shared.base + shared.at;
     p->scratch_stride = (size_t)scratch;
     return SSA_OK;
@@ -2428,10 +2432,10 @@ static void ssa__run_job(void *job, int ith, int nth)
 /* Runs a plan: on the caller's pool, on OpenMP's threads, or here. */
 static void ssa__run_plan(const ssa_plan *p, const ssa_exec *x)
 {
-    int nth = p->n_threads, useful = (int)ssa__min(p->cost / SSA__THREAD_WORK + 1, nth);
+    int64_t useful = ssa__min(p->cost / SSA__THREAD_WORK + 1, ssa__max(p->width, 1)); /* no more than there are tasks */
+    int nth = (int)ssa__min(useful, p->n_threads);
     ssa__job job;
     job.plan = p;
-    if (useful < nth) nth = useful;
     if (nth > 1 && x && x->parallel) {
         for (job.phase = 0; job.phase < p->n_phases; job.phase++) x->parallel(x->user, ssa__run_job, &job, nth);
         return;
