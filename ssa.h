@@ -1811,7 +1811,13 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
 
 /* =====================================================================================================================
  * 12  BLOCK SELECTION: pooled keys, importance, top-k
+ *     A tile of queries is scored against pooled keys by the same entries that score it against keys; one softmax over
+ *     all complete blocks gives p / l, which is exp(scale * q.kbar - lse); importance is its sum over the group's rows.
+ *     Rows of a tile that belong to different queries see different numbers of complete blocks: limit. The own block
+ *     always wins and is never ranked. The best of the others are kept in a heap whose root is the worst of them, so
+ *     that most blocks cost one vector comparison with the root.
  * ================================================================================================================== */
+/* Where a row of a resolved view lies. */
 static const unsigned char *ssa__row(const ssa_view *v, int64_t token, int64_t head)
 {
     return (const unsigned char *)v->data + token * v->token_stride + head * v->head_stride;
@@ -1958,7 +1964,7 @@ static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c,
     const ssa__form *form;
     float *rows = x->rows;
     int32_t group = c->group;
-    int64_t padded;
+    int64_t padded;   /* rows beyond the last are zero: their lanes compute, and nobody reads them */
     tile->rows = (int32_t)(r1 - r0);
     tile->dk = c->a.head_dim;
     tile->dv = c->a.value_dim;
@@ -2046,7 +2052,7 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
     int scored, broken = 0;
     pooled = (int32_t)(ssa__max(c->a.q_pos + i1, 0) / block);         /* complete blocks that the last query sees */
     scored = c->a.select != SSA_SELECT_GIVEN && ssa__max(c->a.q_pos + i1 - 1, 0) / block + 1 > c->keep;
-    if (scored && group <= SSA__TILE_ROWS) {
+    if (scored && group <= SSA__TILE_ROWS) { /* all queries of the task in one tile */
         for (int64_t r = i0 * group; r < i1 * group; r++)
             x->limit[r - i0 * group] = (int32_t)(ssa__max(c->a.q_pos + r / group + 1, 0) / block);
         form = ssa__begin_tile(t, c, h, i0 * group, i1 * group, x);
@@ -2058,17 +2064,17 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
         int32_t *list = c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride, n = 0,
                 cur = (int32_t)(ssa__max(p, 0) / block);
         if (p < 0) {
-            n = 0;
+            n = 0; /* before the first key: nothing to see */
         } else if (c->a.select == SSA_SELECT_GIVEN) {
             n = ssa__choose_given(c, c->a.blocks + (i * c->a.n_kv_heads + h) * c->a.top_k, cur, x, list);
-        } else if (cur < c->keep) {
+        } else if (cur < c->keep) { /* room for every block up to its own */
             for (; n <= cur; n++) list[n] = n;
         } else {
             memset(x->imp, 0, (size_t)cur * sizeof(float));
             if (group <= SSA__TILE_ROWS) {
                 int32_t lo = (int32_t)(i - i0) * group;
                 ssa__add_importance(form, &x->tile, cur, lo, lo + group, x->imp);
-            } else {
+            } else { /* a group larger than a tile: its parts add up */
                 for (int32_t g = 0; g < group; g += SSA__TILE_ROWS) {
                     int32_t rows = (int32_t)ssa__min(SSA__TILE_ROWS, group - g);
                     for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
@@ -2085,7 +2091,12 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
 }
 
 /* =====================================================================================================================
- * 13  THE ATTENTION LOOP
+ * 13  THE ATTENTION LOOP, FORWARD
+ *     For a tile of query rows, chunk by chunk along the keys: s = scale * q.k, p and m, l, fix by the online softmax,
+ *     o = o * fix + p.v. At the end out = gate * o / l and lse = m + log l. The modes differ only in which keys come:
+ *     all from 0 on, or those of the selected blocks, one after the other; the loop knows neither types nor levels.
+ *     A share of the keys (decode) leaves its ungated output and lse in the workspace for the MERGE task.
+ *     The alignment loss is at the end of the section.
  * ================================================================================================================== */
 
 /* The keys that a tile attends, as one virtual sequence 0 .. n-1: all keys from 0 on, or the keys of ascending blocks,
@@ -2202,7 +2213,11 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
             int64_t key = ssa__run_at(keys, at + n + j, after - j, &next);
             ssa__look_ahead(tile, k, dk, key, h, next, listed);
         }
-        if (after == 0) ssa__look_ahead(tile, k, dk, 0, h, 0, 0);
+        if (after == 0) { /* a share of a decode: the next task reads the next head's keys, or the next share's */
+            int64_t next = h + 1 < c->a.n_kv_heads ? h + 1 : 0, key = next > 0 ? from : to;
+            int64_t n_next = listed || c->n_splits == 1 ? 0 : ssa__min(chunk, (next > 0 ? to : keys->n) - key);
+            ssa__look_ahead(tile, k, dk, key, next, (int32_t)n_next, 0);
+        }
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
             if (form->packs)
@@ -2215,7 +2230,8 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
     }
 }
 
-/* Query rows r0 .. r1-1 of head h over virtual keys from .. to-1: straight to the output, or to share number split. */
+/* Query rows r0 .. r1-1 of head h over virtual keys from .. to-1: straight to the output, or to share number split. A
+ * row that saw nothing (l = 0) gives 0 and -infinity. */
 static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1,
                              const ssa__keys *keys, int64_t from, int64_t to, int64_t split, ssa__scratch *x)
 {
@@ -2234,7 +2250,7 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
         if (c->n_splits > 1) c->part_lse[split * all + i * n_heads + head] = lse;
         else if (c->a.lse) c->a.lse[i * n_heads + head] = lse;
     }
-    for (int64_t r = rows; r < ssa__round_up(tile->rows, SSA__LANES_MAX); r++) x->factor[r] = 0.0f;
+    for (int64_t r = rows; r < ssa__round_up(tile->rows, SSA__LANES_MAX); r++) x->factor[r] = 0.0f; /* padding */
     form->finish(tile, x->factor, x->rows);
     for (int64_t r = 0; r < rows; r++) {
         int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
@@ -2333,7 +2349,7 @@ static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
         own.at = 0;
         own.bad = 0;
         ssa__take_scratch(&own, c, what, &x);
-        for (int64_t task = 0; task < c->n_tasks[kind] && at < to; task++) {
+        for (int64_t task = 0; task < c->n_tasks[kind] && at < to; task++) { /* at: where the task starts in the cost */
             if (at >= from) ssa__run_task(t, c, what, kind, task, &x);
             at += ssa__task_cost(c, what, kind, task);
         }
@@ -2358,6 +2374,8 @@ static void ssa__align_row(const float *full, const float *sparse, int32_t dim, 
 
 /* =====================================================================================================================
  * 14  PUBLIC BODIES, THREADS
+ *     A call is a plan that is made and run at once: on the caller's threads (parallel), on OpenMP's, or on this one;
+ *     phase after phase, with a barrier between. More threads than a plan has tasks, or work for, are not woken.
  * ================================================================================================================== */
 #if defined(_OPENMP) && !SSA_NO_OPENMP
 #define SSA__OPENMP 1
