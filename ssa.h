@@ -3004,8 +3004,8 @@ SSA__LOCAL void SSA__FN(narrow_softmax)(const ssa__tile *t, int32_t n, const int
             sum = SSA__FN(add)(sum, p);
         }
         for (; j < n; j += SSA__L) { /* the edge of what the row sees, and what it does not see */
-            p = SSA__FN(exp)(SSA__FN(sub)(SSA__FN(load)(s + j), m));
-            p = SSA__FN(first)(sees - j, p, SSA__FN(zero)());
+            p = SSA__FN(sub)(SSA__FN(load)(s + j), m);
+            p = SSA__FN(exp)(SSA__FN(first)(sees - j, p, SSA__FN(set1)(SSA__EXP_LOW))); /* exp of that is 0 */
             SSA__FN(store)(s + j, p);
             sum = SSA__FN(add)(sum, p);
         }
