@@ -2131,7 +2131,6 @@ static void ssa__narrow_edge(const ssa__form *form, ssa__tile *t, ssa_type type,
         lower.rows = t->rows - r;
         lower.s = t->s + r * t->ld;
         lower.o = t->o + (int64_t)r * t->dv_pad;
-        lower.fix = t->fix + r;
         form->pv[type](&lower, v + j * stride, stride, sees - j, j, r == 0);
         lower.ahead_rows = 0;
         j = sees;
