@@ -388,6 +388,9 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__PREFETCH(p)  __builtin_prefetch((const void *)(p))
 #define SSA__TARGET_AVX2   __attribute__((target("avx2,fma,f16c")))
 #define SSA__TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
+#define SSA__TARGET_AMX \
+    __attribute__((target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
+#define SSA__BARRIER() __asm__ __volatile__("" ::: "memory")
 #define SSA__ATOMIC_GET(p)    __atomic_load_n((p), __ATOMIC_RELAXED)
 #define SSA__ATOMIC_SET(p, x) __atomic_store_n((p), (x), __ATOMIC_RELAXED)
 #define SSA__CAN_SIMD 1
@@ -398,6 +401,8 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__PREFETCH(p)  ((void)(p))
 #define SSA__TARGET_AVX2
 #define SSA__TARGET_AVX512
+#define SSA__TARGET_AMX
+#define SSA__BARRIER() _ReadWriteBarrier()
 #define SSA__ATOMIC_GET(p)    (*(const volatile int *)(p)) /* an aligned int is read and written whole */
 #define SSA__ATOMIC_SET(p, x) (*(volatile int *)(p) = (x))
 #define SSA__CAN_SIMD 1
@@ -445,6 +450,19 @@ SSA__DIAG_PUSH
 #endif
 #define SSA__HAVE_AVX2   (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX2)
 #define SSA__HAVE_AVX512 (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX512)
+/* AMX: on x86-64 Linux, where the permission to use it is asked for by a system call, and with compilers that know it. */
+#if defined(__clang__)
+#define SSA__AMX_COMPILER (__clang_major__ >= 12)
+#elif defined(__GNUC__)
+#define SSA__AMX_COMPILER (__GNUC__ >= 11)
+#else
+#define SSA__AMX_COMPILER 0
+#endif
+#if defined(__x86_64__) && defined(__linux__) && SSA__AMX_COMPILER
+#define SSA__HAVE_AMX (SSA__HAVE_AVX512 && !SSA_NO_AMX)
+#else
+#define SSA__HAVE_AMX 0
+#endif
 
 #ifndef SSA_HEADER_FILENAME
 #define SSA_HEADER_FILENAME "ssa.h"
@@ -627,6 +645,11 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
  *    narrow  few rows (decode). The head dimension lies along the lanes; K and V are read in the cache, in their own
  *            type.
  *              q [row][dk_pad]   s [row][ld]   o [row][dv_pad]   with dk_pad, dv_pad rounded up to SSA__LANES_MAX
+ *    unit    for a matrix unit that multiplies bf16. The chunk's rows are first taken as bf16 terms whose sum is the
+ *            row: one for bf16, two for f16. Then one entry does the chunk whole, and overlaps what it can. few: up to
+ *            SSA__LANES_MAX rows. The layouts are the unit's own; o has room for whole SSA__UNIT_DIM dims, q and o for
+ *            whole pairs of SSA__LANES_MAX rows.
+ *              k [term][SSA__UNIT_KEYS][dk_unit]   v likewise, with dk_unit, dv_unit rounded up to SSA__UNIT_DIM
  *
  *    Running state per row: m, the maximum of the scores scale * q.k so far; l, the sum of p = exp(s - m); and fix, the
  *    factor by which the last softmax shrank what came before. A score is rounded before the maximum is taken, so that
@@ -634,6 +657,10 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
  *    n <= SSA__CHUNK unless an entry says otherwise.
  * ================================================================================================================== */
 #define SSA__TILE_ROWS 64
+#define SSA__UNIT_ROWS 512  /* rows of a tile of the unit form: what it costs to bring in a chunk is shared by these */
+#define SSA__UNIT_KEYS 128  /* a chunk of the unit form .. */
+#define SSA__UNIT_FEW  64   /* .. and with few rows, where it should stay in L1; multiples of 32 */
+#define SSA__UNIT_DIM  32
 #define SSA__CHUNK     96
 #define SSA__CHUNK_FEW 32   /* for tiles of up to SSA__LANES_MAX rows: little to compute, the chunk must stay in L1 */
 #define SSA__LANES_MAX 16
@@ -643,7 +670,11 @@ typedef struct {
     int32_t dk_pad, dv_pad;          /* the dims rounded up to SSA__LANES_MAX */
     int64_t ld;                      /* wide: rows rounded up; narrow: floats between two rows of s */
     float   scale;
-    float  *q, *s, *o, *m, *l, *fix; /* see above; m, l, fix have SSA__TILE_ROWS elements */
+    float  *q, *s, *o, *m, *l, *fix; /* see above; m, l, fix have an element for each row, padding included */
+    double  m_unit;                  /* natural units in one of m's: 1, or ln 2 for a form that keeps m in powers of 2 */
+    uint16_t *k, *v;                 /* unit: the rows taken */
+    int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms;
+    unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     const unsigned char *ahead;      /* the rows of the cache that are read next, for qk and pv to prefetch as they */
     int64_t ahead_stride;            /* compute: ahead_rows (may be 0) of ahead_bytes, ahead_stride bytes apart */
     int32_t ahead_rows, ahead_bytes;
@@ -675,12 +706,21 @@ typedef struct {
     void (*finish)(const ssa__tile *t, const float *factor, float *rows);
     /* imp[j] += sum over rows lo <= r < hi of s(j, r) * fix[r], j < n. Any n. */
     void (*importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp);
+    /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. */
+    void (*attend)(const ssa__tile *t, int32_t n, const int32_t *limit);
+    int32_t chunk;                                   /* most keys of a chunk */
 } ssa__form;
 
 typedef struct {
     ssa_isa   isa;
     int32_t   narrow_rows;                           /* tiles of up to this many rows are narrow */
     ssa__form narrow, wide;
+    ssa__form few, many;                             /* unit forms; without an attend entry there is no unit */
+    /* Terms of n rows of d elements: dst[term][j][0..ld-1], terms lie `term` elements apart, zero past d. */
+    void (*take[SSA__TYPES])(const ssa__tile *t, uint16_t *dst, int64_t term, int32_t ld, const unsigned char *src,
+                             int64_t stride, int32_t n, int32_t d);
+    void (*enter)(unsigned char *kept), (*leave)(const unsigned char *kept); /* around a worker's tasks: sets the unit
+                                                      * up; kept: 64 bytes for what the host had set. NULL: nothing */
     /* dst[j][0..d-1] = row j as f32, dst[j][d..ld-1] = 0, for n rows stride bytes apart. */
     void (*pack[SSA__TYPES])(float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n, int32_t d);
     /* d elements of src to the row dst of the type. */
@@ -693,6 +733,15 @@ typedef struct {
     /* acc[0..d-1] += w * x[0..d-1] */
     void (*axpy)(float *acc, float w, const float *x, int32_t d);
 } ssa__table;
+
+/* bf16 terms that hold an element of the type; 0: the unit has no form for it. */
+static inline int32_t ssa__terms(ssa_type t) { return t == SSA_BF16 ? 1 : t == SSA_F16 ? 2 : 0; }
+
+/* Bytes of scratch that the unit's forms need: values once more in its layout, scores, and p twice. */
+static inline int64_t ssa__unit_work(int32_t dv_unit, int32_t terms)
+{
+    return 2 * (int64_t)SSA__UNIT_KEYS * (dv_unit * terms + SSA__UNIT_DIM * (2 + 2 * terms));
+}
 
 /* =====================================================================================================================
  * 7  SCALAR OPERATIONS: the readable definition of each entry
@@ -1202,9 +1251,557 @@ SSA__DIAG_POP
 #endif /* SSA__HAVE_AVX512 */
 
 /* =====================================================================================================================
- * 9  SPECIAL UNITS. A level here starts from the table of the level below and overrides the entries it does better.
- * None yet.
+ * 9  SPECIAL UNITS. A level here starts from the table of the level below and overrides or adds the entries it does
+ *    better.
+ *
+ *    AMX: eight tiles of 16 rows of 64 bytes; C [16][16] f32 += A [16][32] bf16 * B [32][16] bf16, where B holds pairs
+ *    of its rows interleaved: [16 pairs][16][2]. All tiles have the full size: tails are zeros in what was taken.
+ *      scores  S^T = K.Q^T:  A = 16 keys as they were taken, B = Q packed once a tile, C = [key][row]: rows along the
+ *              lanes, so that maximum and sum are vertical
+ *      many    O^T = V^T.P^T:  B = p of key pairs as the softmax leaves them; A = V transposed, once a chunk for all the
+ *              rows of the tile.  o [group of 16 rows][dv_unit][16]
+ *      few     O = P.V:  A = p transposed; B = V with key pairs interleaved, the cheaper of the two to prepare when
+ *              there are 16 rows. Interleaving leaves the dims of 32 in the order of ssa__amx_order; finish restores
+ *              it.  o [row][dv_unit]
+ *    p is rounded to a bf16 (two terms when V has two), and l sums what p was rounded to: so the weights of a row add
+ *    up to 1. m is in powers of 2. With one term it follows the maximum only when that is 8 ahead: p may reach 2^8,
+ *    which costs no accuracy, and the output is rarely rescaled.
  * ================================================================================================================== */
+#if SSA__HAVE_AMX
+#define SSA__AMX  SSA__FORCE_INLINE SSA__TARGET_AMX
+#define SSA__AMXF static SSA__TARGET_AMX
+#ifndef SSA__AMX_LAG
+#define SSA__AMX_LAG 0.0f
+#endif
+SSA__DIAG_SIGN
+
+static int32_t ssa__amx_keys(int32_t n) { return (n + 31) & ~31; }
+
+SSA__AMXF void ssa__amx_enter(unsigned char *kept)
+{
+    struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } all;
+    memset(&all, 0, sizeof all);
+    all.palette = 1;
+    for (int i = 0; i < 8; i++) { all.bytes[i] = 64; all.rows[i] = 16; }
+    _tile_storeconfig(kept);
+    _tile_loadconfig(&all);
+}
+
+SSA__AMXF void ssa__amx_leave(const unsigned char *kept)
+{
+    if (kept[0]) _tile_loadconfig(kept);
+    else _tile_release(); /* the host had none */
+}
+
+/* -- rows to terms -- */
+SSA__AMXF void ssa__amx_take_bf16(const ssa__tile *t, uint16_t *dst, int64_t term, int32_t ld,
+                                  const unsigned char *src, int64_t stride, int32_t n, int32_t d)
+{
+    (void)term;
+    for (int32_t j = 0; j < n; j++, dst += ld, src += stride) {
+        int32_t e = 0;
+        ssa__prefetch(t, j, j + 1, 0, t->ahead_bytes);
+        for (; e + 32 <= d; e += 32) _mm512_storeu_si512(dst + e, _mm512_loadu_si512(src + 2 * e));
+        if (e < d) _mm512_storeu_si512(dst + e, _mm512_maskz_loadu_epi16((1u << (d - e)) - 1, src + 2 * e));
+    }
+}
+
+/* x = hi + lo, exact for halves: 8 of 11 bits, and the rest. */
+SSA__AMX void ssa__amx_split(__m512 x, __m256i *hi, __m256i *lo)
+{
+    __m512i h = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0xffff0000u));
+    __m512 rest = _mm512_maskz_sub_ps(_mm512_cmp_ps_mask(x, _mm512_castsi512_ps(h), _CMP_NEQ_UQ), x,
+                                      _mm512_castsi512_ps(h)); /* inf - inf is not wanted */
+    *hi = _mm512_cvtepi32_epi16(_mm512_srli_epi32(h, 16));
+    *lo = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(rest), 16));
+}
+
+SSA__AMXF void ssa__amx_take_f16(const ssa__tile *t, uint16_t *dst, int64_t term, int32_t ld, const unsigned char *src,
+                                 int64_t stride, int32_t n, int32_t d)
+{
+    for (int32_t j = 0; j < n; j++, dst += ld, src += stride) {
+        ssa__prefetch(t, j, j + 1, 0, t->ahead_bytes);
+        for (int32_t e = 0; e < ld; e += 16) {
+            __m256i hi, lo;
+            __m512 x = e + 16 <= d ? ssa__avx512_load_f16(src + 2 * e)
+                       : e < d     ? ssa__avx512_load_f16_n(src + 2 * e, d - e)
+                                   : _mm512_setzero_ps();
+            ssa__amx_split(x, &hi, &lo);
+            _mm256_storeu_si256((__m256i *)(void *)(dst + e), hi);
+            _mm256_storeu_si256((__m256i *)(void *)(dst + term + e), lo);
+        }
+    }
+}
+
+/* rows [row][dk_pad], exact in q_terms terms, to q [16 rows][term][32 dims]([pair][row][2]): a tile is 1 KiB. A negative
+ * scale is moved into q, so that the largest product is the largest score. */
+SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
+{
+    const __m512 sign = _mm512_set1_ps(t->scale < 0.0f ? -0.0f : 0.0f);
+    const int32_t groups = (t->rows + 15) / 16, steps = t->dk_unit / 32;
+    unsigned char *q = (unsigned char *)t->q;
+    for (int32_t g = 0; g < groups; g++)
+        for (int32_t k = 0; k < steps; k++) {
+            __m512 x[2][16];
+            for (int32_t r = 0; r < 16; r++) {
+                const float *row = rows + (int64_t)(g * 16 + r) * t->dk_pad + k * 32;
+                __m256i hi[2], lo[2];
+                for (int i = 0; i < 2; i++) {
+                    __m512 a = k * 32 + i * 16 < t->dk_pad ? _mm512_loadu_ps(row + i * 16) : _mm512_setzero_ps();
+                    ssa__amx_split(_mm512_xor_ps(a, sign), &hi[i], &lo[i]);
+                }
+                x[0][r] = _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(hi[0]), hi[1], 1));
+                x[1][r] = _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(lo[0]), lo[1], 1));
+            }
+            for (int32_t a = 0; a < t->q_terms; a++) {
+                unsigned char *tile = q + (((int64_t)g * t->q_terms + a) * steps + k) * 1024;
+                ssa__avx512_transpose(x[a]);
+                for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(tile + i * 64), x[a][i]);
+            }
+        }
+    if (groups & 1) memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)t->q_terms * (size_t)steps * 1024);
+}
+
+/* -- the exponential: 2^x = 2^floor(x) * poly(x - floor(x)), any x. For one term the error is 8e-5, and half a unit of a
+ * bf16's last digit is on top, so that cutting rounds; for two terms it is 1e-7. -- */
+SSA__AMX __m512 ssa__amx_exp2(const int terms, __m512 x)
+{
+    __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), p;
+    if (terms == 1) {
+        p = _mm512_fmadd_ps(_mm512_set1_ps(0.0780245227f), f, _mm512_set1_ps(0.226067155f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.695833541f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.999925219f + 0.00390625f));
+    } else {
+        p = _mm512_fmadd_ps(_mm512_set1_ps(0.00187757668f), f, _mm512_set1_ps(0.0089893401f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.0558263181f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.240153617f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.693153073f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    }
+    return _mm512_scalef_ps(p, x);
+}
+
+/* bf16 of two vectors by cutting, a in the low halves and b in the high ones. */
+SSA__AMX __m512i ssa__amx_pair(__m512 a, __m512 b)
+{
+    return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(_mm512_castps_si512(a), 16), _mm512_castps_si512(b));
+}
+SSA__AMX __m512 ssa__amx_nearest(__m512 a) /* to bf16; a >= 0 or NaN */
+{
+    const __m512i u = _mm512_add_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(0x8000));
+    return _mm512_castsi512_ps(_mm512_and_si512(u, _mm512_set1_epi32((int)0xffff0000u)));
+}
+SSA__AMX __m512 ssa__amx_sum(__m512 sum, __m512i pair) /* sum + both halves */
+{
+    return _mm512_dpbf16_ps(sum, (__m512bh)pair, (__m512bh)_mm512_set1_epi32(0x3f803f80));
+}
+
+/* p of keys j and j + 1 for 16 rows, from s [key][16]: term a to p[a]. hidden: keys from limit[row] on have p = 0. */
+SSA__AMX __m512 ssa__amx_p(const int terms, const int hidden, const float *s, int32_t j, __m512 scale, __m512 m,
+                           __m512i limit, __m512i *p, __m512 sum)
+{
+    __m512 a = ssa__amx_exp2(terms, _mm512_fmsub_ps(_mm512_loadu_ps(s), scale, m));
+    __m512 b = ssa__amx_exp2(terms, _mm512_fmsub_ps(_mm512_loadu_ps(s + 16), scale, m));
+    if (hidden) {
+        a = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(j)), a);
+        b = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(j + 1)), b);
+    }
+    if (terms == 2) {
+        const __m512 hi_a = ssa__amx_nearest(a), hi_b = ssa__amx_nearest(b);
+        p[1] = ssa__amx_pair(_mm512_sub_ps(a, hi_a), _mm512_sub_ps(b, hi_b));
+        sum = ssa__amx_sum(sum, p[1]);
+        a = hi_a;
+        b = hi_b;
+    }
+    p[0] = ssa__amx_pair(a, b);
+    sum = ssa__amx_sum(sum, p[0]);
+    return sum;
+}
+
+/* The maximum of n keys' scores for 16 rows, times scale: m moves up to it where it is 8 above (one term), or above (two).
+ * Leaves the factor for what came before in fix; returns whether any lane's is not 1. */
+SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t n, int hidden, __m512i limit, __m512 scale,
+                          float *m, float *l, float *fix)
+{
+    __m512 top[4], old = _mm512_loadu_ps(m), f;
+    __mmask16 moved;
+    int32_t j = 0;
+    top[0] = top[1] = top[2] = top[3] = _mm512_set1_ps(-FLT_MAX);
+    if (hidden) {
+        for (; j < n; j++)
+            top[0] = _mm512_mask_max_ps(top[0], _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(j)),
+                                        _mm512_loadu_ps(s + j * 16), top[0]);
+    } else {
+        for (; j + 4 <= n; j += 4) {
+            SSA__UNROLL
+            for (int i = 0; i < 4; i++) top[i] = _mm512_max_ps(_mm512_loadu_ps(s + (j + i) * 16), top[i]);
+        }
+        for (; j < n; j++) top[0] = _mm512_max_ps(_mm512_loadu_ps(s + j * 16), top[0]);
+    }
+    top[0] = _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
+    moved = _mm512_cmp_ps_mask(top[0], _mm512_set1_ps(-FLT_MAX), _CMP_NEQ_UQ); /* sees a key of these */
+    top[0] = _mm512_mul_ps(top[0], scale);
+    moved &= _mm512_cmp_ps_mask(top[0], _mm512_add_ps(old, _mm512_set1_ps(terms == 1 ? SSA__AMX_LAG : 0.0f)), _CMP_NLE_UQ);
+    if (!moved) return 0;
+    f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top[0])));
+    _mm512_storeu_ps(m, _mm512_mask_mov_ps(old, moved, top[0]));
+    _mm512_storeu_ps(fix, f);
+    _mm512_storeu_ps(l, _mm512_mul_ps(_mm512_loadu_ps(l), f));
+    return 1;
+}
+
+/* Scores of 32 keys, from `key` on, for one or two groups of 16 rows: s [key][16]. The second group's s1 may be NULL. */
+SSA__AMX void ssa__amx_scores(const ssa__tile *t, int32_t key, const unsigned char *q0, float *s0, float *s1)
+{
+    const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2;
+    const unsigned char *q1 = q0 + (int64_t)t->q_terms * steps * 1024;
+    _tile_zero(0); _tile_zero(2);
+    if (s1) { _tile_zero(1); _tile_zero(3); }
+    for (int32_t ab = t->k_terms * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
+        const int32_t a = ab / t->q_terms, b = ab % t->q_terms;
+        for (int32_t i = 0; i < steps; i++) {
+            const uint16_t *k = t->k + ((int64_t)a * SSA__UNIT_KEYS + key) * t->dk_unit + i * 32;
+            _tile_loadd(4, k, ld);
+            _tile_loadd(6, q0 + (b * steps + i) * 1024, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(5, k + 16 * t->dk_unit, ld);
+            _tile_dpbf16ps(2, 5, 6);
+            if (s1) {
+                _tile_loadd(7, q1 + (b * steps + i) * 1024, 64);
+                _tile_dpbf16ps(1, 4, 7);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+        }
+    }
+    _tile_stored(0, s0 + key * 16, 64);
+    _tile_stored(2, s0 + (key + 16) * 16, 64);
+    if (s1) {
+        _tile_stored(1, s1 + key * 16, 64);
+        _tile_stored(3, s1 + (key + 16) * 16, 64);
+    }
+}
+
+/* Zeros past the n keys taken, up to whole steps of 32. */
+static void ssa__amx_pad(const ssa__tile *t, int32_t n)
+{
+    const size_t rows = (size_t)(ssa__amx_keys(n) - n);
+    for (int32_t a = 0; rows > 0 && a < t->k_terms; a++)
+        memset(t->k + ((int64_t)a * SSA__UNIT_KEYS + n) * t->dk_unit, 0, rows * (size_t)t->dk_unit * 2);
+    for (int32_t a = 0; rows > 0 && a < t->v_terms; a++)
+        memset(t->v + ((int64_t)a * SSA__UNIT_KEYS + n) * t->dv_unit, 0, rows * (size_t)t->dv_unit * 2);
+}
+
+/* Where dim e of row r lies in o. */
+static float *ssa__amx_o(const ssa__tile *t, int many, int32_t r, int32_t e)
+{
+    int32_t i = e % 32;
+    if (many) return t->o + ((int64_t)(r / 16) * t->dv_unit + e) * 16 + r % 16;
+    return t->o + (int64_t)r * t->dv_unit + (e - i) + (i & 4) * 4 + i / 8 * 4 + i % 4; /* as interleaving leaves them */
+}
+
+/* Values that are not finite, at keys that not every row sees: 0 * v would spoil the others. They are taken out and added
+ * to the rows that see them, which they make not finite all the same. */
+static void ssa__amx_edge(const ssa__tile *t, int many, int32_t n, const int32_t *limit)
+{
+    for (int32_t j = limit[0]; j < n; j++)
+        for (int32_t e = 0; e < t->dv; e++) {
+            uint16_t *hi = t->v + (int64_t)j * t->dv_unit + e;
+            float v = ssa__bf16_to_f32(*hi);
+            if (ssa__is_finite(v)) continue;
+            for (int32_t a = 0; a < t->v_terms; a++) hi[(int64_t)a * SSA__UNIT_KEYS * t->dv_unit] = 0;
+            for (int32_t r = 0; r < t->rows; r++) if (j < limit[r]) *ssa__amx_o(t, many, r, e) += v;
+        }
+}
+
+/* Whether any of the values at keys from .. n-1 is not finite: the exponent of a term is all ones. */
+SSA__AMXF int ssa__amx_broken(const ssa__tile *t, int32_t from, int32_t n)
+{
+    const uint16_t *v = t->v + (int64_t)from * t->dv_unit, *end = t->v + (int64_t)n * t->dv_unit;
+    const __m512i ones = _mm512_set1_epi16(0x7f80);
+    __mmask32 bad = 0;
+    for (; v < end; v += 32)
+        bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(_mm512_loadu_si512(v), ones), ones);
+    return bad != 0;
+}
+
+/* -- many rows -- */
+
+/* v [key][dv_unit] of a term to vt [dim][SSA__UNIT_KEYS], 32 x 32 at a time. */
+SSA__AMXF void ssa__amx_v_transposed(const ssa__tile *t, int32_t n, uint16_t *vt)
+{
+    for (int32_t a = 0; a < t->v_terms; a++)
+        for (int32_t j = 0; j < n; j += 32)
+            for (int32_t e = 0; e < t->dv_unit; e += 32) {
+                const uint16_t *v = t->v + ((int64_t)a * SSA__UNIT_KEYS + j) * t->dv_unit + e;
+                uint16_t *dst = vt + ((int64_t)a * t->dv_unit + e) * SSA__UNIT_KEYS + j;
+                __m512 lo[16], hi[16];
+                for (int i = 0; i < 16; i++) {
+                    __m512i x = _mm512_loadu_si512(v + (int64_t)(2 * i) * t->dv_unit);
+                    __m512i y = _mm512_loadu_si512(v + (int64_t)(2 * i + 1) * t->dv_unit);
+                    lo[i] = _mm512_castsi512_ps(_mm512_unpacklo_epi16(x, y));
+                    hi[i] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(x, y));
+                }
+                ssa__avx512_transpose(lo);
+                ssa__avx512_transpose(hi);
+                for (int i = 0; i < 16; i++) { /* vector i of lo holds dim 8 * (i / 4) + i % 4, of hi the one 4 later */
+                    int32_t dim = i / 4 * 8 + i % 4;
+                    _mm512_storeu_ps((float *)(void *)(dst + (int64_t)dim * SSA__UNIT_KEYS), lo[i]);
+                    _mm512_storeu_ps((float *)(void *)(dst + (int64_t)(dim + 4) * SSA__UNIT_KEYS), hi[i]);
+                }
+            }
+}
+
+/* 32 dims from e on of two groups of rows: o += V^T.P^T over n keys. p [group][term][pair][16][2] */
+SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t n, int32_t e, const uint16_t *vt,
+                                   const uint16_t *p, float *o)
+{
+    const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__UNIT_KEYS * 16;
+    float *o0 = o + e * 16, *o1 = o0 + group;
+    _tile_loadd(0, o0, 64);
+    _tile_loadd(1, o1, 64);
+    _tile_loadd(2, o0 + 256, 64);
+    _tile_loadd(3, o1 + 256, 64);
+    for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
+        const int32_t a = ab / terms, b = ab % terms;
+        for (int32_t j = 0; j < n; j += 32) {
+            const uint16_t *v = vt + ((int64_t)a * t->dv_unit + e) * SSA__UNIT_KEYS + j;
+            const uint16_t *p0 = p + b * term + j * 16, *p1 = p0 + terms * term;
+            _tile_loadd(4, v, SSA__UNIT_KEYS * 2);
+            _tile_loadd(6, p0, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(7, p1, 64);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_loadd(5, v + 16 * SSA__UNIT_KEYS, SSA__UNIT_KEYS * 2);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_stored(0, o0, 64);
+    _tile_stored(1, o1, 64);
+    _tile_stored(2, o0 + 256, 64);
+    _tile_stored(3, o1 + 256, 64);
+}
+
+/* p of 32 keys from j on, for both groups of a pair of groups. */
+SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, const ssa__tile *t, int32_t j, const float *s,
+                              __m512 scale, const float *m, float *l, const __m512i *limit, uint16_t *p)
+{
+    const int64_t term = SSA__UNIT_KEYS * 16;
+    const __m512 m0 = _mm512_loadu_ps(m), m1 = _mm512_loadu_ps(m + 16);
+    __m512 sum0 = _mm512_loadu_ps(l), sum1 = _mm512_loadu_ps(l + 16);
+    const float *s1 = s + SSA__UNIT_KEYS * 16;
+    uint16_t *p1 = p + terms * term;
+    (void)t;
+    for (int32_t end = j + 32; j < end; j += 2) {
+        __m512i x[2], y[2];
+        sum0 = ssa__amx_p(terms, hidden, s + j * 16, j, scale, m0, limit[0], x, sum0);
+        sum1 = ssa__amx_p(terms, hidden, s1 + j * 16, j, scale, m1, limit[1], y, sum1);
+        for (int a = 0; a < terms; a++) {
+            _mm512_storeu_si512(p + a * term + j * 16, x[a]);
+            _mm512_storeu_si512(p1 + a * term + j * 16, y[a]);
+        }
+    }
+    _mm512_storeu_ps(l, sum0);
+    _mm512_storeu_ps(l + 16, sum1);
+}
+
+/* The pairs of groups pass through three stages, scores, p and values, each a pair behind the one before, 32 keys at a
+ * time by turns: the unit multiplies for two pairs while the vector ports work on the third. */
+SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    const int32_t pairs = (t->rows + 31) / 32, units = t->dv_unit / 32;
+    const int64_t q_pair = (int64_t)2 * t->q_terms * (t->dk_unit / 32) * 1024, o_pair = (int64_t)t->dv_unit * 32;
+    const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
+    const __m512i all = _mm512_set1_epi32(n);
+    uint16_t *vt = (uint16_t *)(void *)t->work;
+    float *s = (float *)(void *)(vt + (int64_t)SSA__UNIT_KEYS * t->dv_unit * terms);
+    uint16_t *p = (uint16_t *)(void *)(s + 2 * SSA__UNIT_KEYS * 16);
+    const int64_t p_size = (int64_t)2 * terms * SSA__UNIT_KEYS * 16;
+    int32_t sees[3] = { 0, 0, 0 }, hidden = 0; /* keys that a row of the pair in each stage sees: values, p, scores */
+    ssa__amx_pad(t, n);
+    ssa__amx_v_transposed(t, n, vt);
+    for (int32_t i = -1; i <= pairs; i++) { /* pair i in p, i + 1 in scores, i - 1 in values */
+        __m512i lim[2];
+        int32_t steps, done = 0;
+        sees[0] = sees[1];
+        sees[1] = sees[2];
+        sees[2] = i + 1 < pairs ? n : 0;
+        if (limit && i + 1 < pairs) {
+            sees[2] = limit[(i + 1) * 32];
+            for (int32_t r = (i + 1) * 32; r < (i + 2) * 32; r++) if (limit[r] > sees[2]) sees[2] = limit[r];
+        }
+        lim[0] = lim[1] = all;
+        if (sees[1] > 0) {
+            hidden = sees[1] % 32 != 0;
+            for (int g = 0; g < 2; g++) {
+                const int32_t at = i * 32 + g * 16;
+                if (limit) {
+                    lim[g] = _mm512_loadu_si512(limit + at);
+                    hidden |= _mm512_cmplt_epi32_mask(lim[g], _mm512_set1_epi32(sees[1])) != 0;
+                }
+                if (ssa__amx_max(terms, s + g * SSA__UNIT_KEYS * 16, sees[1], limit != NULL, lim[g], scale,
+                                 t->m + at, t->l + at, t->fix + at)) {
+                    const __m512 fix = _mm512_loadu_ps(t->fix + at);
+                    float *o = t->o + i * o_pair + g * t->dv_unit * 16;
+                    for (int32_t e = 0; e < t->dv_unit; e++)
+                        _mm512_storeu_ps(o + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o + e * 16), fix));
+                }
+            }
+        }
+        steps = ssa__amx_keys(sees[1] > sees[2] ? sees[1] : sees[2]) / 32;
+        if (steps == 0 && sees[0] > 0) steps = 1;
+        for (int32_t u = 0; u < steps; u++) {
+            if (u * 32 < sees[1]) {
+                if (hidden) ssa__amx_many_p(terms, 1, t, u * 32, s, scale, t->m + i * 32, t->l + i * 32, lim,
+                                            p + (i & 1) * p_size);
+                else ssa__amx_many_p(terms, 0, t, u * 32, s, scale, t->m + i * 32, t->l + i * 32, lim,
+                                     p + (i & 1) * p_size);
+            }
+            SSA__BARRIER();
+            if (u * 32 < sees[2])
+                ssa__amx_scores(t, u * 32, (const unsigned char *)t->q + (i + 1) * q_pair, s, s + SSA__UNIT_KEYS * 16);
+            for (; sees[0] > 0 && done < units * (u + 1) / steps; done++)
+                ssa__amx_many_values(terms, t, ssa__amx_keys(sees[0]), done * 32, vt, p + ((i - 1) & 1) * p_size,
+                                     t->o + (i - 1) * o_pair);
+            SSA__BARRIER();
+        }
+    }
+}
+
+SSA__AMXF void ssa__amx_many(const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    if (limit && ssa__amx_broken(t, limit[0], n)) ssa__amx_edge(t, 1, n, limit);
+    if (t->v_terms == 1) ssa__amx_many_of(1, t, n, limit);
+    else ssa__amx_many_of(2, t, n, limit);
+}
+
+SSA__AMXF void ssa__amx_many_finish(const ssa__tile *t, const float *factor, float *rows)
+{
+    for (int32_t r = 0; r < t->rows; r += 16)
+        for (int32_t e = 0; e < t->dv_pad; e += 16) {
+            const float *o = t->o + ((int64_t)(r / 16) * t->dv_unit + e) * 16;
+            __m512 x[16], f = _mm512_loadu_ps(factor + r);
+            for (int i = 0; i < 16; i++) x[i] = _mm512_mul_ps(f, _mm512_loadu_ps(o + i * 16));
+            ssa__avx512_transpose(x);
+            for (int i = 0; i < 16; i++) _mm512_storeu_ps(rows + (int64_t)(r + i) * t->dv_pad + e, x[i]);
+        }
+}
+
+/* -- few rows -- */
+SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    const int32_t n32 = ssa__amx_keys(n);
+    const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
+    uint16_t *vp = (uint16_t *)(void *)t->work;                       /* [term][key pair][dv_unit][2] */
+    float *s = (float *)(void *)(vp + (int64_t)SSA__UNIT_KEYS * t->dv_unit * terms);
+    uint16_t *p = (uint16_t *)(void *)(s + 2 * SSA__UNIT_KEYS * 16);  /* [term][16 rows][SSA__UNIT_KEYS] */
+    const int64_t p_term = 16 * SSA__UNIT_KEYS, v_term = (int64_t)SSA__UNIT_KEYS * t->dv_unit;
+    const __m512i lim = limit ? _mm512_loadu_si512(limit) : _mm512_set1_epi32(n);
+    __m512 m, sum;
+    ssa__amx_pad(t, n);
+    SSA__BARRIER();
+    for (int32_t j = 0; j < n; j += 32) {
+        ssa__prefetch(t, j, j + 32, 0, t->ahead_bytes);
+        ssa__amx_scores(t, j, (const unsigned char *)t->q, s, NULL);
+        for (int32_t a = 0; a < terms; a++)
+            for (int32_t i = j; i < j + 32; i += 2) {
+                const uint16_t *v = t->v + a * v_term + (int64_t)i * t->dv_unit;
+                uint16_t *dst = vp + a * v_term + (int64_t)i * t->dv_unit;
+                for (int32_t e = 0; e < t->dv_unit; e += 32) {
+                    __m512i x = _mm512_loadu_si512(v + e), y = _mm512_loadu_si512(v + t->dv_unit + e);
+                    _mm512_storeu_si512(dst + 2 * e, _mm512_unpacklo_epi16(x, y));
+                    _mm512_storeu_si512(dst + 2 * e + 32, _mm512_unpackhi_epi16(x, y));
+                }
+            }
+    }
+    SSA__BARRIER();
+    if (ssa__amx_max(terms, s, n, limit != NULL, lim, scale, t->m, t->l, t->fix))
+        for (int32_t r = 0; r < t->rows; r++)
+            for (int32_t e = 0; e < t->dv_unit; e += 16) {
+                float *o = t->o + (int64_t)r * t->dv_unit + e;
+                _mm512_storeu_ps(o, _mm512_mul_ps(_mm512_loadu_ps(o), _mm512_set1_ps(t->fix[r])));
+            }
+    m = _mm512_loadu_ps(t->m);
+    sum = _mm512_loadu_ps(t->l);
+    for (int32_t j = 0; j < n32; j += 32) {
+        __m512 x[2][16];
+        const int hidden = limit != NULL || j + 32 > n;
+        for (int32_t i = 0; i < 16; i++) {
+            __m512i y[2];
+            if (hidden) sum = ssa__amx_p(terms, 1, s + (j + 2 * i) * 16, j + 2 * i, scale, m, lim, y, sum);
+            else sum = ssa__amx_p(terms, 0, s + (j + 2 * i) * 16, j + 2 * i, scale, m, lim, y, sum);
+            for (int a = 0; a < terms; a++) x[a][i] = _mm512_castsi512_ps(y[a]);
+        }
+        for (int a = 0; a < terms; a++) {
+            ssa__avx512_transpose(x[a]);
+            for (int i = 0; i < 16; i++)
+                _mm512_storeu_ps((float *)(void *)(p + a * p_term + i * SSA__UNIT_KEYS + j), x[a][i]);
+        }
+    }
+    _mm512_storeu_ps(t->l, sum);
+    SSA__BARRIER();
+    for (int32_t e = 0; e < t->dv_unit; e += 32) {
+        const int32_t ld = t->dv_unit * 4;
+        _tile_loadd(0, t->o + e, ld);
+        _tile_loadd(1, t->o + e + 16, ld);
+        for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
+            const int32_t a = ab / terms, b = ab % terms;
+            for (int32_t j = 0; j < n32; j += 32) {
+                const uint16_t *v = vp + a * v_term + (int64_t)j * t->dv_unit + 2 * e;
+                _tile_loadd(4, p + b * p_term + j, SSA__UNIT_KEYS * 2);
+                _tile_loadd(6, v, ld);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_loadd(7, v + 32, ld);
+                _tile_dpbf16ps(1, 4, 7);
+            }
+        }
+        _tile_stored(0, t->o + e, ld);
+        _tile_stored(1, t->o + e + 16, ld);
+    }
+    SSA__BARRIER();
+}
+
+SSA__AMXF void ssa__amx_few(const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    if (limit && ssa__amx_broken(t, limit[0], n)) ssa__amx_edge(t, 0, n, limit);
+    if (t->v_terms == 1) ssa__amx_few_of(1, t, n, limit);
+    else ssa__amx_few_of(2, t, n, limit);
+}
+
+/* 32 dims lie as 0-3 8-11 16-19 24-27 and 4-7 12-15 20-23 28-31. */
+SSA__AMXF void ssa__amx_few_finish(const ssa__tile *t, const float *factor, float *rows)
+{
+    const __m512i lo = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    const __m512i hi = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+    for (int32_t r = 0; r < t->rows; r++) {
+        const __m512 f = _mm512_set1_ps(factor[r]);
+        const float *o = t->o + (int64_t)r * t->dv_unit;
+        float *dst = rows + (int64_t)r * t->dv_pad;
+        for (int32_t e = 0; e < t->dv_pad; e += 32) {
+            __m512 a = _mm512_loadu_ps(o + e), b = _mm512_loadu_ps(o + e + 16);
+            _mm512_storeu_ps(dst + e, _mm512_mul_ps(f, _mm512_permutex2var_ps(a, lo, b)));
+            if (e + 16 < t->dv_pad) _mm512_storeu_ps(dst + e + 16, _mm512_mul_ps(f, _mm512_permutex2var_ps(a, hi, b)));
+        }
+    }
+}
+
+static void ssa__amx_fill(ssa__table *t)
+{
+    t->isa = SSA_ISA_AMX;
+    t->enter = ssa__amx_enter;
+    t->leave = ssa__amx_leave;
+    t->take[SSA_F16] = ssa__amx_take_f16;
+    t->take[SSA_BF16] = ssa__amx_take_bf16;
+    t->few.chunk = SSA__UNIT_FEW;
+    t->few.q_prep = t->many.q_prep = ssa__amx_q_prep;
+    t->few.attend = ssa__amx_few;
+    t->few.finish = ssa__amx_few_finish;
+    t->many.chunk = SSA__UNIT_KEYS;
+    t->many.attend = ssa__amx_many;
+    t->many.finish = ssa__amx_many_finish;
+}
+SSA__DIAG_POP
+#endif /* SSA__HAVE_AMX */
 
 /* =====================================================================================================================
  * 10  DETECTION AND CHOICE OF A LEVEL
@@ -1214,18 +1811,19 @@ SSA__DIAG_POP
 static int ssa__cpu_has(ssa_isa isa) { (void)isa; return 1; } /* what was compiled in is trusted to run */
 #else
 
-static void ssa__cpuid(uint32_t leaf, uint32_t r[4]) /* eax ebx ecx edx of subleaf 0; zeros for a leaf the CPU lacks */
+/* eax ebx ecx edx of a leaf; zeros for a leaf that the CPU lacks */
+static void ssa__cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4])
 {
 #if SSA__CPUID_MSVC
     int x[4];
     __cpuid(x, 0);
     r[0] = r[1] = r[2] = r[3] = 0;
     if ((uint32_t)x[0] < leaf) return;
-    __cpuidex(x, (int)leaf, 0);
+    __cpuidex(x, (int)leaf, (int)sub);
     for (int i = 0; i < 4; i++) r[i] = (uint32_t)x[i];
 #else
     r[0] = r[1] = r[2] = r[3] = 0;
-    (void)__get_cpuid_count(leaf, 0, &r[0], &r[1], &r[2], &r[3]);
+    (void)__get_cpuid_count(leaf, sub, &r[0], &r[1], &r[2], &r[3]);
 #endif
 }
 
@@ -1240,20 +1838,41 @@ static uint64_t ssa__xcr0(void) /* the register state the OS saves; only after O
 #endif
 }
 
+#if SSA__HAVE_AMX && !defined(SSA__AMX_EMULATED)
+/* Linux saves the tiles of a process only after it has asked: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA), once
+ * for all threads. Denied or unknown: no AMX. */
+static int ssa__amx_permitted(void)
+{
+    long result = 158; /* SYS_arch_prctl */
+    __asm__ __volatile__("syscall" : "+a"(result) : "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
+    return result == 0;
+}
+#elif !defined(SSA__AMX_EMULATED)
+static int ssa__amx_permitted(void) { return 0; }
+#endif
+
 /* Whether CPU and operating system run an x86 level: the CPU has the instructions, and the OS saves the registers. */
 static int ssa__cpu_has(ssa_isa isa)
 {
     uint32_t a[4], b[4];
     uint64_t os;
-    ssa__cpuid(1, a);
-    ssa__cpuid(7, b);
+    ssa__cpuid(1, 0, a);
+    ssa__cpuid(7, 0, b);
     if (!(a[2] >> 27 & 1)) return 0;                       /* OSXSAVE: without it xgetbv faults */
     os = ssa__xcr0();
     if ((os & 0x6) != 0x6) return 0;                       /* the OS saves xmm and ymm */
     if (!(a[2] >> 12 & 1) || !(a[2] >> 29 & 1) || !(b[1] >> 5 & 1)) return 0;              /* FMA, F16C, AVX2 */
     if (isa == SSA_ISA_AVX2) return 1;
     if ((os & 0xe0) != 0xe0) return 0;                     /* the OS saves the masks and all of zmm */
-    return (b[1] >> 16 & 1) && (b[1] >> 17 & 1) && (b[1] >> 30 & 1) && (b[1] >> 31 & 1);   /* F, DQ, BW, VL */
+    if (!((b[1] >> 16 & 1) && (b[1] >> 17 & 1) && (b[1] >> 30 & 1) && (b[1] >> 31 & 1))) return 0; /* F, DQ, BW, VL */
+    if (isa == SSA_ISA_AVX512) return 1;
+    ssa__cpuid(7, 1, a);
+    if (!(a[0] >> 5 & 1)) return 0;                        /* AVX512_BF16 */
+#ifdef SSA__AMX_EMULATED /* the tests bring the instructions along */
+    return 1;
+#else
+    return (b[3] >> 22 & 1) && (b[3] >> 24 & 1) && (os & 0x60000) == 0x60000 && ssa__amx_permitted(); /* BF16, TILE */
+#endif
 }
 #endif
 #endif
@@ -1268,6 +1887,9 @@ static int ssa__available(ssa_isa isa)
 #if SSA__HAVE_AVX512
     if (isa == SSA_ISA_AVX512) return ssa__cpu_has(isa);
 #endif
+#if SSA__HAVE_AMX
+    if (isa == SSA_ISA_AMX) return ssa__cpu_has(isa);
+#endif
     return 0;
 }
 
@@ -1279,7 +1901,10 @@ static void ssa__fill(ssa__table *t, ssa_isa isa)
     if (isa == SSA_ISA_AVX2) ssa__avx2_fill(t, isa);
 #endif
 #if SSA__HAVE_AVX512
-    if (isa == SSA_ISA_AVX512) ssa__avx512_fill(t, isa);
+    if (isa == SSA_ISA_AVX512 || isa == SSA_ISA_AMX) ssa__avx512_fill(t, isa);
+#endif
+#if SSA__HAVE_AMX
+    if (isa == SSA_ISA_AMX) ssa__amx_fill(t);
 #endif
     (void)isa; /* unused when only the scalar level is compiled in */
     SSA_ASSERT(t->isa == isa);
@@ -1332,7 +1957,8 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__POOL_BLOCKS    64
 #define SSA__MERGE_ROWS     16
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
-#define SSA__SPLIT_MIN      512    /* .. of at least this many keys each */
+#define SSA__SPLIT_MIN      512    /* .. of at least this many keys each .. */
+#define SSA__SPLIT_STEP     384    /* .. and whole chunks of every form */
 #define SSA__SPLIT_BYTES    (2 << 20) /* K and V that a task's keys span, all heads: 512 pages */
 #define SSA__THREAD_WORK    1000000 /* multiply-adds that are worth waking a thread for */
 #define SSA__ALIGN          64
@@ -1340,6 +1966,8 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 typedef struct {
     ssa_attn a;                    /* strides, scale and q_pos resolved */
     int32_t  group;                /* query heads per key/value head */
+    int32_t  unit;                 /* 1: the attention loop takes the unit's forms */
+    int32_t  tile_rows;            /* query rows per ATTEND tile in full mode */
     int32_t  tile_tokens;          /* queries per SELECT task, and per ATTEND task in sparse mode */
     int64_t  n_rows, n_tiles;      /* query rows per key/value head, ATTEND tiles per key/value head */
     int64_t  n_keys;               /* bound on the keys that a query attends */
@@ -1464,14 +2092,22 @@ static void ssa__resolve_splits(ssa__call *c)
     if (tasks < SSA__SPLIT_TASKS) keys = ssa__max(c->n_keys / ssa__ceil_div(SSA__SPLIT_TASKS, tasks), SSA__SPLIT_MIN);
     keys = ssa__min(keys, SSA__SPLIT_BYTES / ssa__max(1, ssa__min(c->a.k.token_stride, SSA__SPLIT_BYTES) +
                                                          ssa__min(c->a.v.token_stride, SSA__SPLIT_BYTES)));
-    keys = ssa__ceil_div(ssa__max(keys, SSA__SPLIT_MIN / 2), SSA__CHUNK) * SSA__CHUNK;
+    keys = ssa__ceil_div(ssa__max(keys, SSA__SPLIT_MIN / 2), SSA__SPLIT_STEP) * SSA__SPLIT_STEP;
     if (keys >= c->n_keys) return;
     c->split_keys = keys;
     c->n_splits = ssa__ceil_div(c->n_keys, keys);
 }
 
+/* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not so
+ * large that there are fewer than 64. */
+static int32_t ssa__tile_rows(const ssa__call *c)
+{
+    int64_t rows = c->n_rows * c->a.n_kv_heads / 64 / SSA__UNIT_DIM * SSA__UNIT_DIM;
+    return c->unit ? (int32_t)ssa__max(ssa__min(rows, SSA__UNIT_ROWS), SSA__UNIT_ROWS / 4) : SSA__TILE_ROWS;
+}
+
 /* Everything that can be wrong with a call, and everything about it that can be known without its data. */
-static ssa_status ssa__resolve(ssa__call *c, const ssa_attn *attn, ssa__what what)
+static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn *attn, ssa__what what)
 {
     ssa_attn *a = &c->a;
     ssa_status s;
@@ -1517,9 +2153,12 @@ static ssa_status ssa__resolve(ssa__call *c, const ssa_attn *attn, ssa__what wha
     c->n_keys = a->n_kv;
     if (what != SSA__RUN_FULL && (s = ssa__resolve_sparse(c, what)) != SSA_OK) return s;
 
+    c->unit = t->few.attend && what != SSA__RUN_SELECT && ssa__terms(a->q.type) && ssa__terms(a->k.type) &&
+              ssa__terms(a->v.type);
+    c->tile_rows = ssa__tile_rows(c);
     c->tile_tokens = (int32_t)ssa__max(1, SSA__TILE_ROWS / c->group);
     c->n_tiles =
-        what == SSA__RUN_FULL ? ssa__ceil_div(c->n_rows, SSA__TILE_ROWS) : ssa__ceil_div(a->n_q, c->tile_tokens);
+        what == SSA__RUN_FULL ? ssa__ceil_div(c->n_rows, c->tile_rows) : ssa__ceil_div(a->n_q, c->tile_tokens);
     ssa__resolve_splits(c);
     return SSA_OK;
 }
@@ -1651,9 +2290,9 @@ static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int6
         tile = task % c->n_tiles;
         if (what == SSA__RUN_FULL) {
             int64_t split = task / c->n_tiles / c->a.n_kv_heads;
-            last = ssa__min((tile + 1) * SSA__TILE_ROWS, c->n_rows) - 1;
+            last = ssa__min((tile + 1) * c->tile_rows, c->n_rows) - 1;
             keys = ssa__min(ssa__visible(c, last / c->group), (split + 1) * c->split_keys) - split * c->split_keys;
-            return fixed + (last + 1 - tile * SSA__TILE_ROWS + reading) * (ssa__max(keys, 0) + 8) * dims;
+            return fixed + (last + 1 - tile * c->tile_rows + reading) * (ssa__max(keys, 0) + 8) * dims;
         }
         last = ssa__min((tile + 1) * c->tile_tokens, c->a.n_q) - 1;
         keys = ssa__min(ssa__visible(c, last), c->split_keys);
@@ -1682,6 +2321,7 @@ typedef struct {
     float   *kv;                   /* [SSA__CHUNK][dim]: packed keys or values of a chunk */
     float   *factor;               /* [row]: gate / l */
     int32_t *limit;                /* [row]: keys of the chunk, or pooled keys, that the row sees */
+    int32_t  rows_max;             /* what the arrays of rows have room for */
     float   *imp;                  /* [block]: importance */
     float   *heap_key, *pick_key;  /* candidates' importance and block: the best of the past, and of the best */
     int32_t *heap, *pick;
@@ -1690,24 +2330,31 @@ typedef struct {
 static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, ssa__scratch *x)
 {
     const int64_t f = (int64_t)sizeof(float);
-    int32_t dk = ssa__round_up(c->a.head_dim, SSA__LANES_MAX), dv = ssa__round_up(c->a.value_dim, SSA__LANES_MAX);
-    int32_t dim = dk > dv ? dk : dv, rows = (int32_t)ssa__min(ssa__max(c->n_rows, 1), SSA__TILE_ROWS);
+    const int32_t round = c->unit ? SSA__UNIT_DIM : SSA__LANES_MAX;
+    int32_t dk = ssa__round_up(c->a.head_dim, round), dv = ssa__round_up(c->a.value_dim, round);
+    int32_t dim = dk > dv ? dk : dv, rows = (int32_t)ssa__min(ssa__max(c->n_rows, 1), ssa__max(c->tile_rows, SSA__TILE_ROWS));
     int64_t scores = SSA__CHUNK;
     memset(x, 0, sizeof *x);
-    rows = ssa__round_up(rows, SSA__LANES_MAX);
+    rows = x->rows_max = ssa__round_up(rows, round);
     if (what != SSA__RUN_FULL && c->a.select != SSA_SELECT_GIVEN && c->n_blocks > c->keep)
         scores = ssa__max(scores, c->n_pooled);
     scores += 2 * SSA__LANES_MAX;  /* whole register tiles of keys, and a narrow row's padding */
     x->q        = (float *)ssa__take(b, (int64_t)rows * dk, f);
     x->tile.o   = (float *)ssa__take(b, (int64_t)rows * dv, f);
-    x->tile.s   = (float *)ssa__take(b, ssa__mul(scores, rows, &b->bad), f);
-    x->tile.m   = (float *)ssa__take(b, SSA__TILE_ROWS, f);
-    x->tile.l   = (float *)ssa__take(b, SSA__TILE_ROWS, f);
-    x->tile.fix = (float *)ssa__take(b, SSA__TILE_ROWS, f);
-    x->factor   = (float *)ssa__take(b, SSA__TILE_ROWS, f);
-    x->limit    = (int32_t *)ssa__take(b, SSA__TILE_ROWS, (int64_t)sizeof(int32_t));
+    x->tile.s   = (float *)ssa__take(b, ssa__mul(scores, ssa__min(rows, SSA__TILE_ROWS), &b->bad), f);
+    x->tile.m   = (float *)ssa__take(b, rows, f);
+    x->tile.l   = (float *)ssa__take(b, rows, f);
+    x->tile.fix = (float *)ssa__take(b, rows, f);
+    x->factor   = (float *)ssa__take(b, rows, f);
+    x->limit    = (int32_t *)ssa__take(b, ssa__max(rows, SSA__TILE_ROWS), (int64_t)sizeof(int32_t));
     x->rows     = (float *)ssa__take(b, (int64_t)rows * dim, f);
     x->kv       = (float *)ssa__take(b, (int64_t)(SSA__CHUNK + 2 * SSA__LANES_MAX) * dim, f);
+    if (c->unit) {
+        int32_t v_terms = ssa__terms(c->a.v.type);
+        x->tile.k    = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_KEYS * dk * ssa__terms(c->a.k.type), 2);
+        x->tile.v    = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_KEYS * dv * v_terms, 2);
+        x->tile.work = (unsigned char *)ssa__take(b, ssa__unit_work(dv, v_terms), 1);
+    }
     if (what != SSA__RUN_FULL) {
         int64_t list = (int64_t)c->keep + c->a.block_size;
         x->imp      = (float *)ssa__take(b, c->n_blocks + (int64_t)SSA__LANES_MAX, f);
@@ -1751,6 +2398,7 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
                             size_t size, size_t *total)
 {
     ssa__bump shared = { NULL, 0, 0 };
+    ssa__table table;
     ssa__call one, *call;
     ssa__scratch x;
     int64_t scratch = 0, calls_at, need;
@@ -1759,12 +2407,13 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     if (n < 0) return SSA_ERR_BATCH;
     if (n > 0 && a == NULL) return SSA_ERR_NULL;
     if (n_threads < 1) n_threads = 1;
+    ssa__fill(&table, ssa__level_get());
     ssa__take(&shared, 1, (int64_t)sizeof(ssa__table));
     calls_at = shared.at;
     ssa__take(&shared, n, (int64_t)sizeof(ssa__call));
     for (int32_t i = 0; i < n; i++) {
         ssa__bump own = { NULL, 0, 0 };
-        ssa_status s = ssa__resolve(&one, &a[i], what);
+        ssa_status s = ssa__resolve(&table, &one, &a[i], what);
         if (s != SSA_OK) return s;
         ssa__take_shared(&shared, &one, what);
         ssa__take_scratch(&own, &one, what, &x);
@@ -1786,11 +2435,11 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     p->n_threads = n_threads;
     p->what = (int32_t)what;
     p->table = shared.base;
-    ssa__fill((ssa__table *)(void *)shared.base, ssa__level_get());
+    memcpy(shared.base, &table, sizeof table);
     p->calls = (unsigned char *)ssa__take(&shared, n, (int64_t)sizeof(ssa__call));
     for (int32_t i = 0; i < n; i++) {
         call = (ssa__call *)(void *)p->calls + i;
-        (void)ssa__resolve(call, &a[i], what);
+        (void)ssa__resolve(&table, call, &a[i], what);
         ssa__take_shared(&shared, call, what);
         for (int kind = 0; kind < SSA__KINDS; kind++) {
             call->n_tasks[kind] = ssa__count_tasks(call, what, kind);
@@ -1956,9 +2605,10 @@ static int32_t ssa__choose_given(const ssa__call *c, const int32_t *given, int32
     return n;
 }
 
-/* Query rows r0 <= r < r1 of key/value head h (row r: head r % G of query r / G) as f32 into a fresh tile. */
-static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1,
-                                        ssa__scratch *x)
+/* Query rows r0 <= r < r1 of key/value head h (row r: head r % G of query r / G) as f32 into a fresh tile, of one of the
+ * unit's forms or one of the others. */
+static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c, int unit, int64_t h, int64_t r0,
+                                        int64_t r1, ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
     const ssa__form *form;
@@ -1970,11 +2620,18 @@ static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c,
     tile->dv = c->a.value_dim;
     tile->dk_pad = ssa__round_up(tile->dk, SSA__LANES_MAX);
     tile->dv_pad = ssa__round_up(tile->dv, SSA__LANES_MAX);
+    tile->dk_unit = ssa__round_up(tile->dk, SSA__UNIT_DIM);
+    tile->dv_unit = ssa__round_up(tile->dv, SSA__UNIT_DIM);
+    tile->q_terms = ssa__terms(c->a.q.type);
+    tile->k_terms = ssa__terms(c->a.k.type);
+    tile->v_terms = ssa__terms(c->a.v.type);
     tile->scale = c->a.scale;
+    tile->m_unit = unit ? SSA__LN2 : 1.0;
     tile->ahead_rows = 0;
-    form = tile->rows <= t->narrow_rows ? &t->narrow : &t->wide;
+    if (unit) form = tile->rows <= SSA__LANES_MAX ? &t->few : &t->many;
+    else form = tile->rows <= t->narrow_rows ? &t->narrow : &t->wide;
     tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
-    padded = ssa__round_up(tile->rows, SSA__LANES_MAX);
+    padded = ssa__min(ssa__round_up(tile->rows, unit ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
     for (int64_t r = r0; r < r1;) { /* a query's heads at a time */
         int64_t i = r / group, g = r % group, n = ssa__min(group - g, r1 - r);
         t->pack[c->a.q.type](rows + (r - r0) * tile->dk_pad, tile->dk_pad, ssa__row(&c->a.q, i, h * group + g),
@@ -2055,7 +2712,7 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
     if (scored && group <= SSA__TILE_ROWS) { /* all queries of the task in one tile */
         for (int64_t r = i0 * group; r < i1 * group; r++)
             x->limit[r - i0 * group] = (int32_t)(ssa__max(c->a.q_pos + r / group + 1, 0) / block);
-        form = ssa__begin_tile(t, c, h, i0 * group, i1 * group, x);
+        form = ssa__begin_tile(t, c, 0, h, i0 * group, i1 * group, x);
         for (int32_t r = x->tile.rows; r < SSA__TILE_ROWS; r++) x->limit[r] = 0;
         broken = ssa__score_blocks(t, c, form, h, pooled, x);
     }
@@ -2078,7 +2735,7 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
                 for (int32_t g = 0; g < group; g += SSA__TILE_ROWS) {
                     int32_t rows = (int32_t)ssa__min(SSA__TILE_ROWS, group - g);
                     for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
-                    form = ssa__begin_tile(t, c, h, i * group + g, i * group + g + rows, x);
+                    form = ssa__begin_tile(t, c, 0, h, i * group + g, i * group + g + rows, x);
                     broken |= ssa__score_blocks(t, c, form, h, pooled, x);
                     ssa__add_importance(form, &x->tile, cur, 0, rows, x->imp);
                 }
@@ -2176,6 +2833,55 @@ static void ssa__look_ahead(ssa__tile *t, const ssa_view *v, int32_t dim, int64_
     t->ahead_rows = 0;
 }
 
+/* Where the causal edge crosses the n keys from virtual key at on: how many of them each row of the tile sees, padding
+ * none; else, or when the keys come from a list, NULL. */
+static const int32_t *ssa__limits(const ssa__call *c, const ssa__tile *t, const ssa__keys *keys, int64_t at, int32_t n,
+                                  int64_t r0, ssa__scratch *x)
+{
+    if (keys->blocks || ssa__visible(c, r0 / c->group) >= at + n) return NULL;
+    for (int32_t r = 0; r < x->rows_max; r++) {
+        int64_t sees = r < t->rows ? ssa__visible(c, (r0 + r) / c->group) - at : 0;
+        x->limit[r] = (int32_t)ssa__max(0, ssa__min(sees, n));
+    }
+    return x->limit;
+}
+
+/* As ssa__attend_keys, for a form that does a chunk whole. While a chunk is taken the next one's keys are prefetched,
+ * and while it is computed the next one's values. */
+static void ssa__attend_chunks(const ssa__call *c, const ssa__table *t, const ssa__form *form, int64_t h,
+                               const ssa__keys *keys, int64_t from, int64_t to, int64_t r0, ssa__scratch *x)
+{
+    ssa__tile *tile = &x->tile;
+    const ssa_view *k = &c->a.k, *v = &c->a.v;
+    const int64_t k_term = (int64_t)SSA__UNIT_KEYS * tile->dk_unit, v_term = (int64_t)SSA__UNIT_KEYS * tile->dv_unit;
+    const int listed = keys->blocks != NULL;
+    int32_t n, run, next;
+    for (int64_t at = from; at < to; at += n) {
+        int64_t key = 0;
+        n = (int32_t)ssa__min(form->chunk, to - at);
+        for (int32_t j = 0; j < n; j += run) {
+            key = ssa__run_at(keys, at + j, n - j, &run);
+            if (listed) ssa__look_ahead(tile, v, tile->dv, key, h, run, 1);
+            else ssa__look_ahead(tile, k, tile->dk, at + n, h, (int32_t)ssa__min(form->chunk, to - at - n), 0);
+            t->take[k->type](tile, tile->k + (int64_t)j * tile->dk_unit, k_term, tile->dk_unit, ssa__row(k, key, h),
+                             k->token_stride, run, tile->dk);
+        }
+        tile->ahead_rows = 0;
+        for (int32_t j = 0; j < n; j += run) {
+            key = ssa__run_at(keys, at + j, n - j, &run);
+            t->take[v->type](tile, tile->v + (int64_t)j * tile->dv_unit, v_term, tile->dv_unit, ssa__row(v, key, h),
+                             v->token_stride, run, tile->dv);
+        }
+        next = (int32_t)ssa__min(form->chunk, to - at - n);
+        for (int32_t j = 0; listed && j < next; j += run) {
+            key = ssa__run_at(keys, at + n + j, next - j, &run);
+            ssa__look_ahead(tile, k, tile->dk, key, h, run, 1);
+        }
+        if (!listed) ssa__look_ahead(tile, v, tile->dv, at + n, h, next, 0);
+        form->attend(tile, n, ssa__limits(c, tile, keys, at, n, r0, x));
+    }
+}
+
 /* The running state over virtual keys from .. to-1, for the tile whose first row is r0. While the scores of a chunk are
  * computed its values are prefetched, and during its values the next chunk's keys. */
 static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h,
@@ -2189,7 +2895,7 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
     const int listed = keys->blocks != NULL;
     for (int64_t at = from; at < to; at += chunk) {
         int32_t n = (int32_t)ssa__min(chunk, to - at), run = 0, after = (int32_t)ssa__min(chunk, to - at - n);
-        const int32_t *limit = NULL;
+        const int32_t *limit;
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
             ssa__look_ahead(tile, v, dv, key, h, run, listed);
@@ -2199,13 +2905,7 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
         }
         if (form->packs) form->qk[SSA_F32](tile, packed, dk * (int64_t)sizeof(float), n, 0);
 
-        if (!listed && ssa__visible(c, r0 / c->group) < at + n) { /* the causal edge crosses this chunk */
-            for (int32_t r = 0; r < SSA__TILE_ROWS; r++) {
-                int64_t sees = r < tile->rows ? ssa__visible(c, (r0 + r) / c->group) - at : 0;
-                x->limit[r] = (int32_t)ssa__max(0, ssa__min(sees, n));
-            }
-            limit = x->limit;
-        }
+        limit = ssa__limits(c, tile, keys, at, n, r0, x);
         form->softmax(tile, n, limit);
 
         for (int32_t j = 0, next; j < after; j += next) {
@@ -2235,21 +2935,23 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
                              const ssa__keys *keys, int64_t from, int64_t to, int64_t split, ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
-    const ssa__form *form = ssa__begin_tile(t, c, h, r0, r1, x);
+    const ssa__form *form = ssa__begin_tile(t, c, c->unit, h, r0, r1, x);
     int64_t rows = tile->rows, n_heads = c->a.n_heads, all = c->a.n_q * n_heads;
-    memset(tile->o, 0, (size_t)(ssa__round_up(tile->rows, SSA__LANES_MAX) * (int64_t)tile->dv_pad) * sizeof(float));
-    ssa__attend_keys(t, c, form, h, keys, from, to, r0, x);
+    int32_t padded = (int32_t)ssa__min(ssa__round_up(tile->rows, c->unit ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
+    memset(tile->o, 0, (size_t)(padded * (int64_t)(c->unit ? tile->dv_unit : tile->dv_pad)) * sizeof(float));
+    if (form->attend) ssa__attend_chunks(c, t, form, h, keys, from, to, r0, x);
+    else ssa__attend_keys(t, c, form, h, keys, from, to, r0, x);
 
     for (int64_t r = 0; r < rows; r++) {
         int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
         float l = tile->l[r], gate = c->a.gate ? c->a.gate[i * n_heads + head] : 1.0f;
         int empty = ssa__bits(l) << 1 == 0;
-        float lse = empty ? ssa__float(SSA__NEG_INF_BITS) : (float)((double)tile->m[r] + ssa__log((double)l));
+        float lse = empty ? ssa__float(SSA__NEG_INF_BITS) : (float)((double)tile->m[r] * tile->m_unit + ssa__log((double)l));
         x->factor[r] = empty ? 0.0f : (c->n_splits > 1 ? 1.0f : gate) / l;
         if (c->n_splits > 1) c->part_lse[split * all + i * n_heads + head] = lse;
         else if (c->a.lse) c->a.lse[i * n_heads + head] = lse;
     }
-    for (int64_t r = rows; r < ssa__round_up(tile->rows, SSA__LANES_MAX); r++) x->factor[r] = 0.0f; /* padding */
+    for (int64_t r = rows; r < padded; r++) x->factor[r] = 0.0f;
     form->finish(tile, x->factor, x->rows);
     for (int64_t r = 0; r < rows; r++) {
         int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
@@ -2267,7 +2969,7 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
     int64_t from = split * c->split_keys, to = from + c->split_keys;
     ssa__keys keys = { NULL, 0, c->a.block_size };
     if (what == SSA__RUN_FULL) {
-        int64_t r0 = tile * SSA__TILE_ROWS, r1 = ssa__min(r0 + SSA__TILE_ROWS, c->n_rows);
+        int64_t r0 = tile * c->tile_rows, r1 = ssa__min(r0 + c->tile_rows, c->n_rows);
         keys.n = ssa__visible(c, (r1 - 1) / c->group);
         ssa__attend_tile(t, c, h, r0, r1, &keys, from, ssa__min(to, keys.n), split, x);
         return;
@@ -2336,9 +3038,12 @@ static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
     const ssa__call *calls = (const ssa__call *)(const void *)p->calls;
     ssa__what what = (ssa__what)p->what;
     int64_t total = 0, from, to, at = 0;
+    unsigned char kept[64];
     for (int32_t i = 0; i < p->n; i++) total += calls[i].cost[kind];
+    if (total == 0) return;
     from = total / nth * ith + total % nth * ith / nth;
     to = total / nth * (ith + 1) + total % nth * (ith + 1) / nth;
+    if (t->enter) t->enter(kept);
     for (int32_t i = 0; i < p->n && at < to; i++) {
         const ssa__call *c = &calls[i];
         ssa__scratch x;
@@ -2353,6 +3058,7 @@ static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
             at += ssa__task_cost(c, what, kind, task);
         }
     }
+    if (t->leave) t->leave(kept);
 }
 
 /* -- the alignment loss -- */

@@ -74,9 +74,9 @@ static void against_ours(against *a, const float *ours, const float *theirs, int
 static void against_check(const against *a, double most, const char *what, const char *file)
 {
     CHECK(a->official <= most, "%s: the oracle and the official result differ by %.3g: %s", what, a->official, file);
-    CHECK(a->ours <= a->official + two_x_bound(&a->base, SSA_F32),
+    CHECK(a->ours <= a->official + two_x_bound(&a->base, 0, SSA_F32),
           "%s: %.3g from the official result, official error %.3g, 2x bound %.3g: %s", what, a->ours, a->official,
-          two_x_bound(&a->base, SSA_F32), file);
+          two_x_bound(&a->base, 0, SSA_F32), file);
 }
 
 static int same_set(const int32_t *a, const int32_t *b, int n)           /* -1 = empty; no duplicates within a or b */
@@ -133,8 +133,8 @@ static void check_file(const char *name)
             int64_t at = (r * HQ + h) * D;
             o_row(&c, rows[r], h, NULL, 0, of, &lse);
             o_row(&c, rows[r], h, b, K, os, &lse);
-            n_row(&c, rows[r], h, NULL, 0, nf, &nlse);
-            n_row(&c, rows[r], h, b, K, ns, &nlse);
+            n_row(&c, rows[r], h, NULL, 0, SSA_F32, nf, &nlse);
+            n_row(&c, rows[r], h, b, K, SSA_F32, ns, &nlse);
             against_row(&full, of, nf, o_full + at, D);
             against_row(&sparse, os, ns, o_sparse + at, D);
             /* d loss/d gate: the gate acts through f = gate * fu and s = gate * su alone; |f - s| < 1 here */

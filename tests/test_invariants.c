@@ -297,8 +297,8 @@ static void check_theorem(const shape *s)
         o_solve(&p, NULL, &rf, &bf, &bl);
         o_solve(&p, p.blocks, &rs, &bs, &bl);
         /* rounding of f, of s, and of the two lse, by the 2x rule */
-        double ef = two_x_bound(&bf, SSA_F32), es = two_x_bound(&bs, SSA_F32),
-               el = 2 * two_x_bound(&bl, SSA_F32) + 1e-7;
+        double ef = two_x_bound(&bf, l, SSA_F32), es = two_x_bound(&bs, l, SSA_F32),
+               el = 2 * two_x_bound(&bl, l, SSA_F32) + 1e-7;
         for (int64_t row = 0; row < p.n_lse; row++) {
             int64_t cur = (p.q0 + row / c.HQ) / c.B;
             const int32_t *chosen = p.blocks + (row / c.HQ * c.H + row % c.HQ / G) * c.top_k;

@@ -155,7 +155,7 @@ static void check_merge(int rows, int dim, int n_kv, double amp)
                 o_call part_c = c;
                 part_c.n_kv = cut[part + 1] - cut[part];
                 part_c.k += cut[part] * c.D; part_c.v += cut[part] * c.DV;
-                n_row(&part_c, 0, h, NULL, 0, no + dim, &nl);
+                n_row(&part_c, 0, h, NULL, 0, SSA_F32, no + dim, &nl);
                 if (part == 0) { memcpy(no, no + dim, (size_t)dim * sizeof *no); ml = nl; continue; }
                 float top = ml > nl ? ml : nl, wa = expf(ml - top), wb = expf(nl - top);
                 for (int d = 0; d < dim; d++) no[d] = (wa * no[d] + wb * no[dim + d]) / (wa + wb);
@@ -260,7 +260,7 @@ static void check_sparsity(void)
             two_x_base(&x, want, (double)expf(s[i] - f[i]));
             two_x_ours(&x, l, want, (double)got[i]);
         }
-        CHECK(x.ours[l] <= two_x_bound(&x, SSA_F32), "sparsity: %.3g over %.3g", x.ours[l], two_x_bound(&x, SSA_F32));
+        CHECK(x.ours[l] <= two_x_bound(&x, l, SSA_F32), "sparsity: %.3g over %.3g", x.ours[l], two_x_bound(&x, l, SSA_F32));
         CHECK(got[3] == 1 && got[4] == 0 && got[5] == 1 && got[70] == -7,
               "all, none, nothing visible, past the end: %.9g %g %g %g", (double)got[3], (double)got[4], (double)got[5],
               (double)got[70]);
