@@ -5,7 +5,10 @@
 #   IMPL_CFLAGS   more flags for the one test file that holds the implementation, e.g. -Ofast
 #   OPENMP        the OpenMP flag; found by a trial link, `make OPENMP=` builds without
 #   BUILD         where output goes: build
-#   ARGS          options for `make bench`, e.g. ARGS=--quick
+#   ARGS          options for `make bench`, and for `make plots` if it has to run it, e.g. ARGS=--quick
+#   PLOT_DATA     JSON files for `make plots`, of build/bench --json and bench/peer_torch.py --json; default: made anew
+#   PLOT_DIR      where `make plots` puts the SVG files: BUILD; PLOT_DIR=bench/plots for those that are kept
+#   PLOT_TYPE PLOT_THREADS   which of the cases `make plots` draws: bf16 keys, the largest number of threads
 #   PREFIX DESTDIR   `make install` copies ssa.h to $(DESTDIR)$(PREFIX)/include
 
 LDLIBS     ?= -lm
@@ -54,7 +57,7 @@ check: ## the build matrix: compilers, languages, levels, options, sanitizers (s
 lint: ## check that the sections of ssa.h keep to their room
 	sh tests/lint.sh
 
-plots: $(PLOT_DATA) ## draw time against context from PLOT_DATA into PLOT_DIR (needs gnuplot)
+plots: $(PLOT_DATA) ## draw time against context, next to the limits, from PLOT_DATA into PLOT_DIR (needs gnuplot)
 	sh bench/plot.sh $(PLOT_DIR) $(PLOT_DATA)
 
 install: ## copy ssa.h to $(DESTDIR)$(PREFIX)/include

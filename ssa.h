@@ -1271,7 +1271,7 @@ SSA__DIAG_POP
 #define SSA__AMX  SSA__FORCE_INLINE SSA__TARGET_AMX
 #define SSA__AMXF static SSA__TARGET_AMX
 #ifndef SSA__AMX_LAG
-#define SSA__AMX_LAG 0.0f
+#define SSA__AMX_LAG 8.0f
 #endif
 SSA__DIAG_SIGN
 
@@ -1418,10 +1418,10 @@ SSA__AMX __m512 ssa__amx_p(const int terms, const int hidden, const float *s, in
     return sum;
 }
 
-/* The maximum of n keys' scores for 16 rows, times scale: m moves up to it where it is 8 above (one term), or above (two).
+/* The maximum of the scores s [n][16] of keys j .. j+n-1 for 16 rows, times scale: m moves up to it where it is 8 above (one term), or above (two).
  * Leaves the factor for what came before in fix; returns whether any lane's is not 1. */
-SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t n, int hidden, __m512i limit, __m512 scale,
-                          float *m, float *l, float *fix)
+SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t key, int32_t n, int hidden, __m512i limit,
+                          __m512 scale, float *m, float *l, float *fix)
 {
     __m512 top[4], old = _mm512_loadu_ps(m), f;
     __mmask16 moved;
@@ -1429,7 +1429,7 @@ SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t n, int hidden
     top[0] = top[1] = top[2] = top[3] = _mm512_set1_ps(-FLT_MAX);
     if (hidden) {
         for (; j < n; j++)
-            top[0] = _mm512_mask_max_ps(top[0], _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(j)),
+            top[0] = _mm512_mask_max_ps(top[0], _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(key + j)),
                                         _mm512_loadu_ps(s + j * 16), top[0]);
     } else {
         for (; j + 4 <= n; j += 4) {
@@ -1450,7 +1450,7 @@ SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t n, int hidden
     return 1;
 }
 
-/* Scores of 32 keys, from `key` on, for one or two groups of 16 rows: s [key][16]. The second group's s1 may be NULL. */
+/* Scores of 32 keys, from `key` on, for one or two groups of 16 rows: s [32][16]. The second group's s1 may be NULL. */
 SSA__AMX void ssa__amx_scores(const ssa__tile *t, int32_t key, const unsigned char *q0, float *s0, float *s1)
 {
     const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2;
@@ -1473,11 +1473,11 @@ SSA__AMX void ssa__amx_scores(const ssa__tile *t, int32_t key, const unsigned ch
             }
         }
     }
-    _tile_stored(0, s0 + key * 16, 64);
-    _tile_stored(2, s0 + (key + 16) * 16, 64);
+    _tile_stored(0, s0, 64);
+    _tile_stored(2, s0 + 256, 64);
     if (s1) {
-        _tile_stored(1, s1 + key * 16, 64);
-        _tile_stored(3, s1 + (key + 16) * 16, 64);
+        _tile_stored(1, s1, 64);
+        _tile_stored(3, s1 + 256, 64);
     }
 }
 
@@ -1551,9 +1551,10 @@ SSA__AMXF void ssa__amx_v_transposed(const ssa__tile *t, int32_t n, uint16_t *vt
             }
 }
 
-/* 32 dims from e on of two groups of rows: o += V^T.P^T over n keys. p [group][term][pair][16][2] */
-SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t n, int32_t e, const uint16_t *vt,
-                                   const uint16_t *p, float *o)
+/* 32 dims from e on of two groups of rows: o += V^T.P^T over the keys from .. to-1, in steps of 32.
+ * p [group][term][pair of keys][16][2] */
+SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t from, int32_t to, int32_t e,
+                                   const uint16_t *vt, const uint16_t *p, float *o)
 {
     const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__UNIT_KEYS * 16;
     float *o0 = o + e * 16, *o1 = o0 + group;
@@ -1563,16 +1564,16 @@ SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t 
     _tile_loadd(3, o1 + 256, 64);
     for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
         const int32_t a = ab / terms, b = ab % terms;
-        for (int32_t j = 0; j < n; j += 32) {
+        for (int32_t j = from; j < to; j += 32) {
             const uint16_t *v = vt + ((int64_t)a * t->dv_unit + e) * SSA__UNIT_KEYS + j;
             const uint16_t *p0 = p + b * term + j * 16, *p1 = p0 + terms * term;
             _tile_loadd(4, v, SSA__UNIT_KEYS * 2);
             _tile_loadd(6, p0, 64);
             _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(7, p1, 64);
-            _tile_dpbf16ps(1, 4, 7);
             _tile_loadd(5, v + 16 * SSA__UNIT_KEYS, SSA__UNIT_KEYS * 2);
             _tile_dpbf16ps(2, 5, 6);
+            _tile_loadd(7, p1, 64);
+            _tile_dpbf16ps(1, 4, 7);
             _tile_dpbf16ps(3, 5, 7);
         }
     }
@@ -1582,89 +1583,103 @@ SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t 
     _tile_stored(3, o1 + 256, 64);
 }
 
-/* p of 32 keys from j on, for both groups of a pair of groups. */
-SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, const ssa__tile *t, int32_t j, const float *s,
-                              __m512 scale, const float *m, float *l, const __m512i *limit, uint16_t *p)
+/* One step of a pair of groups of rows: 32 keys, from j on. s [group][32][16] holds their scores, m0, l0 .. are the pair's
+ * state, p its buffer [group][term][pair of keys][16][2]. */
+SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, const float *s, __m512 scale,
+                              const float *m, float *l, const __m512i *limit, uint16_t *p)
 {
     const int64_t term = SSA__UNIT_KEYS * 16;
     const __m512 m0 = _mm512_loadu_ps(m), m1 = _mm512_loadu_ps(m + 16);
     __m512 sum0 = _mm512_loadu_ps(l), sum1 = _mm512_loadu_ps(l + 16);
-    const float *s1 = s + SSA__UNIT_KEYS * 16;
-    uint16_t *p1 = p + terms * term;
-    (void)t;
-    for (int32_t end = j + 32; j < end; j += 2) {
+    uint16_t *p0 = p + j * 16, *p1 = p0 + terms * term;
+    for (int32_t i = 0; i < 32; i += 2) {
         __m512i x[2], y[2];
-        sum0 = ssa__amx_p(terms, hidden, s + j * 16, j, scale, m0, limit[0], x, sum0);
-        sum1 = ssa__amx_p(terms, hidden, s1 + j * 16, j, scale, m1, limit[1], y, sum1);
+        sum0 = ssa__amx_p(terms, hidden, s + i * 16, j + i, scale, m0, limit[0], x, sum0);
+        sum1 = ssa__amx_p(terms, hidden, s + (32 + i) * 16, j + i, scale, m1, limit[1], y, sum1);
         for (int a = 0; a < terms; a++) {
-            _mm512_storeu_si512(p + a * term + j * 16, x[a]);
-            _mm512_storeu_si512(p1 + a * term + j * 16, y[a]);
+            _mm512_storeu_si512(p0 + a * term + i * 16, x[a]);
+            _mm512_storeu_si512(p1 + a * term + i * 16, y[a]);
         }
     }
     _mm512_storeu_ps(l, sum0);
     _mm512_storeu_ps(l + 16, sum1);
 }
 
-/* The pairs of groups pass through three stages, scores, p and values, each a pair behind the one before, 32 keys at a
- * time by turns: the unit multiplies for two pairs while the vector ports work on the third. */
+/* A pair of groups on its way through a chunk. */
+typedef struct { int32_t sees, hidden, done; __m512i limit[2]; } ssa__amx_pair_of;
+
+/* The keys of the chunk that pair i sees: none past the last pair. */
+SSA__AMX void ssa__amx_many_begin(const ssa__tile *t, int32_t i, int32_t n, const int32_t *limit, ssa__amx_pair_of *x)
+{
+    x->sees = i * 32 < t->rows ? n : 0;
+    x->done = 0;
+    x->limit[0] = x->limit[1] = _mm512_set1_epi32(n);
+    x->hidden = 0;
+    if (x->sees > 0 && limit) {
+        x->limit[0] = _mm512_loadu_si512(limit + i * 32);
+        x->limit[1] = _mm512_loadu_si512(limit + i * 32 + 16);
+        x->sees = _mm512_reduce_max_epi32(_mm512_max_epi32(x->limit[0], x->limit[1]));
+        x->hidden = _mm512_reduce_min_epi32(_mm512_min_epi32(x->limit[0], x->limit[1])) < x->sees;
+    }
+    x->hidden |= x->sees % 32 != 0;
+}
+
+/* The pairs of groups of 16 rows pass through scores and p 32 keys at a time, the scores a step ahead; and through values a
+ * pair behind, a part with every step: so the unit multiplies while the vector ports work on p, and scores never leave
+ * L1. When a maximum moves, the values so far are added to the output before it is rescaled. */
 SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
 {
-    const int32_t pairs = (t->rows + 31) / 32, units = t->dv_unit / 32;
+    const int32_t pairs = (t->rows + 31) / 32, units = t->dv_unit / 32, ahead = (t->ahead_rows + pairs * 4 - 1) / (pairs * 4);
     const int64_t q_pair = (int64_t)2 * t->q_terms * (t->dk_unit / 32) * 1024, o_pair = (int64_t)t->dv_unit * 32;
-    const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
-    const __m512i all = _mm512_set1_epi32(n);
-    uint16_t *vt = (uint16_t *)(void *)t->work;
-    float *s = (float *)(void *)(vt + (int64_t)SSA__UNIT_KEYS * t->dv_unit * terms);
-    uint16_t *p = (uint16_t *)(void *)(s + 2 * SSA__UNIT_KEYS * 16);
     const int64_t p_size = (int64_t)2 * terms * SSA__UNIT_KEYS * 16;
-    int32_t sees[3] = { 0, 0, 0 }, hidden = 0; /* keys that a row of the pair in each stage sees: values, p, scores */
+    const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
+    const unsigned char *q = (const unsigned char *)t->q;
+    uint16_t *vt = (uint16_t *)(void *)t->work;
+    float *s = (float *)(void *)(vt + (int64_t)SSA__UNIT_KEYS * t->dv_unit * terms);  /* [2][group][32][16] */
+    uint16_t *p = (uint16_t *)(void *)(s + 2 * SSA__UNIT_KEYS * 16);
+    int32_t step = 0, fetch = 0;
+    ssa__amx_pair_of now, next, last = { 0 };
     ssa__amx_pad(t, n);
     ssa__amx_v_transposed(t, n, vt);
-    for (int32_t i = -1; i <= pairs; i++) { /* pair i in p, i + 1 in scores, i - 1 in values */
-        __m512i lim[2];
-        int32_t steps, done = 0;
-        sees[0] = sees[1];
-        sees[1] = sees[2];
-        sees[2] = i + 1 < pairs ? n : 0;
-        if (limit && i + 1 < pairs) {
-            sees[2] = limit[(i + 1) * 32];
-            for (int32_t r = (i + 1) * 32; r < (i + 2) * 32; r++) if (limit[r] > sees[2]) sees[2] = limit[r];
-        }
-        lim[0] = lim[1] = all;
-        if (sees[1] > 0) {
-            hidden = sees[1] % 32 != 0;
-            for (int g = 0; g < 2; g++) {
-                const int32_t at = i * 32 + g * 16;
-                if (limit) {
-                    lim[g] = _mm512_loadu_si512(limit + at);
-                    hidden |= _mm512_cmplt_epi32_mask(lim[g], _mm512_set1_epi32(sees[1])) != 0;
-                }
-                if (ssa__amx_max(terms, s + g * SSA__UNIT_KEYS * 16, sees[1], limit != NULL, lim[g], scale,
-                                 t->m + at, t->l + at, t->fix + at)) {
-                    const __m512 fix = _mm512_loadu_ps(t->fix + at);
-                    float *o = t->o + i * o_pair + g * t->dv_unit * 16;
-                    for (int32_t e = 0; e < t->dv_unit; e++)
-                        _mm512_storeu_ps(o + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o + e * 16), fix));
-                }
-            }
-        }
-        steps = ssa__amx_keys(sees[1] > sees[2] ? sees[1] : sees[2]) / 32;
-        if (steps == 0 && sees[0] > 0) steps = 1;
-        for (int32_t u = 0; u < steps; u++) {
-            if (u * 32 < sees[1]) {
-                if (hidden) ssa__amx_many_p(terms, 1, t, u * 32, s, scale, t->m + i * 32, t->l + i * 32, lim,
-                                            p + (i & 1) * p_size);
-                else ssa__amx_many_p(terms, 0, t, u * 32, s, scale, t->m + i * 32, t->l + i * 32, lim,
-                                     p + (i & 1) * p_size);
-            }
+    SSA__BARRIER();
+    ssa__amx_many_begin(t, 0, n, limit, &next);
+    if (next.sees > 0) ssa__amx_scores(t, 0, q, s, s + 512);
+    for (int32_t i = 0; i <= pairs; i++) {
+        const int32_t at = i * 32;
+        int32_t steps, values = 0;
+        now = next;
+        ssa__amx_many_begin(t, i + 1, n, limit, &next);
+        steps = now.sees > 0 ? (now.sees + 31) / 32 : 1;
+        for (int32_t u = 0; u < steps; u++, step ^= now.sees > 0) {
+            float *s_now = s + step * 1024, *s_next = s + (step ^ (now.sees > 0)) * 1024;
+            uint16_t *p_now = p + (i & 1) * p_size;
             SSA__BARRIER();
-            if (u * 32 < sees[2])
-                ssa__amx_scores(t, u * 32, (const unsigned char *)t->q + (i + 1) * q_pair, s, s + SSA__UNIT_KEYS * 16);
-            for (; sees[0] > 0 && done < units * (u + 1) / steps; done++)
-                ssa__amx_many_values(terms, t, ssa__amx_keys(sees[0]), done * 32, vt, p + ((i - 1) & 1) * p_size,
+            if (u + 1 < steps) ssa__amx_scores(t, (u + 1) * 32, q + i * q_pair, s_next, s_next + 512);
+            else if (next.sees > 0) ssa__amx_scores(t, 0, q + (i + 1) * q_pair, s_next, s_next + 512);
+            for (; last.sees > 0 && values < units * (u + 1) / steps; values++)
+                ssa__amx_many_values(terms, t, last.done, last.sees, values * 32, vt, p + ((i - 1) & 1) * p_size,
                                      t->o + (i - 1) * o_pair);
+            ssa__prefetch(t, fetch, fetch + ahead, 0, t->ahead_bytes);
+            fetch += ahead;
             SSA__BARRIER();
+            if (now.sees == 0) break;
+            for (int g = 0; g < 2; g++) {
+                const int32_t row = at + g * 16, left = now.sees - u * 32;
+                float *o = t->o + i * o_pair + g * t->dv_unit * 16;
+                if (!ssa__amx_max(terms, s_now + g * 512, u * 32, left < 32 ? left : 32, now.hidden, now.limit[g], scale,
+                                  t->m + row, t->l + row, t->fix + row)) continue;
+                for (int32_t e = 0; now.done < u * 32 && e < units; e++)
+                    ssa__amx_many_values(terms, t, now.done, u * 32, e * 32, vt, p_now, t->o + i * o_pair);
+                now.done = u * 32;
+                SSA__BARRIER();
+                for (int32_t e = 0; e < t->dv_unit; e++)
+                    _mm512_storeu_ps(o + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o + e * 16),
+                                                               _mm512_loadu_ps(t->fix + row)));
+            }
+            if (now.hidden) ssa__amx_many_p(terms, 1, u * 32, s_now, scale, t->m + at, t->l + at, now.limit, p_now);
+            else ssa__amx_many_p(terms, 0, u * 32, s_now, scale, t->m + at, t->l + at, now.limit, p_now);
         }
+        last = now;
     }
 }
 
@@ -1702,7 +1717,7 @@ SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, co
     SSA__BARRIER();
     for (int32_t j = 0; j < n; j += 32) {
         ssa__prefetch(t, j, j + 32, 0, t->ahead_bytes);
-        ssa__amx_scores(t, j, (const unsigned char *)t->q, s, NULL);
+        ssa__amx_scores(t, j, (const unsigned char *)t->q, s + j * 16, NULL);
         for (int32_t a = 0; a < terms; a++)
             for (int32_t i = j; i < j + 32; i += 2) {
                 const uint16_t *v = t->v + a * v_term + (int64_t)i * t->dv_unit;
@@ -1715,7 +1730,7 @@ SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, co
             }
     }
     SSA__BARRIER();
-    if (ssa__amx_max(terms, s, n, limit != NULL, lim, scale, t->m, t->l, t->fix))
+    if (ssa__amx_max(terms, s, 0, n, limit != NULL, lim, scale, t->m, t->l, t->fix))
         for (int32_t r = 0; r < t->rows; r++)
             for (int32_t e = 0; e < t->dv_unit; e += 16) {
                 float *o = t->o + (int64_t)r * t->dv_unit + e;

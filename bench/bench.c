@@ -1,19 +1,29 @@
 /* bench.c - measures what this machine can do at best, then how close ssa.h comes to it
  *
- *   build/bench [--quick | --long] [--threads N,N..] [--level NAME,NAME.. | all] [--filter TEXT,TEXT..] [--json FILE]
+ *   build/bench [--quick | --long] [--threads N,N..] [--level NAME,NAME.. | all] [--f32-queries]
+ *               [--filter TEXT,TEXT..] [--json FILE]
  *
- * The limits come first: the rate of f32 multiply-adds of each level, and the rate of reading memory. Both are measured
- * again around each case, since machines drift, the latter for as many bytes as the case reads. A case's limit is the
- * longer of its multiply-adds at the first rate and its bytes at the second; "limit" is that time over the median's.
+ * The limits come first: the rate of f32 multiply-adds of each level, the rate of AMX's bf16 tile products, and the
+ * rate of reading memory. They are measured again around each case, since machines drift, the last for as many bytes as
+ * the case reads. A case's limit is the longer of its multiply-adds at the level's rate (level amx with 16-bit inputs:
+ * the tile products') and its bytes at the reading rate; "limit" is that time over the median's.
  *
  * What is counted. Multiply-adds: 4 * head_dim flops for each pair of a query head and a key that it sees (or that its
- * selected blocks hold), 2 * head_dim for each pair of a query head and a pooled key that it scores. Bytes: the keys
- * and values that any query uses, once for each key/value head, and the pooled keys. Queries and outputs are f32 and
- * not counted; keys and values are token-major, in the type that a line names. exp, selection and the like cost time
- * but count for nothing, so no case can reach 100%.
+ * selected blocks hold), 2 * head_dim for each pair of a query head and a pooled key that it scores; once, also where a
+ * unit needs several products for one. Bytes: the keys and values that any query uses, once for each key/value head,
+ * and the pooled keys. Keys and values are token-major, in the type that a line names; where pooled keys are kept,
+ * their type follows after a slash. Queries, of the keys' type or with --f32-queries f32, and outputs, f32, are not
+ * counted. exp, selection and the like cost time but count for nothing, so no case can reach 100%.
+ *
+ * Modes: full; sparse (exact selection included); select (exact selection alone); reference (the reference selection
+ * alone). A prefill pools its keys itself, a decode has them kept. The last column tells how many times faster a sparse
+ * call is than the full one, the reference selection than the exact one, in the same run.
  *
  * err: the largest difference from an evaluation in double of the same inputs, over sampled rows, each row's difference
  * divided by the largest output of that row. For selection: "exact", or WRONG where a better block was left out. */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE                     /* syscall, also with -std=c11 */
+#endif
 #define SSA_IMPLEMENTATION
 #include "../ssa.h"
 #include <float.h>
@@ -33,6 +43,15 @@
 #define TARGET(t) __attribute__((target(t)))
 #else
 #define X86 0
+#endif
+#if X86 && defined(__linux__) && defined(__x86_64__) && ((defined(__clang__) && __clang_major__ >= 12) \
+                                                        || (!defined(__clang__) && __GNUC__ >= 11))
+#define TILES 1                         /* the compiler knows AMX; whether the machine has it, amx_ready tells */
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
+#define TILES 0
 #endif
 
 #if defined(__VERSION__)
@@ -188,6 +207,61 @@ TARGET("avx512f") static uint64_t read_avx512(const unsigned char *p, size_t byt
 }
 #endif
 
+#if TILES
+static _Alignas(64) uint16_t amx_panel[32][512];            /* 32 tiles of 16 rows of 64 bytes: 32 KiB, stays in L1 */
+
+/* Does the CPU have AMX with bf16, does the OS save its registers, may this process use them? Asked from one thread
+ * first: the permission is the process's. */
+static int amx_ready(void)
+{
+    static int ready = -1;
+    unsigned a, b, c, d, lo, hi;
+    uint32_t z = 1;
+    if (ready >= 0) return ready;
+    ready = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return 0;                    /* OSXSAVE: xgetbv may run */
+    __asm__ __volatile__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    if ((lo >> 17 & 3) != 3) return 0;                                                  /* tile configuration, data */
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 24 & 1) || !(d >> 22 & 1)) return 0;     /* TILE, BF16 */
+    if (syscall(SYS_arch_prctl, 0x1023, 18L) != 0) return 0;                /* ARCH_REQ_XCOMP_PERM, the tile data */
+    for (int i = 0; i < 32; i++)
+        for (int j = 0; j < 512; j++) {                     /* random bf16 in +-[0.5, 2): zeros would run faster */
+            z = z * 1664525u + 1013904223u;
+            amx_panel[i][j] = (uint16_t)((z >> 16 & 0x80ffu) | 0x3f00u);
+        }
+    return ready = 1;
+}
+
+/* A block of 32 rows x 32 columns over 8 steps of 32 dims: 4 accumulators, 4 products for 4 loads from L1. */
+TARGET("amx-tile,amx-bf16") static double peak_amx(int64_t n, float x)
+{
+    struct { uint8_t palette, start_row, zero[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } config;
+    float out[256];
+    memset(&config, 0, sizeof config);
+    config.palette = 1;
+    for (int i = 0; i < 8; i++) { config.row_bytes[i] = 64; config.rows[i] = 16; }
+    __asm__ __volatile__("" : : "r"(&config), "r"(amx_panel) : "memory");   /* gcc's intrinsics do not say they read */
+    _tile_loadconfig(&config);
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+    for (int64_t i = 0; i < n; i++)
+        for (int step = 0; step < 32; step += 4) {
+            _tile_loadd(4, amx_panel[step],     64);
+            _tile_loadd(6, amx_panel[step + 1], 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(7, amx_panel[step + 2], 64);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_loadd(5, amx_panel[step + 3], 64);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+    _tile_stored(3, out, 64);
+    _tile_release();
+    __asm__ __volatile__("" : : "r"(out) : "memory");
+    sink_f = out[0] + x;
+    return 2.0 * 16 * 16 * 32 * 4 * 8 * (double)n;
+}
+#endif
+
 static int runs(ssa_isa level)          /* compiled in, and does this CPU have it? Leaves the level in use as it was. */
 {
     ssa_isa old = ssa_isa_get();
@@ -199,14 +273,27 @@ static int runs(ssa_isa level)          /* compiled in, and does this CPU have i
 typedef double   (*peak_fn)(int64_t, float);
 typedef uint64_t (*read_fn)(const unsigned char *, size_t);
 
-/* The loop whose rate bounds a level. A level without one of its own here is held against the best that there is. */
-static peak_fn peak_of(ssa_isa level)
+/* The loop whose rate bounds a level on inputs of a type, and what "limit" calls it. A level without one of its own is
+ * held against the best that there is. */
+static const char *peak_name(peak_fn fn)
 {
+#if TILES
+    if (fn == peak_amx) return "amx";
+#endif
+    (void)fn;
+    return "fma";
+}
+static peak_fn peak_of(ssa_isa level, ssa_type type)
+{
+#if TILES
+    if (level == SSA_ISA_AMX && type != SSA_F32 && amx_ready()) return peak_amx;
+#endif
 #if X86
     if (level >= SSA_ISA_AVX512 && level != SSA_ISA_NEON && runs(SSA_ISA_AVX512)) return peak_avx512;
     if (level >= SSA_ISA_AVX2   && level != SSA_ISA_NEON && runs(SSA_ISA_AVX2))   return peak_avx2;
 #endif
     (void)level;
+    (void)type;
     return peak_scalar;
 }
 static read_fn read_best(void)          /* of the machine, whatever levels ssa.h was given */
@@ -226,13 +313,20 @@ static void peak_worker(void *arg, int ith, int nth)
     p->flops[ith % 256] = p->fn(p->n, 1e-3f);
 }
 /* GFLOP/s: the best of 12 runs of about 2 ms. A limit is what the machine can do: the best and not the median, and runs
- * so short that some escape whatever else the machine is doing. */
-static double peak_gflops(ssa_isa level, int threads)
+ * so short that some escape whatever else the machine is doing. How much work that is, one thread finds out alone:
+ * together they may wait for a core most of the time. */
+static double peak_gflops(peak_fn fn, int threads)
 {
     peak_arg p = { 0 };
-    double best = 0;
-    p.fn = peak_of(level);
-    p.n = 20000;
+    double best = 0, alone = 1;
+    p.fn = fn;
+    for (int rep = 0; rep < 3; rep++) {
+        double t = now();
+        fn(10000, 1e-3f);
+        t = now() - t;
+        if (t < alone) alone = t;
+    }
+    p.n = (int64_t)(10000 * 0.002 / (alone > 1e-6 ? alone : 1e-6)) + 1;
     for (int rep = 0; rep < 13; rep++) {
         memset(p.flops, 0, sizeof p.flops);
         double t = now(), flops = 0;
@@ -240,7 +334,6 @@ static double peak_gflops(ssa_isa level, int threads)
         t = now() - t;
         for (int i = 0; i < 256; i++) flops += p.flops[i];
         if (rep > 0 && flops / t > best) best = flops / t;
-        if (rep == 0) p.n = (int64_t)((double)p.n * 0.002 / (t > 1e-6 ? t : 1e-6)) + 1000;
     }
     return best * 1e-9;
 }
@@ -261,7 +354,7 @@ static double read_gbs(double bytes, int threads)
     static unsigned char *mem;
     static size_t filled;
     read_arg r;
-    double best = 0, total = 0;
+    double best = 0, total = 0, alone = 1;
     if (!mem) mem = (unsigned char *)need(READ_MAX + 4096);
     r.bytes = bytes > (double)READ_MAX ? READ_MAX : (size_t)bytes;
     if (r.bytes < 256 * (size_t)threads) r.bytes = 256 * (size_t)threads;
@@ -269,12 +362,18 @@ static double read_gbs(double bytes, int threads)
     r.fn = read_best();
     r.mem = mem + (64 - (uintptr_t)mem % 64);
     r.times = 1;
-    for (int rep = 0; rep < 3 || (rep < 100 && total < 0.025); rep++) {    /* short runs, the best of them, as above */
+    for (int rep = 0; rep < 3 && r.bytes / (size_t)threads < (4u << 20); rep++) {       /* more takes long enough */
+        double t = now();
+        read_worker(&r, 0, threads);
+        t = now() - t;
+        if (t < alone) alone = t;
+    }
+    if (alone < 5e-4) r.times = (int)(5e-4 / (alone > 2e-8 ? alone : 2e-8)) + 1;
+    for (int rep = 0; rep < 3 || (rep < 100 && total < 0.04); rep++) {     /* short runs, the best of them, as above */
         double t = now(), done = (double)(r.bytes / (size_t)threads / 256 * 256) * threads * r.times;
         on_threads(threads, read_worker, &r);
         total += t = now() - t;
         if (rep > 0 && done / t > best) best = done / t;
-        if (rep == 0 && t < 5e-4) r.times = (int)(5e-4 / (t > 2e-8 ? t : 2e-8)) + 1;
     }
     return best * 1e-9;
 }
@@ -331,7 +430,8 @@ static double type_get(ssa_type t, const void *p, int64_t i)
     memcpy(&h, (const char *)p + 2 * i, 2);
     if (t == SSA_BF16) { uint32_t u = (uint32_t)h << 16; memcpy(&f, &u, 4); return (double)f; }
     double m = h >> 10 & 31 ? 1024 + (h & 1023) : 2 * (h & 1023);
-    return ldexp(h & 0x8000 ? -m : m, (h >> 10 & 31) - 25);
+    m *= (double)(1u << (h >> 10 & 31)) * (1.0 / (1 << 25));            /* finite values only */
+    return h & 0x8000 ? -m : m;
 }
 
 static void fill(ssa_type t, void *data, int64_t rows, int64_t dim)
@@ -364,25 +464,27 @@ static const shape shapes[] = {
     { "S2", 32,  8, 128 },              /* the common 8B model */
     { "G1", 16, 16,  64 },              /* no grouping */
 };
-enum { FULL, SPARSE, SELECT };
-static const char *const mode_names[] = { "full", "sparse", "select" };
+static const shape smallest = { "-", 1, 1, 16 };           /* one key of this is the least that a call can do */
+
+enum { FULL, SPARSE, SELECT, REFERENCE };                   /* the last two: selection alone */
+static const char *const mode_names[] = { "full", "sparse", "select", "reference" };
+
+typedef struct { const shape *s; ssa_type type, pool; ssa_isa level; int threads; } setting;
+
 
 typedef struct {
-    const shape *s;
-    const char  *phase;                 /* prefill, decode, call */
-    int          mode;
-    ssa_type     type;
-    int64_t      n_q, n_kv;
-    ssa_isa      level;
-    int          threads, reps, wrong;
-    double       ms, flops, bytes, peak, gbs, share, err, ratio;      /* ratio: full time / sparse time, 0: not known */
-    int          read_bound;
+    setting     on;
+    const char *phase, *bound;          /* prefill, decode, call; read, fma, amx */
+    int         mode, kept, reps, wrong;                    /* kept: pooled keys are, in the setting's type */
+    int64_t     n_q, n_kv;
+    double      ms, flops, bytes, peak, gbs, peak_ms, read_ms, limit_ms, err, ratio;    /* ratio 0: not known */
 } result;
 
 static result  *results;
-static int      n_results, n_wrong;
+static int      n_results, n_wrong, n_skipped;
 static FILE    *json;                   /* one object a line, so that awk can read it too */
-static double   box = 0.7;              /* seconds to spend on a case */
+static int      f32_queries;            /* else queries have the type of the keys, as in a model of that type */
+static double   box = 0.3;              /* seconds to spend on a case */
 static char    *filters;                /* comma-separated, or NULL */
 
 static void json_line(const char *fmt, ...)
@@ -401,53 +503,106 @@ static void json_line(const char *fmt, ...)
 /* The memory of one shape and type, grown to the longest context asked for. */
 static struct {
     const shape *s;
-    ssa_type type;
+    ssa_type type, pool_type;
     int64_t n_kv, n_q, pool_tokens;
-    void *k, *v, *pool_mem;
-    float *q, *out;
+    void *k, *v, *q, *pool_mem;
+    float *out;
     ssa_pool pool;
 } data;
 
-static void prepare(const shape *s, ssa_type type, int64_t n_q, int64_t n_kv, int want_pool)
+static ssa_type query_type(ssa_type keys) { return f32_queries ? SSA_F32 : keys; }
+
+static double memory_left(void)         /* bytes to be had without swapping; where Linux does not tell, no bound */
 {
-    if (data.s != s || data.type != type || data.n_kv < n_kv || data.n_q < n_q) {
-        size_t kv_bytes = (size_t)(n_kv * s->h * s->d * type_size(type));
-        size_t q_bytes = (size_t)(n_q * s->hq * s->d) * sizeof(float);
-        free(data.k); free(data.v); free(data.q); free(data.out);
-        data.s = s; data.type = type; data.n_kv = n_kv; data.n_q = n_q; data.pool_tokens = 0;
+    char line[128];
+    double kib = 1e18;
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && fgets(line, sizeof line, f)) if (sscanf(line, "MemAvailable: %lf", &kib) == 1) break;
+    if (f) fclose(f);
+    return kib * 1024;
+}
+
+static int prepare(const setting *on, int64_t n_q, int64_t n_kv, int want_pool)     /* 0: not enough memory, said so */
+{
+    const shape *s = on->s;
+    if (data.s != s || data.type != on->type || data.n_kv < n_kv || data.n_q < n_q) {
+        size_t kv_bytes = (size_t)(n_kv * s->h * s->d * type_size(on->type));
+        size_t out_bytes = (size_t)(n_q * s->hq * s->d) * sizeof(float);
+        double bytes = 2.2 * ((double)kv_bytes + (double)out_bytes) + 1e8;      /* with pooled keys and workspace */
+        free(data.k); free(data.v); free(data.q); free(data.out); free(data.pool_mem);
+        memset(&data, 0, sizeof data);
+        if (bytes > memory_left()) {
+            printf("SKIP %s with %lld keys, %lld queries: needs %.0f MiB of memory, %.0f MiB are left\n", s->name,
+                   (long long)n_kv, (long long)n_q, bytes / 1048576, memory_left() / 1048576);
+            return 0;
+        }
         data.k = need(kv_bytes);
         data.v = need(kv_bytes);
-        data.q = (float *)need(q_bytes);
-        data.out = (float *)need(q_bytes);
-        fill(type, data.k, n_kv * s->h, s->d);
-        fill(type, data.v, n_kv * s->h, s->d);
-        fill(SSA_F32, data.q, n_q * s->hq, s->d);
+        data.q = need(out_bytes);                           /* 16-bit queries take half of it */
+        data.out = (float *)need(out_bytes);
+        data.s = s; data.type = on->type; data.n_kv = n_kv; data.n_q = n_q;
+        fill(on->type, data.k, n_kv * s->h, s->d);
+        fill(on->type, data.v, n_kv * s->h, s->d);
+        fill(query_type(on->type), data.q, n_q * s->hq, s->d);
     }
-    if (want_pool && data.pool_tokens != n_kv) {            /* a 16-bit cache has bf16 pooled keys, as officially */
-        ssa_type pool_type = type == SSA_F32 ? SSA_F32 : SSA_BF16;
-        ssa_view k = { data.k, type, 0, 0 };
-        size_t size = ssa_pool_size(s->h, s->d, BLOCK, n_kv, pool_type);
+    if (want_pool && (data.pool_tokens != n_kv || data.pool_type != on->pool)) {
+        ssa_view k = { data.k, on->type, 0, 0 };
+        size_t size = ssa_pool_size(s->h, s->d, BLOCK, n_kv, on->pool);
         ssa_status st;
         free(data.pool_mem);
         data.pool_mem = need(size);
-        st = ssa_pool_init(&data.pool, s->h, s->d, BLOCK, n_kv, pool_type, data.pool_mem, size);
+        st = ssa_pool_init(&data.pool, s->h, s->d, BLOCK, n_kv, on->pool, data.pool_mem, size);
         if (st == SSA_OK) st = ssa_pool_append(&data.pool, &k, n_kv);
         if (st != SSA_OK) { fprintf(stderr, "bench: pool: %s\n", ssa_status_string(st)); exit(2); }
         data.pool_tokens = n_kv;
+        data.pool_type = on->pool;
+    }
+    return 1;
+}
+
+typedef struct call { ssa_attn a; ssa_exec x; int mode; const struct call *next; } call;    /* next: run after it */
+
+/* A decode has its pooled keys kept, a prefill has not. 0: not enough memory. To be closed if 1. */
+static int open_call(call *c, const setting *on, int mode, int64_t n_q, int64_t n_kv)
+{
+    const shape *s = on->s;
+    int pooled = mode != FULL && n_q == 1;
+    if (!prepare(on, n_q, n_kv, pooled)) return 0;
+    memset(c, 0, sizeof *c);
+    c->mode = mode;
+    c->a = ssa_attn_default(s->hq, s->h, s->d);
+    c->a.n_q = n_q; c->a.n_kv = n_kv; c->a.block_size = BLOCK; c->a.top_k = TOP_K;
+    c->a.q.data = data.q; c->a.q.type = query_type(on->type); c->a.out.data = data.out;
+    c->a.k.data = data.k; c->a.v.data = data.v; c->a.k.type = c->a.v.type = on->type;
+    if (pooled) c->a.pool = &data.pool;
+    if (mode == REFERENCE) c->a.select = SSA_SELECT_REFERENCE;
+    if (mode >= SELECT) c->a.blocks = (int32_t *)need(sizeof(int32_t) * (size_t)(n_q * s->h * TOP_K));
+    ssa_isa_set(on->level);
+    c->x.n_threads = on->threads;
+    c->x.workspace_size = ssa_workspace_size(&c->a, 1, mode == FULL ? SSA_FULL : SSA_SPARSE, on->threads);
+    c->x.workspace = need(c->x.workspace_size);
+    return 1;
+}
+static void close_call(call *c)
+{
+    free(c->x.workspace);
+    free(c->a.blocks);
+}
+
+static void run_call(const call *c)
+{
+    for (; c; c = c->next) {
+        ssa_status st = c->mode >= SELECT ? ssa_select_blocks(&c->a, &c->x)
+                                          : ssa_attention(&c->a, c->mode == FULL ? SSA_FULL : SSA_SPARSE, &c->x);
+        if (st != SSA_OK) { fprintf(stderr, "bench: %s\n", ssa_status_string(st)); exit(2); }
     }
 }
 
-typedef struct { const ssa_attn *a; const ssa_exec *x; int mode; } call;
-static void run_call(const call *c)
-{
-    ssa_status st = c->mode == SELECT ? ssa_select_blocks(c->a, c->x)
-                                      : ssa_attention(c->a, c->mode == FULL ? SSA_FULL : SSA_SPARSE, c->x);
-    if (st != SSA_OK) { fprintf(stderr, "bench: %s\n", ssa_status_string(st)); exit(2); }
-}
-
-/* Median seconds of one call. At least 3 samples, more until the time box is full; a call too short for the clock is
- * repeated within each sample. The first call warms up, and counts only where it is long enough not to need that. */
-static double measure(const call *c, int *reps)
+/* Median seconds of one call. At least 3 samples, more until the box of seconds is full; a call too short for the clock
+ * is repeated within each sample. The first call warms up, and counts only where it is long enough not to need that;
+ * where it takes longer than ONCE it is the only one. */
+#define ONCE 3.0
+static double measure(const call *c, double seconds, int *reps)
 {
     static double t[MAX_REPS];
     double begin = now(), first, total = 0;
@@ -462,7 +617,7 @@ static double measure(const call *c, int *reps)
     }
     if (first < 5e-5) inner = (int)(5e-5 / (first > 1e-8 ? first : 1e-8)) + 1;
     if (first > 1.0) { t[n++] = first; total = first; }
-    while (n < 3 || (total < box && n < MAX_REPS)) {
+    while (first < ONCE && (n < 3 || (total < seconds && n < MAX_REPS))) {
         begin = now();
         for (int i = 0; i < inner; i++) run_call(c);
         total += t[n] = now() - begin;
@@ -474,22 +629,28 @@ static double measure(const call *c, int *reps)
 }
 
 /* ---- the oracle: one query head in double, over the visible keys, or over those of the listed blocks ------------- */
-static double dot(const float *q, ssa_type t, const void *k, int32_t d)
+static double dot(const double *q, ssa_type t, const void *k, int32_t d)
 {
     double s = 0;
-    for (int32_t i = 0; i < d; i++) s += (double)q[i] * type_get(t, k, i);
+    for (int32_t i = 0; i < d; i++) s += q[i] * type_get(t, k, i);
     return s;
+}
+
+static void get_query(const ssa_attn *a, int64_t i, int32_t hq, double q[SSA_MAX_DIM])
+{
+    for (int32_t e = 0; e < a->head_dim; e++)
+        q[e] = type_get(a->q.type, a->q.data, (i * a->n_heads + hq) * a->head_dim + e);
 }
 
 static double row_error(const ssa_attn *a, int64_t i, int32_t hq, const int32_t *blocks)
 {
     int32_t d = a->head_dim, h = hq / (a->n_heads / a->n_kv_heads);
     int64_t p = a->n_kv - a->n_q + i, row = d * type_size(a->k.type), n = 0;
-    const float *q = (const float *)a->q.data + (i * a->n_heads + hq) * d;
     const float *got = (const float *)a->out.data + (i * a->n_heads + hq) * d;
-    double *s = (double *)need(sizeof(double) * (size_t)(p + 1)), out[SSA_MAX_DIM] = { 0 };
+    double *s = (double *)need(sizeof(double) * (size_t)(p + 1)), out[SSA_MAX_DIM] = { 0 }, q[SSA_MAX_DIM];
     int64_t *key = (int64_t *)need(sizeof(int64_t) * (size_t)(p + 1));
     double max = -DBL_MAX, sum = 0, largest = 0, err = 0;
+    get_query(a, i, hq, q);
     if (!blocks) for (n = 0; n <= p; n++) key[n] = n;
     else for (int32_t b = 0; b < a->top_k; b++) {
         int64_t from = (int64_t)blocks[b] * a->block_size, to = from + a->block_size - 1;
@@ -517,17 +678,20 @@ static double row_error(const ssa_attn *a, int64_t i, int32_t hq, const int32_t 
 }
 
 /* Are these the best blocks? Each left-out block's importance must not exceed the least chosen one's by more than the
- * rounding of f32 scores can explain. Pooled keys as the library keeps them, or means in double. */
+ * rounding of f32 scores can explain. Pooled keys as the library keeps them, or means in double. The reference
+ * selection is two such choices, of BLOCK / 2 each: among the blocks of the query's own chunk of BLOCK blocks, and
+ * among those before it. Since BLOCK is TOP_K, the two together are the answer. */
 static int blocks_ok(const ssa_attn *a, int64_t i, int32_t h, const int32_t *blocks)
 {
-    int32_t d = a->head_dim, G = a->n_heads / a->n_kv_heads, n_chosen = 0;
+    int32_t d = a->head_dim, G = a->n_heads / a->n_kv_heads;
     int64_t p = a->n_kv - a->n_q + i, cur = p / a->block_size, nc = (p + 1) / a->block_size;
     int64_t row = d * type_size(a->k.type);
     double *imp  = (double *)need(sizeof(double) * (size_t)(cur + 1));
     double *s    = (double *)need(sizeof(double) * (size_t)(nc + 1));
-    double *kbar = (double *)need(sizeof(double) * (size_t)((nc + 1) * d)), least = DBL_MAX;
+    double *kbar = (double *)need(sizeof(double) * (size_t)((nc + 1) * d));
     char *chosen = (char *)need((size_t)(cur + 1));
-    int ok = 1;
+    int ok = 1, halves = a->select == SSA_SELECT_REFERENCE && cur >= BLOCK;
+    int64_t cut = halves ? cur / BLOCK * BLOCK : 0;
     memset(chosen, 0, (size_t)(cur + 1));
     for (int64_t c = 0; c < nc; c++)
         for (int32_t e = 0; e < d; e++) {
@@ -539,11 +703,11 @@ static int blocks_ok(const ssa_attn *a, int64_t i, int32_t h, const int32_t *blo
         }
     for (int64_t c = 0; c <= cur; c++) imp[c] = 0;
     for (int32_t g = 0; g < G; g++) {
-        const float *q = (const float *)a->q.data + (i * a->n_heads + h * G + g) * d;
-        double max = -DBL_MAX, sum = 0;
+        double max = -DBL_MAX, sum = 0, q[SSA_MAX_DIM];
+        get_query(a, i, h * G + g, q);
         for (int64_t c = 0; c < nc; c++) {
             s[c] = 0;
-            for (int32_t e = 0; e < d; e++) s[c] += (double)q[e] * kbar[c * d + e];
+            for (int32_t e = 0; e < d; e++) s[c] += q[e] * kbar[c * d + e];
             s[c] /= sqrt((double)d);
             if (s[c] > max) max = s[c];
         }
@@ -555,24 +719,32 @@ static int blocks_ok(const ssa_attn *a, int64_t i, int32_t h, const int32_t *blo
         if (blocks[b] < 0) continue;
         if (blocks[b] > cur || chosen[blocks[b]]) { ok = 0; break; }
         chosen[blocks[b]] = 1;
-        n_chosen++;
-        if (imp[blocks[b]] < least) least = imp[blocks[b]];
     }
-    if (ok && (!chosen[cur] || n_chosen != (cur + 1 < a->top_k ? cur + 1 : a->top_k))) ok = 0;
-    for (int64_t c = 0; c < cur && ok; c++) if (!chosen[c] && imp[c] > least * (1 + 1e-4)) ok = 0;
+    if (!chosen[cur]) ok = 0;
+    for (int part = !halves; part < 2; part++) {
+        int64_t from = part ? cut : 0, to = part ? cur + 1 : cut, most = halves ? BLOCK / 2 : a->top_k, n = 0;
+        double least = DBL_MAX;
+        for (int64_t c = from; c < to; c++) {
+            n += chosen[c];
+            if (chosen[c] && imp[c] < least) least = imp[c];
+        }
+        if (n != (to - from < most ? to - from : most)) ok = 0;
+        for (int64_t c = from; c < to; c++) if (!chosen[c] && imp[c] > least * (1 + 1e-4)) ok = 0;
+    }
     free(imp); free(s); free(kbar); free(chosen);
     return ok;
 }
 
-static void verify(const ssa_attn *a, const ssa_exec *x, result *r)
+static void verify(const call *done, result *r)
 {
+    const ssa_attn *a = &done->a;
     int32_t *blocks = NULL;
     const int64_t at[3] = { a->n_q - 1, a->n_q / 2, a->n_q / 7 };
     const int32_t heads[3] = { 0, a->n_heads / 2 + 1 < a->n_heads ? a->n_heads / 2 + 1 : 0, a->n_heads - 1 };
     if (r->mode != FULL) {
-        ssa_attn b = *a;
-        call c = { &b, x, SELECT };
-        b.blocks = blocks = (int32_t *)need(sizeof(int32_t) * (size_t)(a->n_q * a->n_kv_heads * a->top_k));
+        call c = *done;
+        if (c.mode == SPARSE) c.mode = SELECT;
+        c.a.blocks = blocks = (int32_t *)need(sizeof(int32_t) * (size_t)(a->n_q * a->n_kv_heads * a->top_k));
         run_call(&c);
     }
     for (int i = 0; i < (a->n_q > 1 ? 3 : 1); i++)
@@ -580,7 +752,7 @@ static void verify(const ssa_attn *a, const ssa_exec *x, result *r)
             int32_t h = heads[j] / (a->n_heads / a->n_kv_heads);
             const int32_t *b = blocks ? blocks + (at[i] * a->n_kv_heads + h) * a->top_k : NULL;
             if (b && !blocks_ok(a, at[i], h, b)) r->wrong = 1;
-            if (r->mode != SELECT) {
+            if (r->mode < SELECT) {
                 double e = row_error(a, at[i], heads[j], b);
                 if (!(e <= r->err)) r->err = e;
             }
@@ -593,8 +765,9 @@ static void verify(const ssa_attn *a, const ssa_exec *x, result *r)
 /* ---- what a case computes and reads ------------------------------------------------------------------------------ */
 static void count_work(result *r)
 {
-    double d = r->s->d, pairs = 0, scored = 0, keys = (double)r->n_kv;
-    double kv = 2 * d * r->s->h * (double)type_size(r->type);           /* bytes of a token's key and value */
+    const shape *s = r->on.s;
+    double d = s->d, pairs = 0, scored = 0, keys = (double)r->n_kv;
+    double kv = 2 * d * s->h * (double)type_size(r->on.type);           /* bytes of a token's key and value */
     for (int64_t i = 0; i < r->n_q; i++) {
         int64_t p = r->n_kv - r->n_q + i, cur = p / BLOCK;
         if (r->mode == FULL) pairs += (double)(p + 1);
@@ -603,106 +776,128 @@ static void count_work(result *r)
             scored += (double)cur;
         }
     }
-    if (r->mode == SELECT) pairs = 0;
-    if (r->mode != FULL && r->n_q == 1 && pairs < keys) keys = pairs;
-    r->flops = r->s->hq * d * (4 * pairs + 2 * scored);
+    if (r->mode >= SELECT) pairs = 0;
+    if (r->kept && pairs < keys) keys = pairs;
+    r->flops = s->hq * d * (4 * pairs + 2 * scored);
     r->bytes = keys * kv;
-    if (r->mode != FULL) {
-        double pooled = (double)(r->n_kv / BLOCK) * r->s->h * d * (r->type == SSA_F32 ? 4 : 2);
-        if (r->n_q == 1)            r->bytes += pooled;
-        else if (r->mode == SELECT) r->bytes /= 2;          /* a prefill reads the keys and pools them itself */
-    }
+    if (r->kept)                r->bytes += (double)(r->n_kv / BLOCK) * s->h * d * (double)type_size(r->on.pool);
+    else if (r->mode >= SELECT) r->bytes /= 2;              /* a prefill reads the keys and pools them itself */
 }
 
 static void print_result(const result *r)
 {
-    char time[32], rate[32] = "-", share[32] = "-", err[32], ratio[32] = "";
+    const setting *on = &r->on;
+    const char *pool = r->kept ? type_name(on->pool) : "none", *rival = r->mode == REFERENCE ? "select" : "full";
+    char type[16], time[32], rate[32] = "-", share[32] = "-", err[32], ratio[32] = "";
     double gflops = r->flops / r->ms * 1e-6, gbs = r->bytes / r->ms * 1e-6;
     int is_call = !strcmp(r->phase, "call");
+    snprintf(type, sizeof type, r->kept ? "%s/%s" : "%s", type_name(on->type), pool);
     if (r->ms < 1) snprintf(time, sizeof time, "%.2f us", r->ms * 1e3);
     else           snprintf(time, sizeof time, "%.3f ms", r->ms);
     if (!is_call) {
         if (r->n_q > 1) snprintf(rate, sizeof rate, "%.1f GFLOP/s", gflops);
         else            snprintf(rate, sizeof rate, "%.2f GB/s", gbs);
-        snprintf(share, sizeof share, "%3.0f%% of %s", 100 * r->share, r->read_bound ? "read" : "fma");
+        snprintf(share, sizeof share, "%3.0f%% of %s", 100 * r->limit_ms / r->ms, r->bound);
     }
     if (r->wrong)               snprintf(err, sizeof err, "WRONG %.0e", r->err);
-    else if (r->mode == SELECT) snprintf(err, sizeof err, "exact");
+    else if (r->mode >= SELECT) snprintf(err, sizeof err, "exact");
     else                        snprintf(err, sizeof err, "%.1e", r->err);
-    if (r->ratio > 0) snprintf(ratio, sizeof ratio, "%.2fx", r->ratio);
-    printf("%-3s %-8s %-7s %-5s %6lld %7lld  %-7s %3d  %12s %15s  %-13s %-10s %s\n", r->s->name, r->phase,
-           mode_names[r->mode], type_name(r->type), (long long)r->n_q, (long long)r->n_kv, ssa_isa_name(r->level),
-           r->threads, time, rate, share, err, ratio);
+    if (r->ratio > 0) snprintf(ratio, sizeof ratio, "  %.2fx %s", r->ratio, rival);
+    printf("%-3s %-8s %-9s %-9s %6lld %7lld  %-6s %3d  %13s %14s  %-12s %-7s%s\n", on->s->name, r->phase,
+           mode_names[r->mode], type, (long long)r->n_q, (long long)r->n_kv, ssa_isa_name(on->level), on->threads, time,
+           rate, share, err, ratio);
     fflush(stdout);
     json_line("\"impl\": \"ssa\", \"case\": \"%s\", \"heads\": %d, \"kv_heads\": %d, \"dim\": %d, \"phase\": \"%s\", "
-              "\"mode\": \"%s\", \"type\": \"%s\", \"n_q\": %lld, \"n_kv\": %lld, \"level\": \"%s\", \"threads\": %d, "
-              "\"ms\": %.6g, \"gflops\": %.5g, \"gbs\": %.5g, \"limit\": \"%s\", \"limit_gflops\": %.5g, "
-              "\"limit_gbs\": %.5g, \"share\": %.4g, \"max_err\": %.3g, \"wrong\": %d, \"repeats\": %d",
-              r->s->name, (int)r->s->hq, (int)r->s->h, (int)r->s->d, r->phase,
-              mode_names[r->mode], type_name(r->type), (long long)r->n_q, (long long)r->n_kv, ssa_isa_name(r->level),
-              r->threads, r->ms, gflops, gbs, r->read_bound ? "read" : "fma", r->peak,
-              r->gbs, r->share, r->err < 1e30 ? r->err : 1e30, r->wrong, r->reps);
+              "\"mode\": \"%s\", \"type\": \"%s\", \"pool\": \"%s\", \"q_type\": \"%s\", \"n_q\": %lld, "
+              "\"n_kv\": %lld, \"level\": \"%s\", \"threads\": %d, \"ms\": %.6g, \"gflops\": %.5g, \"gbs\": %.5g, "
+              "\"limit\": \"%s\", \"limit_ms\": %.6g, \"peak_ms\": %.6g, \"read_ms\": %.6g, \"limit_gflops\": %.5g, "
+              "\"limit_gbs\": %.5g, \"share\": %.4g, \"speedup\": %.4g, \"speedup_over\": \"%s\", "
+              "\"max_err\": %.3g, \"wrong\": %d, \"repeats\": %d",
+              on->s->name, (int)on->s->hq, (int)on->s->h, (int)on->s->d, r->phase, mode_names[r->mode],
+              type_name(on->type), pool, type_name(query_type(on->type)), (long long)r->n_q, (long long)r->n_kv,
+              ssa_isa_name(on->level), on->threads, r->ms, gflops, gbs, r->bound, r->limit_ms, r->peak_ms, r->read_ms,
+              r->peak, r->gbs, r->limit_ms / r->ms, r->ratio, r->ratio > 0 ? rival : "",
+              r->err < 1e30 ? r->err : 1e30, r->wrong, r->reps);
 }
 
-static int wanted(const result *r)
+static int wanted(const char *text)
 {
-    char text[160], list[256], *word;
+    char list[256], *word;
     if (!filters) return 1;
-    snprintf(text, sizeof text, "%s %s %s %s %lld %lld %s %dt", r->s->name, r->phase, mode_names[r->mode],
-             type_name(r->type), (long long)r->n_q, (long long)r->n_kv, ssa_isa_name(r->level), r->threads);
     snprintf(list, sizeof list, "%s", filters);
     for (word = strtok(list, ","); word; word = strtok(NULL, ",")) if (strstr(text, word)) return 1;
     return 0;
 }
 
-typedef struct { const shape *s; ssa_type type; ssa_isa level; int threads; } setting;
+static int same_inputs(const result *x, const result *y)
+{
+    return x->on.s == y->on.s && x->on.type == y->on.type && x->n_q == y->n_q && x->n_kv == y->n_kv
+           && x->on.threads == y->on.threads && !strcmp(x->phase, y->phase);
+}
+
+static void bounds(result *r)           /* the limits, as measured now, unless better ones are known */
+{
+    peak_fn fn = peak_of(r->on.level, query_type(r->on.type));
+    double peak = peak_gflops(fn, r->on.threads), gbs = read_gbs(r->bytes, r->on.threads);
+    if (peak > r->peak) r->peak = peak;
+    if (gbs > r->gbs) r->gbs = gbs;
+    r->peak_ms = r->flops / r->peak * 1e-6;
+    r->read_ms = r->bytes / r->gbs * 1e-6;
+    r->limit_ms = r->read_ms > r->peak_ms ? r->read_ms : r->peak_ms;
+    r->bound = r->read_ms > r->peak_ms ? "read" : peak_name(fn);
+}
 
 static void run_case(const setting *on, const char *phase, int mode, int64_t n_q, int64_t n_kv)
 {
-    const shape *s = on->s;
-    ssa_type type = on->type;
-    ssa_isa level = on->level;
-    int threads = on->threads;
     result r = { 0 };
-    ssa_attn a = ssa_attn_default(s->hq, s->h, s->d);
-    ssa_exec x = { 0 };
-    call c = { &a, &x, mode };
-    double gflops, gbs;
-    r.s = s; r.phase = phase; r.mode = mode; r.type = type;
-    r.n_q = n_q; r.n_kv = n_kv; r.level = level; r.threads = threads;
-    if (!wanted(&r)) return;
-    prepare(s, type, n_q, n_kv, mode != FULL && n_q == 1);
-    a.n_q = n_q; a.n_kv = n_kv; a.block_size = BLOCK; a.top_k = TOP_K;
-    a.q.data = data.q; a.out.data = data.out;
-    a.k.data = data.k; a.v.data = data.v; a.k.type = a.v.type = type;
-    if (mode != FULL && n_q == 1) a.pool = &data.pool;
-    if (mode == SELECT) a.blocks = (int32_t *)need(sizeof(int32_t) * (size_t)(n_q * s->h * TOP_K));
-    ssa_isa_set(level);
-    x.n_threads = threads;
-    x.workspace_size = ssa_workspace_size(&a, 1, mode == FULL ? SSA_FULL : SSA_SPARSE, threads);
-    x.workspace = need(x.workspace_size);
+    call c;
+    char text[160];
+    r.on = *on; r.phase = phase; r.mode = mode; r.n_q = n_q; r.n_kv = n_kv;
+    r.kept = mode != FULL && n_q == 1;
+    snprintf(text, sizeof text, "%s %s %s %s %lld %lld %s %dt pool %s", on->s->name, phase, mode_names[mode],
+             type_name(on->type), (long long)n_q, (long long)n_kv, ssa_isa_name(on->level), on->threads,
+             r.kept ? type_name(on->pool) : "none");
+    if (!wanted(text)) return;
+    if (!open_call(&c, on, mode, n_q, n_kv)) { n_skipped++; return; }
     count_work(&r);
-    r.peak = peak_gflops(level, threads);
-    r.gbs = read_gbs(r.bytes, threads);
-    r.ms = 1e3 * measure(&c, &r.reps);
-    gflops = peak_gflops(level, threads);                   /* before and after: the better one is nearer the limit */
-    gbs = read_gbs(r.bytes, threads);
-    if (gflops > r.peak) r.peak = gflops;
-    if (gbs > r.gbs) r.gbs = gbs;
-    r.read_bound = r.bytes / r.gbs > r.flops / r.peak;
-    r.share = (r.read_bound ? r.bytes / r.gbs : r.flops / r.peak) * 1e-6 / r.ms;
-    verify(&a, &x, &r);
-    for (int i = 0; i < n_results && mode == SPARSE; i++) {
-        const result *f = results + i;
-        if (f->mode == FULL && f->s == s && f->type == type && f->n_q == n_q && f->n_kv == n_kv && f->level == level
-            && f->threads == threads && !strcmp(f->phase, phase)) r.ratio = f->ms / r.ms;
+    bounds(&r);
+    if (r.limit_ms > 1e3 * ONCE) fprintf(stderr, "bench: %s takes at least %.0f s\n", text, r.limit_ms * 1e-3);
+    r.ms = 1e3 * measure(&c, box, &r.reps);
+    bounds(&r);                         /* before and after: the better one is nearer the limit */
+    verify(&c, &r);
+    for (int i = 0; i < n_results; i++) {
+        const result *o = results + i;
+        if (!same_inputs(o, &r) || o->on.level != on->level) continue;
+        if ((mode == SPARSE && o->mode == FULL) || (mode == REFERENCE && o->mode == SELECT && o->on.pool == on->pool))
+            r.ratio = o->ms / r.ms;
     }
     print_result(&r);
     results = (result *)realloc(results, sizeof(result) * (size_t)(n_results + 1));
     if (!results) exit(2);
     results[n_results++] = r;
-    free(x.workspace);
-    free(a.blocks);
+    close_call(&c);
+}
+
+/* Where several levels ran: the cases that a level does more slowly than the one below it. */
+static void compare_levels(void)
+{
+    int compared = 0, slower = 0;
+    for (int i = 0; i < n_results; i++) {
+        const result *r = results + i, *below = NULL;
+        for (int j = 0; j < n_results; j++) {
+            const result *o = results + j;
+            if (same_inputs(o, r) && o->mode == r->mode && (!r->kept || o->on.pool == r->on.pool)
+                && o->on.level < r->on.level && (!below || o->on.level > below->on.level)) below = o;
+        }
+        if (!below) continue;
+        compared++;
+        if (r->ms < 1.05 * below->ms) continue;
+        slower++;
+        printf("slower than %s, %.2f times the time: %s %s %s %s %lld %lld %s %dt\n", ssa_isa_name(below->on.level),
+               r->ms / below->ms, r->on.s->name, r->phase, mode_names[r->mode], type_name(r->on.type),
+               (long long)r->n_q, (long long)r->n_kv, ssa_isa_name(r->on.level), r->on.threads);
+    }
+    if (compared) printf("%d of %d cases more than 5%% slower than on the level below\n", slower, compared);
 }
 
 /* ---- the whole run ----------------------------------------------------------------------------------------------- */
@@ -729,11 +924,19 @@ static void limits(const int *threads, int n_threads, const ssa_isa *levels, int
     for (int t = 0; t < n_threads; t++)
         for (int l = 0; l < n_levels; l++) {
             const char *name = ssa_isa_name(levels[l]);
-            double g = peak_gflops(levels[l], threads[t]);
+            double g = peak_gflops(peak_of(levels[l], SSA_F32), threads[t]);
             printf("  %3d thread%s f32 multiply-add, %-10s %9.1f GFLOP/s\n", threads[t], threads[t] > 1 ? "s," : ", ",
                    name, g);
             json_line("\"limit\": \"fma\", \"level\": \"%s\", \"threads\": %d, \"gflops\": %.5g", name, threads[t], g);
         }
+#if TILES
+    for (int t = 0; t < n_threads && amx_ready(); t++) {                /* whether or not ssa.h has the level */
+        double g = peak_gflops(peak_amx, threads[t]);
+        printf("  %3d thread%s AMX bf16 tile products         %9.1f GFLOP/s\n", threads[t],
+               threads[t] > 1 ? "s," : ", ", g);
+        json_line("\"limit\": \"amx\", \"threads\": %d, \"gflops\": %.5g", threads[t], g);
+    }
+#endif
     for (int t = 0; t < n_threads; t++)
         for (int i = 0; i < COUNT(sizes); i++) {
             double g = read_gbs(sizes[i].bytes * threads[t], threads[t]);
@@ -742,17 +945,198 @@ static void limits(const int *threads, int n_threads, const ssa_isa *levels, int
             json_line("\"limit\": \"read\", \"bytes_each\": %.0f, \"threads\": %d, \"gbs\": %.5g", sizes[i].bytes,
                       threads[t], g);
         }
-    printf("    1 thread,  libm expf, one at a time    %9.2f ns\n\n", ns);
+    printf("    1 thread,  libm expf, one at a time    %9.2f ns\n", ns);
     json_line("\"limit\": \"expf\", \"ns\": %.4g", ns);
+}
+
+/* What keeping pooled keys costs in memory: bytes a token and layer, and their share of what K and V take. */
+static void pool_memory(void)
+{
+    const int64_t tokens = 1 << 20;
+    printf("pooled keys of blocks of %d, kept beside a cache:\n", BLOCK);
+    for (int i = 0; i < COUNT(shapes); i++) {
+        const shape *s = shapes + i;
+        double f32 = (double)ssa_pool_size(s->h, s->d, BLOCK, tokens, SSA_F32) / (double)tokens;
+        double bf16 = (double)ssa_pool_size(s->h, s->d, BLOCK, tokens, SSA_BF16) / (double)tokens;
+        double kv = 4.0 * s->h * s->d;                      /* bytes of a token's key and value in 16 bits */
+        printf("  %s  bf16 %6.2f bytes a token, %.2f%% of K and V in 16 bits;  f32 %6.2f, %.2f%% (%.2f%% in f32)\n",
+               s->name, bf16, 100 * bf16 / kv, f32, 100 * f32 / kv, 50 * f32 / kv);
+        json_line("\"pool_memory\": \"%s\", \"block_size\": %d, \"bf16_bytes\": %.5g, \"f32_bytes\": %.5g, "
+                  "\"kv_bytes_16bit\": %.5g", s->name, BLOCK, bf16, f32, kv);
+    }
+    printf("\n");
+}
+
+/* What the smallest call costs, on one thread: plan and dispatch. */
+static void overhead_call(ssa_type type, ssa_isa level)
+{
+    const setting on = { &smallest, type, SSA_F32, level, 1 };
+    double us[2];
+    for (int m = FULL; m <= SPARSE; m++) {
+        int reps;
+        call c;
+        if (!open_call(&c, &on, m, 1, 1)) return;
+        us[m] = 1e6 * measure(&c, box / 2, &reps);
+        close_call(&c);
+    }
+    printf("overhead, 1 thread, %-6s  1 head, dim 16, 1 key, %-4s: %.2f us full, %.2f us sparse\n",
+           ssa_isa_name(level), type_name(type), us[FULL], us[SPARSE]);
+    json_line("\"overhead\": \"call\", \"type\": \"%s\", \"level\": \"%s\", \"threads\": 1, \"full_us\": %.4g, "
+              "\"sparse_us\": %.4g", type_name(type), ssa_isa_name(level), us[FULL], us[SPARSE]);
+}
+
+/* A decode over 512 keys, on one thread, against what 512 keys cost without a call around them: t(1024) - t(512), which
+ * stands for the sum of the tile operations without knowing how the library cuts them. Both halves of the 1024 keys are
+ * called in turn for t(512), so that the same caches hold the keys of both; 5 times each, in turns. */
+static void overhead_decode(const shape *s, ssa_type type, ssa_isa level)
+{
+    enum { KEYS = 512, ROUNDS = 5 };
+    const setting on = { s, type, SSA_F32, level, 1 };
+    size_t half = (size_t)(KEYS * s->h * s->d * type_size(type));
+    double t[2][ROUNDS], us, more;
+    int reps, ok;
+    call c[3];                          /* first the longest, so that the others have a part of its keys */
+    ok = open_call(c + 2, &on, FULL, 1, 2 * KEYS) && open_call(c, &on, FULL, 1, KEYS)
+         && open_call(c + 1, &on, FULL, 1, KEYS);
+    if (!ok) exit(2);
+    c[1].a.k.data = (char *)data.k + half;
+    c[1].a.v.data = (char *)data.v + half;
+    c[0].next = c + 1;
+    for (int r = 0; r < ROUNDS; r++) {
+        t[0][r] = 1e6 * measure(c, box / (2 * ROUNDS), &reps) / 2;
+        t[1][r] = 1e6 * measure(c + 2, box / (2 * ROUNDS), &reps);
+    }
+    for (int j = 0; j < 2; j++) qsort(t[j], ROUNDS, sizeof t[j][0], by_value);
+    for (int j = 0; j < 3; j++) close_call(c + j);
+    us = t[0][ROUNDS / 2];
+    more = t[1][ROUNDS / 2] - us;       /* not above 0: drowned in noise */
+    printf("overhead, 1 thread, %-6s  %s decode, %d keys, %-4s: %.2f us, %d keys more: %.2f us, ratio %.2f\n",
+           ssa_isa_name(level), s->name, KEYS, type_name(type), us, KEYS, more, more > 0 ? us / more : 0);
+    json_line("\"overhead\": \"decode\", \"case\": \"%s\", \"type\": \"%s\", \"level\": \"%s\", \"threads\": 1, "
+              "\"n_kv\": %d, \"us\": %.5g, \"more_us\": %.5g, \"ratio\": %.4g", s->name, type_name(type),
+              ssa_isa_name(level), KEYS, us, more, more > 0 ? us / more : 0);
+}
+
+static void overheads(const ssa_isa *levels, int n_levels)
+{
+    static const ssa_type types[] = { SSA_F32, SSA_BF16 };
+    char text[80];
+    for (int l = 0; l < n_levels; l++)
+        for (int s = -1; s < 2; s++)
+            for (int y = 0; y < COUNT(types); y++) {
+                snprintf(text, sizeof text, "overhead %s %s %s", s < 0 ? "call" : shapes[s].name, type_name(types[y]),
+                         ssa_isa_name(levels[l]));
+                if (!wanted(text)) continue;
+                if (s < 0) overhead_call(types[y], levels[l]);
+                else       overhead_decode(shapes + s, types[y], levels[l]);
+            }
+}
+
+/* The cases: which shapes, key types and modes at which length, and in which run; a longer run has the shorter one's
+ * too. Longest first within a phase, so that memory is filled once. A prefill of MOST_ONLY tokens and more, minutes on
+ * one core, is run on the largest number of threads alone. */
+enum { QUICK, NORMAL, LONG };
+#define MOST_ONLY 32768
+#define S1 1
+#define S2 2
+#define G1 4
+#define ALL (S1 | S2 | G1)
+#define F32 (1 << SSA_F32)
+#define F16 (1 << SSA_F16)
+#define BF16 (1 << SSA_BF16)
+#define F (1 << FULL)
+#define S (1 << SPARSE)
+#define C (1 << SELECT)
+#define R (1 << REFERENCE)
+#define P (1 << (REFERENCE + 1))        /* sparse once more with f32 pooled keys, where the default is bf16 */
+
+static const struct { const char *phase; int64_t n_kv; int shapes, types, modes, run; } cases[] = {
+    { "prefill",  131072, ALL,     BF16,       F | S | C,         LONG   },
+    { "prefill",   32768, ALL,     BF16,       F | S | C,         NORMAL },
+    { "prefill",    8192, ALL,     BF16,       F | S | C | R,     NORMAL },
+    { "prefill",    8192, S1 | S2, F32 | F16,  F,                 NORMAL },
+    { "prefill",    8192, S1 | S2, F32 | F16,  S | C,             LONG   },
+    { "prefill",    8192, G1,      F32 | F16,  F | S | C,         LONG   },
+    { "prefill",    4096, ALL,     F32 | BF16, F | S | C,         NORMAL },
+    { "prefill",    4096, S1 | S2, F16,        F,                 NORMAL },
+    { "prefill",    4096, S1 | S2, F16,        S | C,             LONG   },
+    { "prefill",    4096, G1,      F16,        F | S | C,         LONG   },
+    { "prefill",    1024, ALL,     F32 | BF16, F | S | C,         QUICK  },
+    { "prefill",    1024, ALL,     F16,        F | S | C,         LONG   },
+    { "decode",  1048576, S1,      BF16,       F | S | C | P,     NORMAL },      /* S1, bf16: the curve of the plots */
+    { "decode",  1048576, S2 | G1, BF16,       F | S | C,         LONG   },
+    { "decode",  1048576, S1,      F32,        F | S | C,         LONG   },
+    { "decode",   524288, S1,      BF16,       F | S | C | P,     NORMAL },
+    { "decode",   262144, S1,      BF16,       F | S | C | P,     NORMAL },
+    { "decode",   131072, ALL,     F32 | BF16, F | S | C,         NORMAL },
+    { "decode",   131072, S1,      BF16,       P,                 NORMAL },
+    { "decode",   131072, S1 | S2, F16,        F,                 NORMAL },
+    { "decode",   131072, S1 | S2, F16,        S | C,             LONG   },
+    { "decode",   131072, G1,      F16,        F | S | C,         LONG   },
+    { "decode",    65536, S1,      BF16,       F | S | C | P,     NORMAL },
+    { "decode",    32768, ALL,     F32,        F | S | C,         QUICK  },
+    { "decode",    32768, ALL,     BF16,       F | S | C | R,     QUICK  },
+    { "decode",    32768, S1,      BF16,       P,                 NORMAL },
+    { "decode",    32768, S1 | S2, F16,        F,                 NORMAL },
+    { "decode",    32768, S1 | S2, F16,        S | C,             LONG   },
+    { "decode",    32768, G1,      F16,        F | S | C,         LONG   },
+    { "decode",    16384, S1,      BF16,       F | S | C | P,     NORMAL },
+    { "decode",     8192, S1,      BF16,       F | S | C | P,     NORMAL },
+    { "decode",     4096, ALL,     F32 | BF16, F | S | C,         QUICK  },
+    { "decode",     4096, S1,      BF16,       P,                 NORMAL },
+    { "decode",     4096, ALL,     F16,        F | S | C,         LONG   },
+    { "decode",      512, ALL,     F32 | BF16, F | S,             QUICK  },
+    { "decode",      512, ALL,     F16,        F | S,             LONG   },
+    { "call",          1, ALL,     F32 | BF16, F | S,             QUICK  },      /* what calling costs */
+};
+#undef S1
+#undef S2
+#undef G1
+#undef ALL
+#undef F32
+#undef F16
+#undef BF16
+#undef F
+#undef S
+#undef C
+#undef R
+#undef P
+
+static void run_cases(const int *threads, int n_threads, const ssa_isa *levels, int n_levels, int run)
+{
+    static const ssa_type types[] = { SSA_F32, SSA_BF16, SSA_F16 };
+    int most = 0;
+    for (int t = 0; t < n_threads; t++) if (threads[t] > most) most = threads[t];
+    for (int s = 0; s < COUNT(shapes); s++)
+        for (int y = 0; y < COUNT(types); y++)
+            for (int i = 0; i < COUNT(cases); i++) {
+                int prefill = !strcmp(cases[i].phase, "prefill");
+                if (cases[i].run > run || !(cases[i].shapes >> s & 1) || !(cases[i].types >> types[y] & 1)) continue;
+                for (int t = 0; t < n_threads; t++)
+                    for (int m = FULL; m <= REFERENCE + 1; m++)
+                        for (int l = 0; l < n_levels; l++) {            /* innermost: compared with each other */
+                            setting on = { shapes + s, types[y], SSA_F32, levels[l], threads[t] };
+                            if (!(cases[i].modes >> m & 1)) continue;
+                            if (prefill && cases[i].n_kv >= MOST_ONLY && threads[t] != most) continue;
+                            if (types[y] != SSA_F32 && m <= REFERENCE) on.pool = SSA_BF16;  /* as officially */
+                            run_case(&on, cases[i].phase, m <= REFERENCE ? m : SPARSE, prefill ? cases[i].n_kv : 1,
+                                     cases[i].n_kv);
+                        }
+            }
 }
 
 static int usage(void)
 {
     fprintf(stderr, "usage: bench [--quick | --long] [--threads N,N..] [--level NAME,NAME.. | all]"
-            " [--filter TEXT,TEXT..] [--json FILE]\n"
-            "  --quick    under a minute: short contexts, one thread count\n"
-            "  --long     longer contexts, f16 too\n"
-            "  --filter   cases whose line holds one of the texts, as in 'S1 decode full bf16 1 32768 avx512 2t'\n");
+            " [--f32-queries]\n             [--filter TEXT,TEXT..] [--json FILE]\n"
+            "  --quick    under a minute: short contexts, all threads only\n"
+            "  --long     everything: f16 in all cases, prefills of 128k tokens (minutes each, run once)\n"
+            "  --threads  how many, in turn; default 1 and all. Prefills of 32k tokens and more: the largest only\n"
+            "  --level    of those that this machine has; default the best\n"
+            "  --f32-queries  f32 queries on 16-bit keys too, instead of queries of the keys' type\n"
+            "  --filter   cases whose line holds one of the texts, as in 'S1 decode full bf16 1 32768 avx512 2t pool"
+            " none', or\n"
+            "             'overhead call f32 avx512', 'overhead S1 bf16 avx512'\n");
     return 2;
 }
 
@@ -765,6 +1149,7 @@ int main(int argc, char **argv)
         char *next = i + 1 < argc ? argv[i + 1] : NULL;
         if (!strcmp(argv[i], "--quick")) quick = 1;
         else if (!strcmp(argv[i], "--long")) is_long = 1;
+        else if (!strcmp(argv[i], "--f32-queries")) f32_queries = 1;
         else if (!next) return usage();
         else if (!strcmp(argv[i], "--threads")) threads_arg = argv[++i];
         else if (!strcmp(argv[i], "--level")) level_arg = argv[++i];
@@ -804,25 +1189,14 @@ int main(int argc, char **argv)
               SSA_VERSION_MINOR, SSA_VERSION_PATCH);
     printf("%s, best level %s\n", cpu, ssa_isa_name(ssa_isa_detected()));
     limits(threads, n_threads, levels, n_levels);
-    printf("%-3s %-8s %-7s %-5s %6s %7s  %-7s %3s  %12s %15s  %-13s %-10s %s\n", "", "", "mode", "type", "n_q", "n_kv",
-           "level", "thr", "median", "rate", "limit", "err", "full/sparse");
-
-    static const ssa_type types[] = { SSA_F32, SSA_BF16, SSA_F16 };
-    static const int64_t prefills[] = { 1024, 4096, 8192 }, decodes[] = { 4096, 32768, 131072 };
-    int n_prefills = quick ? 1 : is_long ? 3 : 2, n_decodes = quick ? 2 : 3, n_types = is_long ? 3 : 2;
-    for (int si = 0; si < COUNT(shapes); si++)
-        for (int ty = 0; ty < n_types; ty++)
-            for (int l = 0; l < n_levels; l++)
-                for (int t = 0; t < n_threads; t++) {
-                    const setting on = { shapes + si, types[ty], levels[l], threads[t] };
-                    for (int i = n_prefills; i-- > 0;)      /* the longest first, so that memory is filled once */
-                        for (int m = FULL; m <= SELECT; m++) run_case(&on, "prefill", m, prefills[i], prefills[i]);
-                    for (int i = n_decodes; i-- > 0;)
-                        for (int m = FULL; m <= SELECT; m++) run_case(&on, "decode", m, 1, decodes[i]);
-                    for (int m = FULL; m <= SPARSE; m++) run_case(&on, "decode", m, 1, 512);
-                    for (int m = FULL; m <= SPARSE; m++) run_case(&on, "call", m, 1, 1);    /* what calling costs */
-                }
+    pool_memory();
+    printf("%-3s %-8s %-9s %-9s %6s %7s  %-6s %3s  %13s %14s  %-12s %-7s  %s\n", "", "", "mode", "keys/pool", "n_q",
+           "n_kv", "level", "thr", "median", "rate", "limit", "err", "speed-up over");
+    run_cases(threads, n_threads, levels, n_levels, quick ? QUICK : is_long ? LONG : NORMAL);
+    printf("\n");
+    compare_levels();
+    overheads(levels, n_levels);
     if (json) { fprintf(json, "\n]\n"); fclose(json); }
-    printf("%d cases, %d wrong\n", n_results, n_wrong);
+    printf("%d cases, %d wrong, %d skipped\n", n_results, n_wrong, n_skipped);
     return n_wrong > 0;
 }
