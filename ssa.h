@@ -1450,35 +1450,47 @@ SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t key, int32_t 
     return 1;
 }
 
-/* Scores of 32 keys, from `key` on, for one or two groups of 16 rows: s [32][16]. The second group's s1 may be NULL. */
+/* Scores of 16 keys, from `key` on, for two groups of 16 rows: s0, s1 [16][16]. Tiles 0, 1, 4, 6, 7. */
 SSA__AMX void ssa__amx_scores(const ssa__tile *t, int32_t key, const unsigned char *q0, float *s0, float *s1)
 {
     const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2;
     const unsigned char *q1 = q0 + (int64_t)t->q_terms * steps * 1024;
-    _tile_zero(0); _tile_zero(2);
-    if (s1) { _tile_zero(1); _tile_zero(3); }
+    _tile_zero(0);
+    _tile_zero(1);
     for (int32_t ab = t->k_terms * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
         const int32_t a = ab / t->q_terms, b = ab % t->q_terms;
+        const uint16_t *k = t->k + ((int64_t)a * SSA__UNIT_KEYS + key) * t->dk_unit;
         for (int32_t i = 0; i < steps; i++) {
-            const uint16_t *k = t->k + ((int64_t)a * SSA__UNIT_KEYS + key) * t->dk_unit + i * 32;
-            _tile_loadd(4, k, ld);
+            _tile_loadd(4, k + i * 32, ld);
             _tile_loadd(6, q0 + (b * steps + i) * 1024, 64);
             _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(5, k + 16 * t->dk_unit, ld);
-            _tile_dpbf16ps(2, 5, 6);
-            if (s1) {
-                _tile_loadd(7, q1 + (b * steps + i) * 1024, 64);
-                _tile_dpbf16ps(1, 4, 7);
-                _tile_dpbf16ps(3, 5, 7);
-            }
+            _tile_loadd(7, q1 + (b * steps + i) * 1024, 64);
+            _tile_dpbf16ps(1, 4, 7);
         }
     }
     _tile_stored(0, s0, 64);
-    _tile_stored(2, s0 + 256, 64);
-    if (s1) {
-        _tile_stored(1, s1, 64);
-        _tile_stored(3, s1 + 256, 64);
+    _tile_stored(1, s1, 64);
+}
+
+/* Scores of 32 keys for one group: s [32][16]. */
+SSA__AMX void ssa__amx_scores_few(const ssa__tile *t, int32_t key, float *s)
+{
+    const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2;
+    _tile_zero(0);
+    _tile_zero(1);
+    for (int32_t ab = t->k_terms * t->q_terms - 1; ab >= 0; ab--) {
+        const int32_t a = ab / t->q_terms, b = ab % t->q_terms;
+        const uint16_t *k = t->k + ((int64_t)a * SSA__UNIT_KEYS + key) * t->dk_unit;
+        for (int32_t i = 0; i < steps; i++) {
+            _tile_loadd(6, (const unsigned char *)t->q + (b * steps + i) * 1024, 64);
+            _tile_loadd(4, k + i * 32, ld);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(5, k + i * 32 + 16 * t->dk_unit, ld);
+            _tile_dpbf16ps(1, 5, 6);
+        }
     }
+    _tile_stored(0, s, 64);
+    _tile_stored(1, s + 256, 64);
 }
 
 /* Zeros past the n keys taken, up to whole steps of 32. */
@@ -1551,40 +1563,33 @@ SSA__AMXF void ssa__amx_v_transposed(const ssa__tile *t, int32_t n, uint16_t *vt
             }
 }
 
-/* 32 dims from e on of two groups of rows: o += V^T.P^T over the keys from .. to-1, in steps of 32.
+/* 16 dims from e on of two groups of rows: o += V^T.P^T over the keys from .. to-1, in steps of 32. Tiles 2, 3, 5, 6, 7.
  * p [group][term][pair of keys][16][2] */
 SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t from, int32_t to, int32_t e,
                                    const uint16_t *vt, const uint16_t *p, float *o)
 {
     const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__UNIT_KEYS * 16;
     float *o0 = o + e * 16, *o1 = o0 + group;
-    _tile_loadd(0, o0, 64);
-    _tile_loadd(1, o1, 64);
-    _tile_loadd(2, o0 + 256, 64);
-    _tile_loadd(3, o1 + 256, 64);
+    _tile_loadd(2, o0, 64);
+    _tile_loadd(3, o1, 64);
     for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
         const int32_t a = ab / terms, b = ab % terms;
+        const uint16_t *v = vt + ((int64_t)a * t->dv_unit + e) * SSA__UNIT_KEYS;
+        const uint16_t *p0 = p + b * term, *p1 = p0 + terms * term;
         for (int32_t j = from; j < to; j += 32) {
-            const uint16_t *v = vt + ((int64_t)a * t->dv_unit + e) * SSA__UNIT_KEYS + j;
-            const uint16_t *p0 = p + b * term + j * 16, *p1 = p0 + terms * term;
-            _tile_loadd(4, v, SSA__UNIT_KEYS * 2);
-            _tile_loadd(6, p0, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(5, v + 16 * SSA__UNIT_KEYS, SSA__UNIT_KEYS * 2);
+            _tile_loadd(5, v + j, SSA__UNIT_KEYS * 2);
+            _tile_loadd(6, p0 + j * 16, 64);
             _tile_dpbf16ps(2, 5, 6);
-            _tile_loadd(7, p1, 64);
-            _tile_dpbf16ps(1, 4, 7);
+            _tile_loadd(7, p1 + j * 16, 64);
             _tile_dpbf16ps(3, 5, 7);
         }
     }
-    _tile_stored(0, o0, 64);
-    _tile_stored(1, o1, 64);
-    _tile_stored(2, o0 + 256, 64);
-    _tile_stored(3, o1 + 256, 64);
+    _tile_stored(2, o0, 64);
+    _tile_stored(3, o1, 64);
 }
 
-/* One step of a pair of groups of rows: 32 keys, from j on. s [group][32][16] holds their scores, m0, l0 .. are the pair's
- * state, p its buffer [group][term][pair of keys][16][2]. */
+/* p of 8 keys, from j on, for a pair of groups of rows. s [group][32][16] holds the scores of the 32 keys that j is one
+ * of, m and l are the pair's state, p its buffer [group][term][pair of keys][16][2]. */
 SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, const float *s, __m512 scale,
                               const float *m, float *l, const __m512i *limit, uint16_t *p)
 {
@@ -1592,7 +1597,9 @@ SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, cons
     const __m512 m0 = _mm512_loadu_ps(m), m1 = _mm512_loadu_ps(m + 16);
     __m512 sum0 = _mm512_loadu_ps(l), sum1 = _mm512_loadu_ps(l + 16);
     uint16_t *p0 = p + j * 16, *p1 = p0 + terms * term;
-    for (int32_t i = 0; i < 32; i += 2) {
+    s += j % 32 * 16;
+    SSA__UNROLL
+    for (int i = 0; i < 8; i += 2) {
         __m512i x[2], y[2];
         sum0 = ssa__amx_p(terms, hidden, s + i * 16, j + i, scale, m0, limit[0], x, sum0);
         sum1 = ssa__amx_p(terms, hidden, s + (32 + i) * 16, j + i, scale, m1, limit[1], y, sum1);
@@ -1624,63 +1631,77 @@ SSA__AMX void ssa__amx_many_begin(const ssa__tile *t, int32_t i, int32_t n, cons
     x->hidden |= x->sees % 32 != 0;
 }
 
-/* The pairs of groups of 16 rows pass through scores and p 32 keys at a time, the scores a step ahead; and through values a
- * pair behind, a part with every step: so the unit multiplies while the vector ports work on p, and scores never leave
- * L1. When a maximum moves, the values so far are added to the output before it is rescaled. */
+/* The pairs of groups of 16 rows pass through scores and p in steps of 32 keys, the scores a step ahead, and through
+ * values a pair behind. A step is done in four parts, each some of every stage: so the unit multiplies while the vector
+ * ports work on p, and scores never leave L1. When a maximum moves, the values so far are added to the output before it
+ * is rescaled. */
 SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
 {
-    const int32_t pairs = (t->rows + 31) / 32, units = t->dv_unit / 32, ahead = (t->ahead_rows + pairs * 4 - 1) / (pairs * 4);
+    const int32_t pairs = (t->rows + 31) / 32, units = t->dv_unit / 16;
+    const int32_t ahead = (t->ahead_rows + pairs * (SSA__UNIT_KEYS / 32) - 1) / (pairs * (SSA__UNIT_KEYS / 32));
     const int64_t q_pair = (int64_t)2 * t->q_terms * (t->dk_unit / 32) * 1024, o_pair = (int64_t)t->dv_unit * 32;
     const int64_t p_size = (int64_t)2 * terms * SSA__UNIT_KEYS * 16;
     const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
     const unsigned char *q = (const unsigned char *)t->q;
     uint16_t *vt = (uint16_t *)(void *)t->work;
     float *s = (float *)(void *)(vt + (int64_t)SSA__UNIT_KEYS * t->dv_unit * terms);  /* [2][group][32][16] */
-    uint16_t *p = (uint16_t *)(void *)(s + 2 * SSA__UNIT_KEYS * 16);
+    uint16_t *p = (uint16_t *)(void *)(s + 2 * 1024);
     int32_t step = 0, fetch = 0;
     ssa__amx_pair_of now, next, last = { 0 };
     ssa__amx_pad(t, n);
     ssa__amx_v_transposed(t, n, vt);
     SSA__BARRIER();
     ssa__amx_many_begin(t, 0, n, limit, &next);
-    if (next.sees > 0) ssa__amx_scores(t, 0, q, s, s + 512);
+    for (int32_t j = 0; j < 32 && next.sees > 0; j += 16) ssa__amx_scores(t, j, q, s + j * 16, s + j * 16 + 512);
     for (int32_t i = 0; i <= pairs; i++) {
-        const int32_t at = i * 32;
-        int32_t steps, values = 0;
+        const int32_t at = i * 32, steps = (next.sees + 31) / 32;
+        uint16_t *p_now = p + (i & 1) * p_size, *p_last = p + (~i & 1) * p_size;
+        int32_t values = last.sees > 0 ? 0 : units; /* units of the last pair's values that are done */
         now = next;
         ssa__amx_many_begin(t, i + 1, n, limit, &next);
-        steps = now.sees > 0 ? (now.sees + 31) / 32 : 1;
-        for (int32_t u = 0; u < steps; u++, step ^= now.sees > 0) {
-            float *s_now = s + step * 1024, *s_next = s + (step ^ (now.sees > 0)) * 1024;
-            uint16_t *p_now = p + (i & 1) * p_size;
+        for (int32_t u = 0; u < steps; u++, step ^= 1) {
+            float *s_now = s + step * 1024, *s_next = s + (step ^ 1) * 1024;
+            const int32_t left = now.sees - u * 32;
             SSA__BARRIER();
-            if (u + 1 < steps) ssa__amx_scores(t, (u + 1) * 32, q + i * q_pair, s_next, s_next + 512);
-            else if (next.sees > 0) ssa__amx_scores(t, 0, q + (i + 1) * q_pair, s_next, s_next + 512);
-            for (; last.sees > 0 && values < units * (u + 1) / steps; values++)
-                ssa__amx_many_values(terms, t, last.done, last.sees, values * 32, vt, p + ((i - 1) & 1) * p_size,
-                                     t->o + (i - 1) * o_pair);
-            ssa__prefetch(t, fetch, fetch + ahead, 0, t->ahead_bytes);
-            fetch += ahead;
-            SSA__BARRIER();
-            if (now.sees == 0) break;
             for (int g = 0; g < 2; g++) {
-                const int32_t row = at + g * 16, left = now.sees - u * 32;
+                const int32_t row = at + g * 16;
                 float *o = t->o + i * o_pair + g * t->dv_unit * 16;
                 if (!ssa__amx_max(terms, s_now + g * 512, u * 32, left < 32 ? left : 32, now.hidden, now.limit[g], scale,
                                   t->m + row, t->l + row, t->fix + row)) continue;
                 for (int32_t e = 0; now.done < u * 32 && e < units; e++)
-                    ssa__amx_many_values(terms, t, now.done, u * 32, e * 32, vt, p_now, t->o + i * o_pair);
+                    ssa__amx_many_values(terms, t, now.done, u * 32, e * 16, vt, p_now, t->o + i * o_pair);
                 now.done = u * 32;
                 SSA__BARRIER();
                 for (int32_t e = 0; e < t->dv_unit; e++)
                     _mm512_storeu_ps(o + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o + e * 16),
                                                                _mm512_loadu_ps(t->fix + row)));
             }
-            if (now.hidden) ssa__amx_many_p(terms, 1, u * 32, s_now, scale, t->m + at, t->l + at, now.limit, p_now);
-            else ssa__amx_many_p(terms, 0, u * 32, s_now, scale, t->m + at, t->l + at, now.limit, p_now);
+            ssa__prefetch(t, fetch, fetch + ahead, 0, t->ahead_bytes);
+            fetch += ahead;
+            for (int32_t part = 0; part < 4; part++) {
+                const int32_t j = u * 32 + part * 8;
+                SSA__BARRIER();
+                if (part == 0 || part == 2) {
+                    if (u + 1 < steps) ssa__amx_scores(t, (u + 1) * 32 + part * 8, q + i * q_pair, s_next + part * 128,
+                                                       s_next + part * 128 + 512);
+                    else if (next.sees > 0) ssa__amx_scores(t, part * 8, q + (i + 1) * q_pair, s_next + part * 128,
+                                                            s_next + part * 128 + 512);
+                }
+                for (; values * steps * 4 < units * (u * 4 + part + 1); values++)
+                    ssa__amx_many_values(terms, t, last.done, last.sees, values * 16, vt, p_last, t->o + (i - 1) * o_pair);
+                SSA__BARRIER();
+                if (now.hidden) ssa__amx_many_p(terms, 1, j, s_now, scale, t->m + at, t->l + at, now.limit, p_now);
+                else ssa__amx_many_p(terms, 0, j, s_now, scale, t->m + at, t->l + at, now.limit, p_now);
+            }
         }
+        for (; values < units; values++)
+            ssa__amx_many_values(terms, t, last.done, last.sees, values * 16, vt, p_last, t->o + (i - 1) * o_pair);
+        if (steps == 0 && next.sees > 0)
+            for (int32_t j = 0; j < 32; j += 16)
+                ssa__amx_scores(t, j, q + (i + 1) * q_pair, s + step * 1024 + j * 16, s + step * 1024 + j * 16 + 512);
         last = now;
     }
+    SSA__BARRIER();
 }
 
 SSA__AMXF void ssa__amx_many(const ssa__tile *t, int32_t n, const int32_t *limit)
@@ -1717,7 +1738,7 @@ SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, co
     SSA__BARRIER();
     for (int32_t j = 0; j < n; j += 32) {
         ssa__prefetch(t, j, j + 32, 0, t->ahead_bytes);
-        ssa__amx_scores(t, j, (const unsigned char *)t->q, s + j * 16, NULL);
+        ssa__amx_scores_few(t, j, s + j * 16);
         for (int32_t a = 0; a < terms; a++)
             for (int32_t i = j; i < j + 32; i += 2) {
                 const uint16_t *v = t->v + a * v_term + (int64_t)i * t->dv_unit;
