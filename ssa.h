@@ -386,6 +386,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__NO_INLINE    static __attribute__((noinline, unused))
 #define SSA__RESTRICT     __restrict__
 #define SSA__PREFETCH(p)  __builtin_prefetch((const void *)(p))
+#define SSA__PREFETCH_L2(p) __builtin_prefetch((const void *)(p), 0, 2)
 #define SSA__TARGET_AVX2   __attribute__((target("avx2,fma,f16c")))
 #define SSA__TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
 #define SSA__TARGET_AMX \
@@ -399,6 +400,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__NO_INLINE    static __declspec(noinline)
 #define SSA__RESTRICT     __restrict
 #define SSA__PREFETCH(p)  ((void)(p))
+#define SSA__PREFETCH_L2(p) ((void)(p))
 #define SSA__TARGET_AVX2
 #define SSA__TARGET_AVX512
 #define SSA__TARGET_AMX
@@ -411,6 +413,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__NO_INLINE    static
 #define SSA__RESTRICT
 #define SSA__PREFETCH(p)  ((void)(p))
+#define SSA__PREFETCH_L2(p) ((void)(p))
 #define SSA__ATOMIC_GET(p)    (*(const volatile int *)(p))
 #define SSA__ATOMIC_SET(p, x) (*(volatile int *)(p) = (x))
 #define SSA__CAN_SIMD 0
@@ -649,7 +652,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
  *            row: one for bf16, two for f16. Then one entry does the chunk whole, and overlaps what it can. few: up to
  *            SSA__LANES_MAX rows. The layouts are the unit's own; o has room for whole SSA__UNIT_DIM dims, q and o for
  *            whole pairs of SSA__LANES_MAX rows.
- *              k [term][SSA__UNIT_KEYS][dk_unit]   v likewise, with dk_unit, dv_unit rounded up to SSA__UNIT_DIM
+ *              k [term][keys_max][dk_unit]   v likewise, with dk_unit, dv_unit rounded up to SSA__UNIT_DIM
  *
  *    Running state per row: m, the maximum of the scores scale * q.k so far; l, the sum of p = exp(s - m); and fix, the
  *    factor by which the last softmax shrank what came before. A score is rounded before the maximum is taken, so that
@@ -658,7 +661,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
  * ================================================================================================================== */
 #define SSA__TILE_ROWS 64
 #define SSA__UNIT_ROWS 512  /* rows of a tile of the unit form: what it costs to bring in a chunk is shared by these */
-#define SSA__UNIT_KEYS 128  /* a chunk of the unit form .. */
+#define SSA__UNIT_KEYS 512  /* a chunk of the unit form, to stay in L2 .. */
 #define SSA__UNIT_FEW  64   /* .. and with few rows, where it should stay in L1; multiples of 32 */
 #define SSA__UNIT_DIM  32
 #define SSA__CHUNK     96
@@ -673,11 +676,14 @@ typedef struct {
     float  *q, *s, *o, *m, *l, *fix; /* see above; m, l, fix have an element for each row, padding included */
     double  m_unit;                  /* natural units in one of m's: 1, or ln 2 for a form that keeps m in powers of 2 */
     uint16_t *k, *v;                 /* unit: the rows taken */
-    int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms;
+    int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     const unsigned char *ahead;      /* the rows of the cache that are read next, for qk and pv to prefetch as they */
     int64_t ahead_stride;            /* compute: ahead_rows (may be 0) of ahead_bytes, ahead_stride bytes apart */
     int32_t ahead_rows, ahead_bytes;
+    const unsigned char *ahead_v;    /* unit: ahead are keys, and as many values ahead_v_stride apart */
+    int64_t ahead_v_stride;
+    int32_t ahead_v_bytes;
 } ssa__tile;
 
 /* Prefetches rows from .. to-1 of the rows ahead: their bytes lo .. hi-1. */
@@ -688,6 +694,15 @@ SSA__FORCE_INLINE void ssa__prefetch(const ssa__tile *t, int32_t from, int32_t t
         uintptr_t row = (uintptr_t)t->ahead + (uintptr_t)(from * t->ahead_stride);
         for (int32_t b = lo; b < hi; b += 64) SSA__PREFETCH(row + (uintptr_t)b);
     }
+}
+
+/* Row i of the keys and of the values ahead into L2: they are read a chunk later. */
+SSA__FORCE_INLINE void ssa__fetch_rows(const ssa__tile *t, int32_t i)
+{
+    uintptr_t k = (uintptr_t)t->ahead + (uintptr_t)(i * t->ahead_stride);
+    uintptr_t v = (uintptr_t)t->ahead_v + (uintptr_t)(i * t->ahead_v_stride);
+    for (int32_t b = 0; b < t->ahead_bytes; b += 64) SSA__PREFETCH_L2(k + (uintptr_t)b);
+    for (int32_t b = 0; b < t->ahead_v_bytes; b += 64) SSA__PREFETCH_L2(v + (uintptr_t)b);
 }
 
 typedef struct {
@@ -717,7 +732,7 @@ typedef struct {
     ssa__form narrow, wide;
     ssa__form few, many;                             /* unit forms; without an attend entry there is no unit */
     /* Terms of n rows of d elements: dst[term][j][0..ld-1], terms lie `term` elements apart, zero past d. */
-    void (*take[SSA__TYPES])(const ssa__tile *t, uint16_t *dst, int64_t term, int32_t ld, const unsigned char *src,
+    void (*take[SSA__TYPES])(uint16_t *dst, int64_t term, int32_t ld, const unsigned char *src,
                              int64_t stride, int32_t n, int32_t d);
     void (*enter)(unsigned char *kept), (*leave)(const unsigned char *kept); /* around a worker's tasks: sets the unit
                                                       * up; kept: 64 bytes for what the host had set. NULL: nothing */
@@ -737,10 +752,10 @@ typedef struct {
 /* bf16 terms that hold an element of the type; 0: the unit has no form for it. */
 static inline int32_t ssa__terms(ssa_type t) { return t == SSA_BF16 ? 1 : t == SSA_F16 ? 2 : 0; }
 
-/* Bytes of scratch that the unit's forms need: values once more in its layout, scores, and p twice. */
-static inline int64_t ssa__unit_work(int32_t dv_unit, int32_t terms)
+/* Bytes of scratch that the unit's forms need: values once more in its layout, and 12 KiB a term for scores and p. */
+static inline int64_t ssa__unit_work(int32_t keys, int32_t dv_unit, int32_t terms)
 {
-    return 2 * (int64_t)SSA__UNIT_KEYS * (dv_unit * terms + SSA__UNIT_DIM * (2 + 2 * terms));
+    return ((int64_t)keys * dv_unit * 2 + 12288) * terms;
 }
 
 /* =====================================================================================================================
@@ -1294,13 +1309,12 @@ SSA__AMXF void ssa__amx_leave(const unsigned char *kept)
 }
 
 /* -- rows to terms -- */
-SSA__AMXF void ssa__amx_take_bf16(const ssa__tile *t, uint16_t *dst, int64_t term, int32_t ld,
+SSA__AMXF void ssa__amx_take_bf16(uint16_t *dst, int64_t term, int32_t ld,
                                   const unsigned char *src, int64_t stride, int32_t n, int32_t d)
 {
     (void)term;
     for (int32_t j = 0; j < n; j++, dst += ld, src += stride) {
         int32_t e = 0;
-        ssa__prefetch(t, j, j + 1, 0, t->ahead_bytes);
         for (; e + 32 <= d; e += 32) _mm512_storeu_si512(dst + e, _mm512_loadu_si512(src + 2 * e));
         if (e < d) _mm512_storeu_si512(dst + e, _mm512_maskz_loadu_epi16((1u << (d - e)) - 1, src + 2 * e));
     }
@@ -1316,11 +1330,10 @@ SSA__AMX void ssa__amx_split(__m512 x, __m256i *hi, __m256i *lo)
     *lo = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(rest), 16));
 }
 
-SSA__AMXF void ssa__amx_take_f16(const ssa__tile *t, uint16_t *dst, int64_t term, int32_t ld, const unsigned char *src,
+SSA__AMXF void ssa__amx_take_f16(uint16_t *dst, int64_t term, int32_t ld, const unsigned char *src,
                                  int64_t stride, int32_t n, int32_t d)
 {
     for (int32_t j = 0; j < n; j++, dst += ld, src += stride) {
-        ssa__prefetch(t, j, j + 1, 0, t->ahead_bytes);
         for (int32_t e = 0; e < ld; e += 16) {
             __m256i hi, lo;
             __m512 x = e + 16 <= d ? ssa__avx512_load_f16(src + 2 * e)
@@ -1450,28 +1463,6 @@ SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t key, int32_t 
     return 1;
 }
 
-/* Scores of 16 keys, from `key` on, for two groups of 16 rows: s0, s1 [16][16]. Tiles 0, 1, 4, 6, 7. */
-SSA__AMX void ssa__amx_scores(const ssa__tile *t, int32_t key, const unsigned char *q0, float *s0, float *s1)
-{
-    const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2;
-    const unsigned char *q1 = q0 + (int64_t)t->q_terms * steps * 1024;
-    _tile_zero(0);
-    _tile_zero(1);
-    for (int32_t ab = t->k_terms * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
-        const int32_t a = ab / t->q_terms, b = ab % t->q_terms;
-        const uint16_t *k = t->k + ((int64_t)a * SSA__UNIT_KEYS + key) * t->dk_unit;
-        for (int32_t i = 0; i < steps; i++) {
-            _tile_loadd(4, k + i * 32, ld);
-            _tile_loadd(6, q0 + (b * steps + i) * 1024, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(7, q1 + (b * steps + i) * 1024, 64);
-            _tile_dpbf16ps(1, 4, 7);
-        }
-    }
-    _tile_stored(0, s0, 64);
-    _tile_stored(1, s1, 64);
-}
-
 /* Scores of 32 keys for one group: s [32][16]. */
 SSA__AMX void ssa__amx_scores_few(const ssa__tile *t, int32_t key, float *s)
 {
@@ -1480,7 +1471,7 @@ SSA__AMX void ssa__amx_scores_few(const ssa__tile *t, int32_t key, float *s)
     _tile_zero(1);
     for (int32_t ab = t->k_terms * t->q_terms - 1; ab >= 0; ab--) {
         const int32_t a = ab / t->q_terms, b = ab % t->q_terms;
-        const uint16_t *k = t->k + ((int64_t)a * SSA__UNIT_KEYS + key) * t->dk_unit;
+        const uint16_t *k = t->k + ((int64_t)a * t->keys_max + key) * t->dk_unit;
         for (int32_t i = 0; i < steps; i++) {
             _tile_loadd(6, (const unsigned char *)t->q + (b * steps + i) * 1024, 64);
             _tile_loadd(4, k + i * 32, ld);
@@ -1498,9 +1489,9 @@ static void ssa__amx_pad(const ssa__tile *t, int32_t n)
 {
     const size_t rows = (size_t)(ssa__amx_keys(n) - n);
     for (int32_t a = 0; rows > 0 && a < t->k_terms; a++)
-        memset(t->k + ((int64_t)a * SSA__UNIT_KEYS + n) * t->dk_unit, 0, rows * (size_t)t->dk_unit * 2);
+        memset(t->k + ((int64_t)a * t->keys_max + n) * t->dk_unit, 0, rows * (size_t)t->dk_unit * 2);
     for (int32_t a = 0; rows > 0 && a < t->v_terms; a++)
-        memset(t->v + ((int64_t)a * SSA__UNIT_KEYS + n) * t->dv_unit, 0, rows * (size_t)t->dv_unit * 2);
+        memset(t->v + ((int64_t)a * t->keys_max + n) * t->dv_unit, 0, rows * (size_t)t->dv_unit * 2);
 }
 
 /* Where dim e of row r lies in o. */
@@ -1520,7 +1511,7 @@ static void ssa__amx_edge(const ssa__tile *t, int many, int32_t n, const int32_t
             uint16_t *hi = t->v + (int64_t)j * t->dv_unit + e;
             float v = ssa__bf16_to_f32(*hi);
             if (ssa__is_finite(v)) continue;
-            for (int32_t a = 0; a < t->v_terms; a++) hi[(int64_t)a * SSA__UNIT_KEYS * t->dv_unit] = 0;
+            for (int32_t a = 0; a < t->v_terms; a++) hi[(int64_t)a * t->keys_max * t->dv_unit] = 0;
             for (int32_t r = 0; r < t->rows; r++) if (j < limit[r]) *ssa__amx_o(t, many, r, e) += v;
         }
 }
@@ -1538,14 +1529,14 @@ SSA__AMXF int ssa__amx_broken(const ssa__tile *t, int32_t from, int32_t n)
 
 /* -- many rows -- */
 
-/* v [key][dv_unit] of a term to vt [dim][SSA__UNIT_KEYS], 32 x 32 at a time. */
+/* v [key][dv_unit] of a term to vt [term][32 keys][16 dims]([dim][key]), a tile's KiB each. */
 SSA__AMXF void ssa__amx_v_transposed(const ssa__tile *t, int32_t n, uint16_t *vt)
 {
     for (int32_t a = 0; a < t->v_terms; a++)
         for (int32_t j = 0; j < n; j += 32)
             for (int32_t e = 0; e < t->dv_unit; e += 32) {
-                const uint16_t *v = t->v + ((int64_t)a * SSA__UNIT_KEYS + j) * t->dv_unit + e;
-                uint16_t *dst = vt + ((int64_t)a * t->dv_unit + e) * SSA__UNIT_KEYS + j;
+                const uint16_t *v = t->v + ((int64_t)a * t->keys_max + j) * t->dv_unit + e;
+                uint16_t *dst = vt + ((int64_t)a * t->keys_max + j) * t->dv_unit + e * 32;
                 __m512 lo[16], hi[16];
                 for (int i = 0; i < 16; i++) {
                     __m512i x = _mm512_loadu_si512(v + (int64_t)(2 * i) * t->dv_unit);
@@ -1557,54 +1548,94 @@ SSA__AMXF void ssa__amx_v_transposed(const ssa__tile *t, int32_t n, uint16_t *vt
                 ssa__avx512_transpose(hi);
                 for (int i = 0; i < 16; i++) { /* vector i of lo holds dim 8 * (i / 4) + i % 4, of hi the one 4 later */
                     int32_t dim = i / 4 * 8 + i % 4;
-                    _mm512_storeu_ps((float *)(void *)(dst + (int64_t)dim * SSA__UNIT_KEYS), lo[i]);
-                    _mm512_storeu_ps((float *)(void *)(dst + (int64_t)(dim + 4) * SSA__UNIT_KEYS), hi[i]);
+                    _mm512_storeu_ps((float *)(void *)(dst + dim * 32), lo[i]);
+                    _mm512_storeu_ps((float *)(void *)(dst + (dim + 4) * 32), hi[i]);
                 }
             }
 }
 
-/* 16 dims from e on of two groups of rows: o += V^T.P^T over the keys from .. to-1, in steps of 32. Tiles 2, 3, 5, 6, 7.
- * p [group][term][pair of keys][16][2] */
-SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t from, int32_t to, int32_t e,
-                                   const uint16_t *vt, const uint16_t *p, float *o)
+#define SSA__AMX_SPAN 128 /* keys whose p is collected before values are multiplied */
+
+/* Scores of 32 keys, from `key` on, for two groups of 16 rows: s [group][32][16]. */
+SSA__AMX void ssa__amx_many_scores(const ssa__tile *t, int32_t key, const unsigned char *q, float *s)
 {
-    const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__UNIT_KEYS * 16;
-    float *o0 = o + e * 16, *o1 = o0 + group;
-    _tile_loadd(2, o0, 64);
-    _tile_loadd(3, o1, 64);
-    for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
-        const int32_t a = ab / terms, b = ab % terms;
-        const uint16_t *v = vt + ((int64_t)a * t->dv_unit + e) * SSA__UNIT_KEYS;
-        const uint16_t *p0 = p + b * term, *p1 = p0 + terms * term;
-        for (int32_t j = from; j < to; j += 32) {
-            _tile_loadd(5, v + j, SSA__UNIT_KEYS * 2);
-            _tile_loadd(6, p0 + j * 16, 64);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_loadd(7, p1 + j * 16, 64);
+    const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2;
+    const int64_t group = (int64_t)t->q_terms * steps * 1024;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int32_t ab = t->k_terms * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
+        const int32_t a = ab / t->q_terms, b = ab % t->q_terms;
+        const uint16_t *k = t->k + ((int64_t)a * t->keys_max + key) * t->dk_unit;
+        for (int32_t i = 0; i < steps; i++) {
+            const unsigned char *q0 = q + (b * steps + i) * 1024;
+            _tile_loadd(4, k + i * 32, ld);
+            _tile_loadd(6, q0, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(5, k + i * 32 + 16 * t->dk_unit, ld);
+            _tile_dpbf16ps(1, 5, 6);
+            _tile_loadd(7, q0 + group, 64);
+            _tile_dpbf16ps(2, 4, 7);
             _tile_dpbf16ps(3, 5, 7);
         }
     }
-    _tile_stored(2, o0, 64);
-    _tile_stored(3, o1, 64);
+    _tile_stored(0, s, 64);
+    _tile_stored(1, s + 256, 64);
+    _tile_stored(2, s + 512, 64);
+    _tile_stored(3, s + 768, 64);
 }
 
-/* p of 8 keys, from j on, for a pair of groups of rows. s [group][32][16] holds the scores of the 32 keys that j is one
- * of, m and l are the pair's state, p its buffer [group][term][pair of keys][16][2]. */
-SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, const float *s, __m512 scale,
-                              const float *m, float *l, const __m512i *limit, uint16_t *p)
+/* All dims of two groups of rows: o += V^T.P^T over n keys from `key` on. p [group][term][pair of keys][16][2] */
+SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t key, int32_t n, const uint16_t *vt,
+                                   const uint16_t *p, float *o)
 {
-    const int64_t term = SSA__UNIT_KEYS * 16;
+    const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__AMX_SPAN * 16;
+    for (int32_t e = 0; e < t->dv_unit; e += 32) {
+        float *o0 = o + e * 16, *o1 = o0 + group;
+        _tile_loadd(0, o0, 64);
+        _tile_loadd(1, o0 + 256, 64);
+        _tile_loadd(2, o1, 64);
+        _tile_loadd(3, o1 + 256, 64);
+        for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
+            const int32_t a = ab / terms, b = ab % terms;
+            const uint16_t *p0 = p + b * term, *p1 = p0 + terms * term;
+            for (int32_t j = 0; j < n; j += 32) {
+                const uint16_t *v = vt + ((int64_t)a * t->keys_max + key + j) * t->dv_unit + e * 32;
+                _tile_loadd(4, v, 64);
+                _tile_loadd(6, p0 + j * 16, 64);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_loadd(5, v + 512, 64);
+                _tile_dpbf16ps(1, 5, 6);
+                _tile_loadd(7, p1 + j * 16, 64);
+                _tile_dpbf16ps(2, 4, 7);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+        }
+        _tile_stored(0, o0, 64);
+        _tile_stored(1, o0 + 256, 64);
+        _tile_stored(2, o1, 64);
+        _tile_stored(3, o1 + 256, 64);
+    }
+}
+
+/* p of 32 keys, from j on, for a pair of groups of rows: s [group][32][16], m and l are the pair's state, p goes to
+ * [group][term][pair of keys][16][2]. The lines from next on are brought into L1 meanwhile, `lines` with every two keys. */
+SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, const float *s, __m512 scale,
+                              const float *m, float *l, const __m512i *limit, uint16_t *p, const unsigned char *next,
+                              int32_t lines)
+{
+    const int64_t term = SSA__AMX_SPAN * 16;
     const __m512 m0 = _mm512_loadu_ps(m), m1 = _mm512_loadu_ps(m + 16);
     __m512 sum0 = _mm512_loadu_ps(l), sum1 = _mm512_loadu_ps(l + 16);
-    uint16_t *p0 = p + j * 16, *p1 = p0 + terms * term;
-    s += j % 32 * 16;
-    SSA__UNROLL
-    for (int i = 0; i < 8; i += 2) {
+    uint16_t *p1 = p + terms * term;
+    for (int32_t i = 0; i < 32; i += 2) {
         __m512i x[2], y[2];
+        for (int32_t k = 0; k < lines; k++, next += 64) SSA__PREFETCH(next);
         sum0 = ssa__amx_p(terms, hidden, s + i * 16, j + i, scale, m0, limit[0], x, sum0);
         sum1 = ssa__amx_p(terms, hidden, s + (32 + i) * 16, j + i, scale, m1, limit[1], y, sum1);
         for (int a = 0; a < terms; a++) {
-            _mm512_storeu_si512(p0 + a * term + i * 16, x[a]);
+            _mm512_storeu_si512(p + a * term + i * 16, x[a]);
             _mm512_storeu_si512(p1 + a * term + i * 16, y[a]);
         }
     }
@@ -1612,95 +1643,67 @@ SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, cons
     _mm512_storeu_ps(l + 16, sum1);
 }
 
-/* A pair of groups on its way through a chunk. */
-typedef struct { int32_t sees, hidden, done; __m512i limit[2]; } ssa__amx_pair_of;
-
-/* The keys of the chunk that pair i sees: none past the last pair. */
-SSA__AMX void ssa__amx_many_begin(const ssa__tile *t, int32_t i, int32_t n, const int32_t *limit, ssa__amx_pair_of *x)
-{
-    x->sees = i * 32 < t->rows ? n : 0;
-    x->done = 0;
-    x->limit[0] = x->limit[1] = _mm512_set1_epi32(n);
-    x->hidden = 0;
-    if (x->sees > 0 && limit) {
-        x->limit[0] = _mm512_loadu_si512(limit + i * 32);
-        x->limit[1] = _mm512_loadu_si512(limit + i * 32 + 16);
-        x->sees = _mm512_reduce_max_epi32(_mm512_max_epi32(x->limit[0], x->limit[1]));
-        x->hidden = _mm512_reduce_min_epi32(_mm512_min_epi32(x->limit[0], x->limit[1])) < x->sees;
-    }
-    x->hidden |= x->sees % 32 != 0;
-}
-
-/* The pairs of groups of 16 rows pass through scores and p in steps of 32 keys, the scores a step ahead, and through
- * values a pair behind. A step is done in four parts, each some of every stage: so the unit multiplies while the vector
- * ports work on p, and scores never leave L1. When a maximum moves, the values so far are added to the output before it
- * is rescaled. */
+/* A pair of groups of rows at a time goes through the chunk, so that its queries, output, scores and p stay in L1, while
+ * keys and values come from L2: scores of 32 keys, their p, and after SSA__AMX_SPAN keys their values. When a maximum
+ * moves, the values so far are added to the output before it is rescaled. The unit and the vector ports take turns:
+ * running them against each other was not faster. */
 SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
 {
-    const int32_t pairs = (t->rows + 31) / 32, units = t->dv_unit / 16;
-    const int32_t ahead = (t->ahead_rows + pairs * (SSA__UNIT_KEYS / 32) - 1) / (pairs * (SSA__UNIT_KEYS / 32));
+    const int32_t pairs = (t->rows + 31) / 32;
     const int64_t q_pair = (int64_t)2 * t->q_terms * (t->dk_unit / 32) * 1024, o_pair = (int64_t)t->dv_unit * 32;
-    const int64_t p_size = (int64_t)2 * terms * SSA__UNIT_KEYS * 16;
     const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
-    const unsigned char *q = (const unsigned char *)t->q;
     uint16_t *vt = (uint16_t *)(void *)t->work;
-    float *s = (float *)(void *)(vt + (int64_t)SSA__UNIT_KEYS * t->dv_unit * terms);  /* [2][group][32][16] */
-    uint16_t *p = (uint16_t *)(void *)(s + 2 * 1024);
-    int32_t step = 0, fetch = 0;
-    ssa__amx_pair_of now, next, last = { 0 };
+    float *s = (float *)(void *)(vt + (int64_t)t->keys_max * t->dv_unit * terms);
+    uint16_t *p = (uint16_t *)(void *)(s + 1024);
+    int32_t fetched = 0, steps = 0;
     ssa__amx_pad(t, n);
     ssa__amx_v_transposed(t, n, vt);
-    SSA__BARRIER();
-    ssa__amx_many_begin(t, 0, n, limit, &next);
-    for (int32_t j = 0; j < 32 && next.sees > 0; j += 16) ssa__amx_scores(t, j, q, s + j * 16, s + j * 16 + 512);
-    for (int32_t i = 0; i <= pairs; i++) {
-        const int32_t at = i * 32, steps = (next.sees + 31) / 32;
-        uint16_t *p_now = p + (i & 1) * p_size, *p_last = p + (~i & 1) * p_size;
-        int32_t values = last.sees > 0 ? 0 : units; /* units of the last pair's values that are done */
-        now = next;
-        ssa__amx_many_begin(t, i + 1, n, limit, &next);
-        for (int32_t u = 0; u < steps; u++, step ^= 1) {
-            float *s_now = s + step * 1024, *s_next = s + (step ^ 1) * 1024;
-            const int32_t left = now.sees - u * 32;
+    for (int32_t i = 0; i < pairs; i++) {
+        const int32_t at = i * 32;
+        const unsigned char *q = (const unsigned char *)t->q + i * q_pair;
+        float *o = t->o + i * o_pair;
+        int32_t sees = n, hidden = 0, done = 0; /* keys that some row sees; whether some sees fewer; keys in o */
+        __m512i lim[2];
+        lim[0] = lim[1] = _mm512_set1_epi32(n);
+        if (limit) {
+            lim[0] = _mm512_loadu_si512(limit + at);
+            lim[1] = _mm512_loadu_si512(limit + at + 16);
+            sees = _mm512_reduce_max_epi32(_mm512_max_epi32(lim[0], lim[1]));
+            hidden = _mm512_reduce_min_epi32(_mm512_min_epi32(lim[0], lim[1]));
+        } else hidden = n;
+        for (int32_t j = 0; j < sees; j += 32) {
+            const int32_t left = sees - j, some = hidden < j + 32;
+            const int last = left <= 32 || j + 32 - done == SSA__AMX_SPAN;
+            const unsigned char *next = (const unsigned char *)(t->k + (int64_t)(j + 32) * t->dk_unit);
+            uint16_t *p_j = p + (j - done) * 16;
             SSA__BARRIER();
+            ssa__amx_many_scores(t, j, q, s);
             for (int g = 0; g < 2; g++) {
-                const int32_t row = at + g * 16;
-                float *o = t->o + i * o_pair + g * t->dv_unit * 16;
-                if (!ssa__amx_max(terms, s_now + g * 512, u * 32, left < 32 ? left : 32, now.hidden, now.limit[g], scale,
-                                  t->m + row, t->l + row, t->fix + row)) continue;
-                for (int32_t e = 0; now.done < u * 32 && e < units; e++)
-                    ssa__amx_many_values(terms, t, now.done, u * 32, e * 16, vt, p_now, t->o + i * o_pair);
-                now.done = u * 32;
+                float *o_g = o + g * t->dv_unit * 16, *fix = t->fix + at + g * 16;
+                if (!ssa__amx_max(terms, s + g * 512, j, left < 32 ? left : 32, some, lim[g], scale, t->m + at + g * 16,
+                                  t->l + at + g * 16, fix)) continue;
+                if (done < j) ssa__amx_many_values(terms, t, done, j - done, vt, p, o);
+                done = j;
+                p_j = p;
                 SSA__BARRIER();
                 for (int32_t e = 0; e < t->dv_unit; e++)
-                    _mm512_storeu_ps(o + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o + e * 16),
-                                                               _mm512_loadu_ps(t->fix + row)));
+                    _mm512_storeu_ps(o_g + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o_g + e * 16), _mm512_loadu_ps(fix)));
             }
-            ssa__prefetch(t, fetch, fetch + ahead, 0, t->ahead_bytes);
-            fetch += ahead;
-            for (int32_t part = 0; part < 4; part++) {
-                const int32_t j = u * 32 + part * 8;
-                SSA__BARRIER();
-                if (part == 0 || part == 2) {
-                    if (u + 1 < steps) ssa__amx_scores(t, (u + 1) * 32 + part * 8, q + i * q_pair, s_next + part * 128,
-                                                       s_next + part * 128 + 512);
-                    else if (next.sees > 0) ssa__amx_scores(t, part * 8, q + (i + 1) * q_pair, s_next + part * 128,
-                                                            s_next + part * 128 + 512);
-                }
-                for (; values * steps * 4 < units * (u * 4 + part + 1); values++)
-                    ssa__amx_many_values(terms, t, last.done, last.sees, values * 16, vt, p_last, t->o + (i - 1) * o_pair);
-                SSA__BARRIER();
-                if (now.hidden) ssa__amx_many_p(terms, 1, j, s_now, scale, t->m + at, t->l + at, now.limit, p_now);
-                else ssa__amx_many_p(terms, 0, j, s_now, scale, t->m + at, t->l + at, now.limit, p_now);
+            if (some) ssa__amx_many_p(terms, 1, j, s, scale, t->m + at, t->l + at, lim, p_j, next, t->dk_unit / 16);
+            else ssa__amx_many_p(terms, 0, j, s, scale, t->m + at, t->l + at, lim, p_j, next, t->dk_unit / 16);
+            SSA__BARRIER();
+            if (last || j + 32 - done == SSA__AMX_SPAN) {
+                ssa__amx_many_values(terms, t, done, j + 32 - done, vt, p, o);
+                done = j + 32;
+            }
+            steps++;
+            if (fetched < t->ahead_rows) { /* spread over the pairs */
+                const int32_t to = (int32_t)((int64_t)t->ahead_rows * steps * 32 / ((int64_t)n * pairs)) + 1;
+                for (; fetched < to && fetched < t->ahead_rows; fetched++) ssa__fetch_rows(t, fetched);
             }
         }
-        for (; values < units; values++)
-            ssa__amx_many_values(terms, t, last.done, last.sees, values * 16, vt, p_last, t->o + (i - 1) * o_pair);
-        if (steps == 0 && next.sees > 0)
-            for (int32_t j = 0; j < 32; j += 16)
-                ssa__amx_scores(t, j, q + (i + 1) * q_pair, s + step * 1024 + j * 16, s + step * 1024 + j * 16 + 512);
-        last = now;
     }
+    for (; fetched < t->ahead_rows; fetched++) ssa__fetch_rows(t, fetched);
     SSA__BARRIER();
 }
 
@@ -1729,15 +1732,15 @@ SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, co
     const int32_t n32 = ssa__amx_keys(n);
     const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
     uint16_t *vp = (uint16_t *)(void *)t->work;                       /* [term][key pair][dv_unit][2] */
-    float *s = (float *)(void *)(vp + (int64_t)SSA__UNIT_KEYS * t->dv_unit * terms);
-    uint16_t *p = (uint16_t *)(void *)(s + 2 * SSA__UNIT_KEYS * 16);  /* [term][16 rows][SSA__UNIT_KEYS] */
-    const int64_t p_term = 16 * SSA__UNIT_KEYS, v_term = (int64_t)SSA__UNIT_KEYS * t->dv_unit;
+    float *s = (float *)(void *)(vp + (int64_t)t->keys_max * t->dv_unit * terms);
+    uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_FEW * 16);       /* [term][16 rows][SSA__UNIT_FEW] */
+    const int64_t p_term = 16 * SSA__UNIT_FEW, v_term = (int64_t)t->keys_max * t->dv_unit;
     const __m512i lim = limit ? _mm512_loadu_si512(limit) : _mm512_set1_epi32(n);
     __m512 m, sum;
     ssa__amx_pad(t, n);
     SSA__BARRIER();
     for (int32_t j = 0; j < n; j += 32) {
-        ssa__prefetch(t, j, j + 32, 0, t->ahead_bytes);
+        for (int32_t i = j; i < j + 32 && i < t->ahead_rows; i++) ssa__fetch_rows(t, i);
         ssa__amx_scores_few(t, j, s + j * 16);
         for (int32_t a = 0; a < terms; a++)
             for (int32_t i = j; i < j + 32; i += 2) {
@@ -1771,7 +1774,7 @@ SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, co
         for (int a = 0; a < terms; a++) {
             ssa__avx512_transpose(x[a]);
             for (int i = 0; i < 16; i++)
-                _mm512_storeu_ps((float *)(void *)(p + a * p_term + i * SSA__UNIT_KEYS + j), x[a][i]);
+                _mm512_storeu_ps((float *)(void *)(p + a * p_term + i * SSA__UNIT_FEW + j), x[a][i]);
         }
     }
     _mm512_storeu_ps(t->l, sum);
@@ -1784,7 +1787,7 @@ SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, co
             const int32_t a = ab / terms, b = ab % terms;
             for (int32_t j = 0; j < n32; j += 32) {
                 const uint16_t *v = vp + a * v_term + (int64_t)j * t->dv_unit + 2 * e;
-                _tile_loadd(4, p + b * p_term + j, SSA__UNIT_KEYS * 2);
+                _tile_loadd(4, p + b * p_term + j, SSA__UNIT_FEW * 2);
                 _tile_loadd(6, v, ld);
                 _tile_dpbf16ps(0, 4, 6);
                 _tile_loadd(7, v + 32, ld);
@@ -2387,9 +2390,11 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     x->kv       = (float *)ssa__take(b, (int64_t)(SSA__CHUNK + 2 * SSA__LANES_MAX) * dim, f);
     if (c->unit) {
         int32_t v_terms = ssa__terms(c->a.v.type);
-        x->tile.k    = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_KEYS * dk * ssa__terms(c->a.k.type), 2);
-        x->tile.v    = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_KEYS * dv * v_terms, 2);
-        x->tile.work = (unsigned char *)ssa__take(b, ssa__unit_work(dv, v_terms), 1);
+        int32_t keys = ssa__round_up((int32_t)ssa__max(1, ssa__min(c->n_keys, SSA__UNIT_KEYS)), SSA__UNIT_DIM);
+        x->tile.keys_max = keys;
+        x->tile.k    = (uint16_t *)ssa__take(b, (int64_t)keys * dk * ssa__terms(c->a.k.type), 2);
+        x->tile.v    = (uint16_t *)ssa__take(b, (int64_t)keys * dv * v_terms, 2);
+        x->tile.work = (unsigned char *)ssa__take(b, ssa__unit_work(keys, dv, v_terms), 1);
     }
     if (what != SSA__RUN_FULL) {
         int64_t list = (int64_t)c->keep + c->a.block_size;
@@ -2882,38 +2887,44 @@ static const int32_t *ssa__limits(const ssa__call *c, const ssa__tile *t, const 
     return x->limit;
 }
 
-/* As ssa__attend_keys, for a form that does a chunk whole. While a chunk is taken the next one's keys are prefetched,
- * and while it is computed the next one's values. */
+/* Names n keys, and their values, that are read a chunk later. */
+static void ssa__ahead(ssa__tile *t, const ssa__call *c, int64_t key, int64_t h, int32_t n)
+{
+    t->ahead_rows = n;
+    if (n == 0) return;
+    t->ahead = ssa__row(&c->a.k, key, h);
+    t->ahead_v = ssa__row(&c->a.v, key, h);
+    t->ahead_stride = c->a.k.token_stride;
+    t->ahead_v_stride = c->a.v.token_stride;
+    t->ahead_bytes = t->dk * (int32_t)ssa__type_size(c->a.k.type);
+    t->ahead_v_bytes = t->dv * (int32_t)ssa__type_size(c->a.v.type);
+}
+
+/* As ssa__attend_keys, for a form that does a chunk whole. While a chunk is computed the next one is prefetched. */
 static void ssa__attend_chunks(const ssa__call *c, const ssa__table *t, const ssa__form *form, int64_t h,
                                const ssa__keys *keys, int64_t from, int64_t to, int64_t r0, ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
     const ssa_view *k = &c->a.k, *v = &c->a.v;
-    const int64_t k_term = (int64_t)SSA__UNIT_KEYS * tile->dk_unit, v_term = (int64_t)SSA__UNIT_KEYS * tile->dv_unit;
-    const int listed = keys->blocks != NULL;
+    const int64_t k_term = (int64_t)tile->keys_max * tile->dk_unit, v_term = (int64_t)tile->keys_max * tile->dv_unit;
     int32_t n, run, next;
     for (int64_t at = from; at < to; at += n) {
-        int64_t key = 0;
         n = (int32_t)ssa__min(form->chunk, to - at);
         for (int32_t j = 0; j < n; j += run) {
-            key = ssa__run_at(keys, at + j, n - j, &run);
-            if (listed) ssa__look_ahead(tile, v, tile->dv, key, h, run, 1);
-            else ssa__look_ahead(tile, k, tile->dk, at + n, h, (int32_t)ssa__min(form->chunk, to - at - n), 0);
-            t->take[k->type](tile, tile->k + (int64_t)j * tile->dk_unit, k_term, tile->dk_unit, ssa__row(k, key, h),
+            int64_t key = ssa__run_at(keys, at + j, n - j, &run);
+            t->take[k->type](tile->k + (int64_t)j * tile->dk_unit, k_term, tile->dk_unit, ssa__row(k, key, h),
                              k->token_stride, run, tile->dk);
-        }
-        tile->ahead_rows = 0;
-        for (int32_t j = 0; j < n; j += run) {
-            key = ssa__run_at(keys, at + j, n - j, &run);
-            t->take[v->type](tile, tile->v + (int64_t)j * tile->dv_unit, v_term, tile->dv_unit, ssa__row(v, key, h),
+            t->take[v->type](tile->v + (int64_t)j * tile->dv_unit, v_term, tile->dv_unit, ssa__row(v, key, h),
                              v->token_stride, run, tile->dv);
         }
         next = (int32_t)ssa__min(form->chunk, to - at - n);
-        for (int32_t j = 0; listed && j < next; j += run) {
-            key = ssa__run_at(keys, at + n + j, next - j, &run);
-            ssa__look_ahead(tile, k, tile->dk, key, h, run, 1);
+        if (keys->blocks == NULL) ssa__ahead(tile, c, at + n, h, next);
+        for (int32_t j = 0; keys->blocks && j < next; j += run) { /* short runs: at once */
+            int64_t key = ssa__run_at(keys, at + n + j, next - j, &run);
+            ssa__ahead(tile, c, key, h, run);
+            for (int32_t i = 0; i < run; i++) ssa__fetch_rows(tile, i);
+            tile->ahead_rows = 0;
         }
-        if (!listed) ssa__look_ahead(tile, v, tile->dv, at + n, h, next, 0);
         form->attend(tile, n, ssa__limits(c, tile, keys, at, n, r0, x));
     }
 }

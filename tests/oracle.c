@@ -105,7 +105,7 @@ void n_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_block
         for (int d = 0; d < c->DV; d++) out[d] += score[t] * v[d];
     }
     for (int d = 0; d < c->DV; d++) out[d] = out[d] / sum * (c->gate ? c->gate[i * c->HQ + h] : 1);
-    *lse = max + logf(sum);
+    *lse = kept_in(p, max) + logf(sum); /* a program that keeps p in a type keeps the scores in it too */
 }
 
 /* ---- selection --------------------------------------------------------------------------------------------------- */
