@@ -660,7 +660,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
  *    n <= SSA__CHUNK unless an entry says otherwise.
  * ================================================================================================================== */
 #define SSA__TILE_ROWS 64
-#define SSA__UNIT_ROWS 512  /* rows of a tile of the unit form: what it costs to bring in a chunk is shared by these */
+#define SSA__UNIT_ROWS 1024 /* rows of a tile of the unit form: what it costs to bring in a chunk is shared by these */
 #define SSA__UNIT_KEYS 512  /* a chunk of the unit form, to stay in L2 .. */
 #define SSA__UNIT_FEW  64   /* .. and with few rows, where it should stay in L1; multiples of 32 */
 #define SSA__UNIT_DIM  32
@@ -707,7 +707,7 @@ SSA__FORCE_INLINE void ssa__fetch_rows(const ssa__tile *t, int32_t i)
 
 typedef struct {
     int packs;                                       /* 1: qk and pv take packed f32 rows, in entry [SSA_F32] alone */
-    /* q from rows [rows rounded up][dk_pad], the padding zero. rows may be kept as q. */
+    /* q from rows [rows rounded up][dk_pad], the padding zero. */
     void (*q_prep)(ssa__tile *t, float *rows);
     /* s(key at + j) = scale * q.k_j for n rows of dk elements, stride bytes apart. May write 15 scores more. */
     void (*qk[SSA__TYPES])(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at);
@@ -752,10 +752,10 @@ typedef struct {
 /* bf16 terms that hold an element of the type; 0: the unit has no form for it. */
 static inline int32_t ssa__terms(ssa_type t) { return t == SSA_BF16 ? 1 : t == SSA_F16 ? 2 : 0; }
 
-/* Bytes of scratch that the unit's forms need: values once more in its layout, and 12 KiB a term for scores and p. */
+/* Bytes of scratch that the unit's forms need: values once more in its layout, and 16 KiB a term for scores and p. */
 static inline int64_t ssa__unit_work(int32_t keys, int32_t dv_unit, int32_t terms)
 {
-    return ((int64_t)keys * dv_unit * 2 + 12288) * terms;
+    return ((int64_t)keys * dv_unit * 2 + 16384) * terms;
 }
 
 /* =====================================================================================================================
@@ -814,7 +814,10 @@ static void ssa__scalar_axpy(float *acc, float w, const float *x, int32_t d)
 /* -- narrow: s and o are row by row -- */
 
 /* The rows are in the form's layout already. */
-static void ssa__narrow_q_prep(ssa__tile *t, float *rows) { t->q = rows; }
+static void ssa__narrow_q_prep(ssa__tile *t, float *rows)
+{
+    memcpy(t->q, rows, (size_t)t->rows * (size_t)t->dk_pad * sizeof(float));
+}
 
 SSA__FORCE_INLINE void ssa__scalar_narrow_qk(ssa_type type, const ssa__tile *t, const unsigned char *k, int64_t stride,
                                              int32_t n, int32_t at)
@@ -1354,24 +1357,22 @@ SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
     const int32_t groups = (t->rows + 15) / 16, steps = t->dk_unit / 32;
     unsigned char *q = (unsigned char *)t->q;
     for (int32_t g = 0; g < groups; g++)
-        for (int32_t k = 0; k < steps; k++) {
-            __m512 x[2][16];
-            for (int32_t r = 0; r < 16; r++) {
-                const float *row = rows + (int64_t)(g * 16 + r) * t->dk_pad + k * 32;
-                __m256i hi[2], lo[2];
-                for (int i = 0; i < 2; i++) {
-                    __m512 a = k * 32 + i * 16 < t->dk_pad ? _mm512_loadu_ps(row + i * 16) : _mm512_setzero_ps();
-                    ssa__amx_split(_mm512_xor_ps(a, sign), &hi[i], &lo[i]);
-                }
-                x[0][r] = _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(hi[0]), hi[1], 1));
-                x[1][r] = _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(lo[0]), lo[1], 1));
-            }
+        for (int32_t k = 0; k < steps; k++)
             for (int32_t a = 0; a < t->q_terms; a++) {
                 unsigned char *tile = q + (((int64_t)g * t->q_terms + a) * steps + k) * 1024;
-                ssa__avx512_transpose(x[a]);
-                for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(tile + i * 64), x[a][i]);
+                __m512 x[16];
+                for (int32_t r = 0; r < 16; r++) {
+                    const float *row = rows + (int64_t)(g * 16 + r) * t->dk_pad + k * 32;
+                    __m256i half[2][2];
+                    for (int i = 0; i < 2; i++) {
+                        __m512 y = k * 32 + i * 16 < t->dk_pad ? _mm512_loadu_ps(row + i * 16) : _mm512_setzero_ps();
+                        ssa__amx_split(_mm512_xor_ps(y, sign), &half[0][i], &half[1][i]);
+                    }
+                    x[r] = _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(half[a][0]), half[a][1], 1));
+                }
+                ssa__avx512_transpose(x);
+                for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(tile + i * 64), x[i]);
             }
-        }
     if (groups & 1) memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)t->q_terms * (size_t)steps * 1024);
 }
 
@@ -1644,17 +1645,16 @@ SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, cons
 }
 
 /* A pair of groups of rows at a time goes through the chunk, so that its queries, output, scores and p stay in L1, while
- * keys and values come from L2: scores of 32 keys, their p, and after SSA__AMX_SPAN keys their values. When a maximum
- * moves, the values so far are added to the output before it is rescaled. The unit and the vector ports take turns:
- * running them against each other was not faster. */
+ * keys and values come from L2: scores of 32 keys, a step ahead, their p, and after SSA__AMX_SPAN keys their values. When
+ * a maximum moves, the values so far are added to the output before it is rescaled. */
 SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
 {
     const int32_t pairs = (t->rows + 31) / 32;
     const int64_t q_pair = (int64_t)2 * t->q_terms * (t->dk_unit / 32) * 1024, o_pair = (int64_t)t->dv_unit * 32;
     const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
     uint16_t *vt = (uint16_t *)(void *)t->work;
-    float *s = (float *)(void *)(vt + (int64_t)t->keys_max * t->dv_unit * terms);
-    uint16_t *p = (uint16_t *)(void *)(s + 1024);
+    float *s = (float *)(void *)(vt + (int64_t)t->keys_max * t->dv_unit * terms); /* of this step and the next */
+    uint16_t *p = (uint16_t *)(void *)(s + 2048);
     int32_t fetched = 0, steps = 0;
     ssa__amx_pad(t, n);
     ssa__amx_v_transposed(t, n, vt);
@@ -1671,16 +1671,18 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
             sees = _mm512_reduce_max_epi32(_mm512_max_epi32(lim[0], lim[1]));
             hidden = _mm512_reduce_min_epi32(_mm512_min_epi32(lim[0], lim[1]));
         } else hidden = n;
+        if (sees > 0) ssa__amx_many_scores(t, 0, q, s);
         for (int32_t j = 0; j < sees; j += 32) {
             const int32_t left = sees - j, some = hidden < j + 32;
+            const float *s_j = s + (j & 32) * 32;
             const int last = left <= 32 || j + 32 - done == SSA__AMX_SPAN;
-            const unsigned char *next = (const unsigned char *)(t->k + (int64_t)(j + 32) * t->dk_unit);
+            const unsigned char *next = (const unsigned char *)(t->k + (int64_t)(j + 64) * t->dk_unit);
             uint16_t *p_j = p + (j - done) * 16;
             SSA__BARRIER();
-            ssa__amx_many_scores(t, j, q, s);
+            if (left > 32) ssa__amx_many_scores(t, j + 32, q, s + (~j & 32) * 32);
             for (int g = 0; g < 2; g++) {
                 float *o_g = o + g * t->dv_unit * 16, *fix = t->fix + at + g * 16;
-                if (!ssa__amx_max(terms, s + g * 512, j, left < 32 ? left : 32, some, lim[g], scale, t->m + at + g * 16,
+                if (!ssa__amx_max(terms, s_j + g * 512, j, left < 32 ? left : 32, some, lim[g], scale, t->m + at + g * 16,
                                   t->l + at + g * 16, fix)) continue;
                 if (done < j) ssa__amx_many_values(terms, t, done, j - done, vt, p, o);
                 done = j;
@@ -1689,8 +1691,8 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
                 for (int32_t e = 0; e < t->dv_unit; e++)
                     _mm512_storeu_ps(o_g + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o_g + e * 16), _mm512_loadu_ps(fix)));
             }
-            if (some) ssa__amx_many_p(terms, 1, j, s, scale, t->m + at, t->l + at, lim, p_j, next, t->dk_unit / 16);
-            else ssa__amx_many_p(terms, 0, j, s, scale, t->m + at, t->l + at, lim, p_j, next, t->dk_unit / 16);
+            if (some) ssa__amx_many_p(terms, 1, j, s_j, scale, t->m + at, t->l + at, lim, p_j, next, t->dk_unit / 16);
+            else ssa__amx_many_p(terms, 0, j, s_j, scale, t->m + at, t->l + at, lim, p_j, next, t->dk_unit / 16);
             SSA__BARRIER();
             if (last || j + 32 - done == SSA__AMX_SPAN) {
                 ssa__amx_many_values(terms, t, done, j + 32 - done, vt, p, o);
@@ -1986,7 +1988,7 @@ static ssa_isa ssa__level_get(void)
  *     kinds of task, in the order of their phases; a phase without tasks is left out:
  *       POOL    pooled keys of a call that brought none    task = SSA__POOL_BLOCKS blocks, one key/value head
  *       SELECT  the blocks of each query                   task = the queries of one tile, one key/value head
- *       ATTEND  the attention loop                         task = a share of the keys, one key/value head, one tile
+ *       ATTEND  the attention loop                         task = a share of the keys, some key/value heads, one tile
  *       MERGE   joins the shares of the keys               task = SSA__MERGE_ROWS rows of the output
  *     How a call is cut depends on the call alone, never on the number of workers: that makes the bits the same.
  * ================================================================================================================== */
@@ -1997,8 +1999,7 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__MERGE_ROWS     16
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
 #define SSA__SPLIT_MIN      512    /* .. of at least this many keys each .. */
-#define SSA__SPLIT_STEP     384    /* .. and whole chunks of every form */
-#define SSA__SPLIT_BYTES    (2 << 20) /* K and V that a task's keys span, all heads: 512 pages */
+#define SSA__SPLIT_STEP     64     /* .. and of whole chunks of the forms for few rows */
 #define SSA__THREAD_WORK    1000000 /* multiply-adds that are worth waking a thread for */
 #define SSA__ALIGN          64
 
@@ -2011,6 +2012,7 @@ typedef struct {
     int64_t  n_rows, n_tiles;      /* query rows per key/value head, ATTEND tiles per key/value head */
     int64_t  n_keys;               /* bound on the keys that a query attends */
     int64_t  n_splits, split_keys;
+    int32_t  task_heads;           /* key/value heads of an ATTEND task */
     int32_t  n_blocks;             /* blocks that some query sees, the open one included */
     int32_t  n_pooled;             /* complete blocks that some query sees */
     int32_t  keep;                 /* min(top_k, n_blocks): slots per list */
@@ -2120,21 +2122,23 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
     return a->select == SSA_SELECT_GIVEN && a->n_q > 0 ? ssa__check_given(a) : SSA_OK;
 }
 
-/* A call with few rows (decode) has its keys split into shares: so that the threads have something to do, and so small
- * that the pages of a share, which all heads read in turn, stay in the TLB. Depends on the call alone. */
-static void ssa__resolve_splits(ssa__call *c)
+/* A call with few rows (decode) has its keys split into shares, so that the threads have something to do. The heads of a
+ * share are one task where there are enough shares: they lie side by side in a token-major cache, whose pages are then
+ * read once, in order. Depends on the call alone. */
+static void ssa__resolve_splits(ssa__call *c, ssa__what what)
 {
-    int64_t tasks = c->n_tiles * c->a.n_kv_heads, keys = c->n_keys;
-    c->n_splits = 1;
+    int64_t tasks = c->n_tiles * c->a.n_kv_heads, most, keys;
+    c->n_splits = c->task_heads = 1;
     c->split_keys = ssa__max(c->n_keys, 1);
     if (c->n_tiles < 1 || (c->n_tiles > 1 && tasks >= SSA__SPLIT_TASKS)) return;
-    if (tasks < SSA__SPLIT_TASKS) keys = ssa__max(c->n_keys / ssa__ceil_div(SSA__SPLIT_TASKS, tasks), SSA__SPLIT_MIN);
-    keys = ssa__min(keys, SSA__SPLIT_BYTES / ssa__max(1, ssa__min(c->a.k.token_stride, SSA__SPLIT_BYTES) +
-                                                         ssa__min(c->a.v.token_stride, SSA__SPLIT_BYTES)));
-    keys = ssa__ceil_div(ssa__max(keys, SSA__SPLIT_MIN / 2), SSA__SPLIT_STEP) * SSA__SPLIT_STEP;
+    most = c->n_tiles > 1 || what != SSA__RUN_FULL ? ssa__ceil_div(SSA__SPLIT_TASKS, tasks) : SSA__SPLIT_TASKS;
+    keys = ssa__max(ssa__ceil_div(c->n_keys, most), SSA__SPLIT_MIN);
+    keys = ssa__ceil_div(keys, SSA__SPLIT_STEP) * SSA__SPLIT_STEP;
     if (keys >= c->n_keys) return;
     c->split_keys = keys;
     c->n_splits = ssa__ceil_div(c->n_keys, keys);
+    if (c->n_tiles == 1 && what == SSA__RUN_FULL)
+        c->task_heads = (int32_t)ssa__max(1, c->a.n_kv_heads * c->n_splits / SSA__SPLIT_TASKS);
 }
 
 /* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not so
@@ -2198,7 +2202,7 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     c->tile_tokens = (int32_t)ssa__max(1, SSA__TILE_ROWS / c->group);
     c->n_tiles =
         what == SSA__RUN_FULL ? ssa__ceil_div(c->n_rows, c->tile_rows) : ssa__ceil_div(a->n_q, c->tile_tokens);
-    ssa__resolve_splits(c);
+    ssa__resolve_splits(c, what);
     return SSA_OK;
 }
 
@@ -2306,7 +2310,7 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
     case SSA__SELECT:
         return what == SSA__RUN_FULL ? 0 : ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
     case SSA__ATTEND:
-        return what == SSA__RUN_SELECT ? 0 : c->n_splits * c->a.n_kv_heads * c->n_tiles;
+        return what == SSA__RUN_SELECT ? 0 : c->n_splits * ssa__ceil_div(c->a.n_kv_heads, c->task_heads) * c->n_tiles;
     default:
         if (what == SSA__RUN_SELECT || c->n_splits == 1) return 0;
         return ssa__ceil_div(c->a.n_q * c->a.n_heads, SSA__MERGE_ROWS);
@@ -2328,10 +2332,10 @@ static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int6
     case SSA__ATTEND:
         tile = task % c->n_tiles;
         if (what == SSA__RUN_FULL) {
-            int64_t split = task / c->n_tiles / c->a.n_kv_heads;
+            int64_t split = task / c->n_tiles / ssa__ceil_div(c->a.n_kv_heads, c->task_heads);
             last = ssa__min((tile + 1) * c->tile_rows, c->n_rows) - 1;
             keys = ssa__min(ssa__visible(c, last / c->group), (split + 1) * c->split_keys) - split * c->split_keys;
-            return fixed + (last + 1 - tile * c->tile_rows + reading) * (ssa__max(keys, 0) + 8) * dims;
+            return (fixed + (last + 1 - tile * c->tile_rows + reading) * (ssa__max(keys, 0) + 8) * dims) * c->task_heads;
         }
         last = ssa__min((tile + 1) * c->tile_tokens, c->a.n_q) - 1;
         keys = ssa__min(ssa__visible(c, last), c->split_keys);
@@ -2354,8 +2358,8 @@ static void *ssa__take(ssa__bump *b, int64_t count, int64_t size)
 
 /* Scratch of one worker: a tile with its arrays, and the lists of block selection. */
 typedef struct {
-    ssa__tile tile;
-    float   *q;                    /* where the wide form keeps its queries; tile.q is this, or rows */
+    ssa__tile tile;                /* the one that is worked on */
+    ssa__tile *tiles;              /* of each head of the task, which share s, k, v and work */
     float   *rows;                 /* [rows rounded up][larger dim, padded]: queries coming in, outputs going out */
     float   *kv;                   /* [SSA__CHUNK][dim]: packed keys or values of a chunk */
     float   *factor;               /* [row]: gate / l */
@@ -2378,12 +2382,16 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     if (what != SSA__RUN_FULL && c->a.select != SSA_SELECT_GIVEN && c->n_blocks > c->keep)
         scores = ssa__max(scores, c->n_pooled);
     scores += 2 * SSA__LANES_MAX;  /* whole register tiles of keys, and a narrow row's padding */
-    x->q        = (float *)ssa__take(b, (int64_t)rows * dk, f);
-    x->tile.o   = (float *)ssa__take(b, (int64_t)rows * dv, f);
+    x->tiles    = (ssa__tile *)ssa__take(b, c->task_heads, (int64_t)sizeof(ssa__tile));
+    for (int32_t i = c->task_heads - 1; i >= 0; i--) { /* the first one is left in tile */
+        x->tile.q   = (float *)ssa__take(b, (int64_t)rows * dk, f);
+        x->tile.o   = (float *)ssa__take(b, (int64_t)rows * dv, f);
+        x->tile.m   = (float *)ssa__take(b, rows, f);
+        x->tile.l   = (float *)ssa__take(b, rows, f);
+        x->tile.fix = (float *)ssa__take(b, rows, f);
+        if (x->tiles) x->tiles[i] = x->tile;
+    }
     x->tile.s   = (float *)ssa__take(b, ssa__mul(scores, ssa__min(rows, SSA__TILE_ROWS), &b->bad), f);
-    x->tile.m   = (float *)ssa__take(b, rows, f);
-    x->tile.l   = (float *)ssa__take(b, rows, f);
-    x->tile.fix = (float *)ssa__take(b, rows, f);
     x->factor   = (float *)ssa__take(b, rows, f);
     x->limit    = (int32_t *)ssa__take(b, ssa__max(rows, SSA__TILE_ROWS), (int64_t)sizeof(int32_t));
     x->rows     = (float *)ssa__take(b, (int64_t)rows * dim, f);
@@ -2395,6 +2403,13 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
         x->tile.k    = (uint16_t *)ssa__take(b, (int64_t)keys * dk * ssa__terms(c->a.k.type), 2);
         x->tile.v    = (uint16_t *)ssa__take(b, (int64_t)keys * dv * v_terms, 2);
         x->tile.work = (unsigned char *)ssa__take(b, ssa__unit_work(keys, dv, v_terms), 1);
+    }
+    for (int32_t i = 0; x->tiles && i < c->task_heads; i++) {
+        x->tiles[i].s = x->tile.s;
+        x->tiles[i].k = x->tile.k;
+        x->tiles[i].v = x->tile.v;
+        x->tiles[i].work = x->tile.work;
+        x->tiles[i].keys_max = x->tile.keys_max;
     }
     if (what != SSA__RUN_FULL) {
         int64_t list = (int64_t)c->keep + c->a.block_size;
@@ -2681,7 +2696,6 @@ static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c,
     }
     memset(rows + tile->rows * (int64_t)tile->dk_pad, 0,
            (size_t)((padded - tile->rows) * tile->dk_pad) * sizeof(float));
-    tile->q = x->q;
     form->q_prep(tile, rows);
     for (int64_t r = 0; r < padded; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
     return form;
@@ -2901,8 +2915,9 @@ static void ssa__ahead(ssa__tile *t, const ssa__call *c, int64_t key, int64_t h,
 }
 
 /* As ssa__attend_keys, for a form that does a chunk whole. While a chunk is computed the next one is prefetched. */
-static void ssa__attend_chunks(const ssa__call *c, const ssa__table *t, const ssa__form *form, int64_t h,
-                               const ssa__keys *keys, int64_t from, int64_t to, int64_t r0, ssa__scratch *x)
+static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h,
+                               const ssa__keys *keys, int64_t from, int64_t to, int64_t end, int64_t r0,
+                               ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
     const ssa_view *k = &c->a.k, *v = &c->a.v;
@@ -2917,7 +2932,7 @@ static void ssa__attend_chunks(const ssa__call *c, const ssa__table *t, const ss
             t->take[v->type](tile->v + (int64_t)j * tile->dv_unit, v_term, tile->dv_unit, ssa__row(v, key, h),
                              v->token_stride, run, tile->dv);
         }
-        next = (int32_t)ssa__min(form->chunk, to - at - n);
+        next = (int32_t)ssa__min(form->chunk, end - at - n);
         if (keys->blocks == NULL) ssa__ahead(tile, c, at + n, h, next);
         for (int32_t j = 0; keys->blocks && j < next; j += run) { /* short runs: at once */
             int64_t key = ssa__run_at(keys, at + n + j, next - j, &run);
@@ -2930,22 +2945,25 @@ static void ssa__attend_chunks(const ssa__call *c, const ssa__table *t, const ss
 }
 
 /* The running state over virtual keys from .. to-1, for the tile whose first row is r0. While the scores of a chunk are
- * computed its values are prefetched, and during its values the next chunk's keys. */
+ * computed its values are prefetched, and during its values the next chunk's keys; where other heads come in between,
+ * the next chunk's keys, then its values. Keys up to end will follow. */
 static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h,
-                             const ssa__keys *keys, int64_t from, int64_t to, int64_t r0, ssa__scratch *x)
+                             const ssa__keys *keys, int64_t from, int64_t to, int64_t end, int64_t r0,
+                             ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
     const ssa_view *k = &c->a.k, *v = &c->a.v;
     const unsigned char *packed = (const unsigned char *)x->kv;
     const int32_t dk = tile->dk, dv = tile->dv;
     const int32_t chunk = tile->rows <= SSA__LANES_MAX ? SSA__CHUNK_FEW : SSA__CHUNK;
-    const int listed = keys->blocks != NULL;
+    const int listed = keys->blocks != NULL, side = c->task_heads > 1;
     for (int64_t at = from; at < to; at += chunk) {
-        int32_t n = (int32_t)ssa__min(chunk, to - at), run = 0, after = (int32_t)ssa__min(chunk, to - at - n);
+        int32_t n = (int32_t)ssa__min(chunk, to - at), run = 0, after = (int32_t)ssa__min(chunk, end - at - n);
         const int32_t *limit;
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
-            ssa__look_ahead(tile, v, dv, key, h, run, listed);
+            if (side) ssa__look_ahead(tile, k, dk, at + n, h, after, 0);
+            else ssa__look_ahead(tile, v, dv, key, h, run, listed);
             if (form->packs)
                 t->pack[k->type](x->kv + (int64_t)j * dk, dk, ssa__row(k, key, h), k->token_stride, run, dk);
             else form->qk[k->type](tile, ssa__row(k, key, h), k->token_stride, run, j);
@@ -2955,14 +2973,11 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
         limit = ssa__limits(c, tile, keys, at, n, r0, x);
         form->softmax(tile, n, limit);
 
-        for (int32_t j = 0, next; j < after; j += next) {
+        tile->ahead_rows = 0;
+        if (side) ssa__look_ahead(tile, v, dv, at + n, h, after, 0);
+        for (int32_t j = 0, next; !side && j < after; j += next) {
             int64_t key = ssa__run_at(keys, at + n + j, after - j, &next);
             ssa__look_ahead(tile, k, dk, key, h, next, listed);
-        }
-        if (after == 0) { /* a share of a decode: the next task reads the next head's keys, or the next share's */
-            int64_t next = h + 1 < c->a.n_kv_heads ? h + 1 : 0, key = next > 0 ? from : to;
-            int64_t n_next = listed || c->n_splits == 1 ? 0 : ssa__min(chunk, (next > 0 ? to : keys->n) - key);
-            ssa__look_ahead(tile, k, dk, key, next, (int32_t)n_next, 0);
         }
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
@@ -2976,29 +2991,35 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
     }
 }
 
-/* Query rows r0 .. r1-1 of head h over virtual keys from .. to-1: straight to the output, or to share number split. A
- * row that saw nothing (l = 0) gives 0 and -infinity. */
-static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1,
-                             const ssa__keys *keys, int64_t from, int64_t to, int64_t split, ssa__scratch *x)
+/* A fresh tile for query rows r0 .. r1-1 of head h, nothing attended. */
+static const ssa__form *ssa__open_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1,
+                                       ssa__scratch *x)
+{
+    const ssa__form *form = ssa__begin_tile(t, c, c->unit, h, r0, r1, x);
+    const ssa__tile *tile = &x->tile;
+    int64_t padded = ssa__min(ssa__round_up(tile->rows, c->unit ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
+    memset(tile->o, 0, (size_t)(padded * (c->unit ? tile->dv_unit : tile->dv_pad)) * sizeof(float));
+    return form;
+}
+
+/* What tile x->tile has attended: straight to the output, or to share number split. A row that saw nothing (l = 0) gives
+ * 0 and -infinity. */
+static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int64_t r0,
+                            int64_t split, ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
-    const ssa__form *form = ssa__begin_tile(t, c, c->unit, h, r0, r1, x);
     int64_t rows = tile->rows, n_heads = c->a.n_heads, all = c->a.n_q * n_heads;
-    int32_t padded = (int32_t)ssa__min(ssa__round_up(tile->rows, c->unit ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
-    memset(tile->o, 0, (size_t)(padded * (int64_t)(c->unit ? tile->dv_unit : tile->dv_pad)) * sizeof(float));
-    if (form->attend) ssa__attend_chunks(c, t, form, h, keys, from, to, r0, x);
-    else ssa__attend_keys(t, c, form, h, keys, from, to, r0, x);
-
     for (int64_t r = 0; r < rows; r++) {
         int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
         float l = tile->l[r], gate = c->a.gate ? c->a.gate[i * n_heads + head] : 1.0f;
         int empty = ssa__bits(l) << 1 == 0;
-        float lse = empty ? ssa__float(SSA__NEG_INF_BITS) : (float)((double)tile->m[r] * tile->m_unit + ssa__log((double)l));
+        float lse = empty ? ssa__float(SSA__NEG_INF_BITS)
+                          : (float)((double)tile->m[r] * tile->m_unit + ssa__log((double)l));
         x->factor[r] = empty ? 0.0f : (c->n_splits > 1 ? 1.0f : gate) / l;
         if (c->n_splits > 1) c->part_lse[split * all + i * n_heads + head] = lse;
         else if (c->a.lse) c->a.lse[i * n_heads + head] = lse;
     }
-    for (int64_t r = rows; r < padded; r++) x->factor[r] = 0.0f;
+    for (int64_t r = rows; r < ssa__min(ssa__round_up(tile->rows, SSA__UNIT_DIM), x->rows_max); r++) x->factor[r] = 0.0f;
     form->finish(tile, x->factor, x->rows);
     for (int64_t r = 0; r < rows; r++) {
         int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
@@ -3008,17 +3029,43 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
     }
 }
 
+/* Query rows r0 .. r1-1 of `heads` heads from h on, over virtual keys from .. to-1. Several heads (a decode, few rows)
+ * go along the keys side by side. */
+static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h, int32_t heads, int64_t r0, int64_t r1,
+                             const ssa__keys *keys, int64_t from, int64_t to, int64_t split, ssa__scratch *x)
+{
+    const ssa__form *form = NULL;
+    int64_t step = ssa__max(to - from, 1);
+    for (int32_t i = 0; i < heads; i++) {
+        if (heads > 1) x->tile = x->tiles[i];
+        form = ssa__open_tile(t, c, h + i, r0, r1, x);
+        if (heads > 1) x->tiles[i] = x->tile;
+    }
+    if (heads > 1) step = form->attend ? form->chunk : SSA__CHUNK_FEW;
+    for (int64_t at = from; at < to; at += step)
+        for (int32_t i = 0; i < heads; i++) {
+            if (heads > 1) x->tile = x->tiles[i];
+            if (form->attend) ssa__attend_chunks(t, c, form, h + i, keys, at, ssa__min(at + step, to), to, r0, x);
+            else ssa__attend_keys(t, c, form, h + i, keys, at, ssa__min(at + step, to), to, r0, x);
+        }
+    for (int32_t i = 0; i < heads; i++) {
+        if (heads > 1) x->tile = x->tiles[i];
+        ssa__close_tile(t, c, form, h + i, r0, split, x);
+    }
+}
+
 /* ATTEND task: one tile of rows (full), or each query of a tile on its own list of blocks (sparse). */
 static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what what, int64_t task, ssa__scratch *x)
 {
-    int64_t tile = task % c->n_tiles, h = task / c->n_tiles % c->a.n_kv_heads,
-            split = task / c->n_tiles / c->a.n_kv_heads;
+    int64_t tile = task % c->n_tiles, groups = ssa__ceil_div(c->a.n_kv_heads, c->task_heads),
+            h = task / c->n_tiles % groups * c->task_heads, split = task / c->n_tiles / groups;
     int64_t from = split * c->split_keys, to = from + c->split_keys;
     ssa__keys keys = { NULL, 0, c->a.block_size };
     if (what == SSA__RUN_FULL) {
         int64_t r0 = tile * c->tile_rows, r1 = ssa__min(r0 + c->tile_rows, c->n_rows);
         keys.n = ssa__visible(c, (r1 - 1) / c->group);
-        ssa__attend_tile(t, c, h, r0, r1, &keys, from, ssa__min(to, keys.n), split, x);
+        ssa__attend_tile(t, c, h, (int32_t)ssa__min(c->task_heads, c->a.n_kv_heads - h), r0, r1, &keys, from,
+                         ssa__min(to, keys.n), split, x);
         return;
     }
     for (int64_t i = tile * c->tile_tokens; i < ssa__min((tile + 1) * c->tile_tokens, c->a.n_q); i++) {
@@ -3029,8 +3076,8 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
         keys.n = n > 0 ? (int64_t)(n - 1) * c->a.block_size +
                          ssa__min(c->a.block_size, ssa__visible(c, i) - (int64_t)list[n - 1] * c->a.block_size) : 0;
         for (int64_t g = 0; g < c->group; g += SSA__TILE_ROWS)
-            ssa__attend_tile(t, c, h, i * c->group + g, i * c->group + ssa__min(g + SSA__TILE_ROWS, c->group), &keys,
-                             from, ssa__min(to, keys.n), split, x);
+            ssa__attend_tile(t, c, h, 1, i * c->group + g, i * c->group + ssa__min(g + SSA__TILE_ROWS, c->group),
+                             &keys, from, ssa__min(to, keys.n), split, x);
     }
 }
 
