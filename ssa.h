@@ -696,13 +696,12 @@ SSA__FORCE_INLINE void ssa__prefetch(const ssa__tile *t, int32_t from, int32_t t
     }
 }
 
-/* Row i of the keys and of the values ahead into L2: they are read a chunk later. */
-SSA__FORCE_INLINE void ssa__fetch_rows(const ssa__tile *t, int32_t i)
+/* Rows from .. to-1 of the n that lie ahead into L2: they are read a chunk later. */
+SSA__FORCE_INLINE void ssa__fetch_rows(const unsigned char *ahead, int64_t stride, int32_t from, int32_t to, int32_t n,
+                                       int32_t bytes)
 {
-    uintptr_t k = (uintptr_t)t->ahead + (uintptr_t)(i * t->ahead_stride);
-    uintptr_t v = (uintptr_t)t->ahead_v + (uintptr_t)(i * t->ahead_v_stride);
-    for (int32_t b = 0; b < t->ahead_bytes; b += 64) SSA__PREFETCH_L2(k + (uintptr_t)b);
-    for (int32_t b = 0; b < t->ahead_v_bytes; b += 64) SSA__PREFETCH_L2(v + (uintptr_t)b);
+    for (; from < to && from < n; from++)
+        for (int32_t b = 0; b < bytes; b += 64) SSA__PREFETCH_L2((uintptr_t)ahead + (uintptr_t)(from * stride + b));
 }
 
 typedef struct {
@@ -1701,11 +1700,12 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
             steps++;
             if (fetched < t->ahead_rows) { /* spread over the pairs */
                 const int32_t to = (int32_t)((int64_t)t->ahead_rows * steps * 32 / ((int64_t)n * pairs)) + 1;
-                for (; fetched < to && fetched < t->ahead_rows; fetched++) ssa__fetch_rows(t, fetched);
+                ssa__fetch_rows(t->ahead, t->ahead_stride, fetched, to, t->ahead_rows, t->ahead_bytes);
+                ssa__fetch_rows(t->ahead_v, t->ahead_v_stride, fetched, to, t->ahead_rows, t->ahead_v_bytes);
+                fetched = to;
             }
         }
     }
-    for (; fetched < t->ahead_rows; fetched++) ssa__fetch_rows(t, fetched);
     SSA__BARRIER();
 }
 
@@ -1742,12 +1742,12 @@ SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, co
     ssa__amx_pad(t, n);
     SSA__BARRIER();
     for (int32_t j = 0; j < n; j += 32) {
-        for (int32_t i = j; i < j + 32 && i < t->ahead_rows; i++) ssa__fetch_rows(t, i);
         ssa__amx_scores_few(t, j, s + j * 16);
         for (int32_t a = 0; a < terms; a++)
             for (int32_t i = j; i < j + 32; i += 2) {
                 const uint16_t *v = t->v + a * v_term + (int64_t)i * t->dv_unit;
                 uint16_t *dst = vp + a * v_term + (int64_t)i * t->dv_unit;
+                if (a == 0) ssa__fetch_rows(t->ahead, t->ahead_stride, i, i + 2, t->ahead_rows, t->ahead_bytes);
                 for (int32_t e = 0; e < t->dv_unit; e += 32) {
                     __m512i x = _mm512_loadu_si512(v + e), y = _mm512_loadu_si512(v + t->dv_unit + e);
                     _mm512_storeu_si512(dst + 2 * e, _mm512_unpacklo_epi16(x, y));
@@ -1769,8 +1769,10 @@ SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, co
         const int hidden = limit != NULL || j + 32 > n;
         for (int32_t i = 0; i < 16; i++) {
             __m512i y[2];
-            if (hidden) sum = ssa__amx_p(terms, 1, s + (j + 2 * i) * 16, j + 2 * i, scale, m, lim, y, sum);
-            else sum = ssa__amx_p(terms, 0, s + (j + 2 * i) * 16, j + 2 * i, scale, m, lim, y, sum);
+            const int32_t key = j + 2 * i;
+            ssa__fetch_rows(t->ahead_v, t->ahead_v_stride, key, key + 2, t->ahead_rows, t->ahead_v_bytes);
+            if (hidden) sum = ssa__amx_p(terms, 1, s + key * 16, key, scale, m, lim, y, sum);
+            else sum = ssa__amx_p(terms, 0, s + key * 16, key, scale, m, lim, y, sum);
             for (int a = 0; a < terms; a++) x[a][i] = _mm512_castsi512_ps(y[a]);
         }
         for (int a = 0; a < terms; a++) {
@@ -2661,6 +2663,14 @@ static int32_t ssa__choose_given(const ssa__call *c, const int32_t *given, int32
     return n;
 }
 
+/* Whether a tile of so many rows is one for the unit: not few rows, which narrow does faster, nor few of f16, whose terms
+ * take as long to make as its products save. */
+static int ssa__takes_unit(const ssa__table *t, const ssa__call *c, int32_t rows, int unit)
+{
+    int halves = c->a.q.type == SSA_BF16 && c->a.k.type == SSA_BF16 && c->a.v.type == SSA_BF16;
+    return unit && rows > (halves ? t->narrow_rows : SSA__TILE_ROWS);
+}
+
 /* Query rows r0 <= r < r1 of key/value head h (row r: head r % G of query r / G) as f32 into a fresh tile, of one of the
  * unit's forms or one of the others. */
 static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c, int unit, int64_t h, int64_t r0,
@@ -2682,12 +2692,12 @@ static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c,
     tile->k_terms = ssa__terms(c->a.k.type);
     tile->v_terms = ssa__terms(c->a.v.type);
     tile->scale = c->a.scale;
-    tile->m_unit = unit ? SSA__LN2 : 1.0;
     tile->ahead_rows = 0;
-    if (unit) form = tile->rows <= SSA__LANES_MAX ? &t->few : &t->many;
+    if (ssa__takes_unit(t, c, tile->rows, unit)) form = tile->rows <= SSA__LANES_MAX ? &t->few : &t->many;
     else form = tile->rows <= t->narrow_rows ? &t->narrow : &t->wide;
+    tile->m_unit = form->attend ? SSA__LN2 : 1.0;
     tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
-    padded = ssa__min(ssa__round_up(tile->rows, unit ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
+    padded = ssa__min(ssa__round_up(tile->rows, form->attend ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
     for (int64_t r = r0; r < r1;) { /* a query's heads at a time */
         int64_t i = r / group, g = r % group, n = ssa__min(group - g, r1 - r);
         t->pack[c->a.q.type](rows + (r - r0) * tile->dk_pad, tile->dk_pad, ssa__row(&c->a.q, i, h * group + g),
@@ -2937,7 +2947,8 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
         for (int32_t j = 0; keys->blocks && j < next; j += run) { /* short runs: at once */
             int64_t key = ssa__run_at(keys, at + n + j, next - j, &run);
             ssa__ahead(tile, c, key, h, run);
-            for (int32_t i = 0; i < run; i++) ssa__fetch_rows(tile, i);
+            ssa__fetch_rows(tile->ahead, tile->ahead_stride, 0, run, run, tile->ahead_bytes);
+            ssa__fetch_rows(tile->ahead_v, tile->ahead_v_stride, 0, run, run, tile->ahead_v_bytes);
             tile->ahead_rows = 0;
         }
         form->attend(tile, n, ssa__limits(c, tile, keys, at, n, r0, x));
@@ -2997,8 +3008,8 @@ static const ssa__form *ssa__open_tile(const ssa__table *t, const ssa__call *c, 
 {
     const ssa__form *form = ssa__begin_tile(t, c, c->unit, h, r0, r1, x);
     const ssa__tile *tile = &x->tile;
-    int64_t padded = ssa__min(ssa__round_up(tile->rows, c->unit ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
-    memset(tile->o, 0, (size_t)(padded * (c->unit ? tile->dv_unit : tile->dv_pad)) * sizeof(float));
+    int64_t padded = ssa__min(ssa__round_up(tile->rows, form->attend ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
+    memset(tile->o, 0, (size_t)(padded * (form->attend ? tile->dv_unit : tile->dv_pad)) * sizeof(float));
     return form;
 }
 
