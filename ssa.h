@@ -3780,13 +3780,16 @@ SSA__LOCAL void SSA__FN(narrow_importance)(const ssa__tile *t, int32_t n, int32_
 
 /* -- wide -- */
 
-/* nm x nv register tile of C[m][row] = (C[m][row] * fix[row], or 0) + sum over t < n of A(m, t) * B[t][row]. A holds
- * packed rows sa floats apart: row m when along (scores: m is a key, t a dimension; the sum is scaled), row t otherwise
- * (values: m is a dimension, t a key). */
-SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int nv, float *c, int64_t ld,
+/* nm x nv register tile of C[m][row] = (C[m][row] * fix[row], or 0) + sum over j < n of A(m, j) * B[j][row]. A holds
+ * rows sa floats apart: row m when along (scores: m is a key, j a dimension; the sum is scaled), row j otherwise
+ * (values: m is a dimension, j a key). Meanwhile the rows from .. to-1 of those ahead are prefetched, one at a time: a
+ * burst of prefetches takes all the buffers that a core has for missing lines, and then its loads wait. */
+SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int nv, const ssa__tile *t, float *c,
                                        const float *a, int64_t sa, const float *b, int32_t n, const float *fix,
-                                       float scale)
+                                       int32_t from, int32_t to)
 {
+    const int64_t ld = t->ld;
+    const int32_t part = from < to ? n / (to - from) : n;
     SSA__V acc[16][SSA__NV], bv[SSA__NV];
     if (fix) {
         SSA__UNROLL
@@ -3803,21 +3806,26 @@ SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int 
             for (int v = 0; v < nv; v++) acc[m][v] = SSA__FN(zero)();
         }
     }
-    for (int32_t t = 0; t < n; t++, b += ld, a += along ? 1 : sa) {
-        SSA__UNROLL
-        for (int v = 0; v < nv; v++) bv[v] = SSA__FN(load)(b + v * SSA__L);
-        SSA__UNROLL
-        for (int m = 0; m < nm; m++) {
-            SSA__V x = SSA__FN(set1)(along ? a[m * sa] : a[m]);
+    for (int32_t j = 0; j < n; from++) {
+        const int32_t end = from + 1 < to ? j + part : n;
+        if (from < to) ssa__prefetch(t, from, from + 1, 0, t->ahead_bytes);
+        for (; j < end; j++, b += ld, a += along ? 1 : sa) {
             SSA__UNROLL
-            for (int v = 0; v < nv; v++) acc[m][v] = SSA__FN(fma)(x, bv[v], acc[m][v]);
+            for (int v = 0; v < nv; v++) bv[v] = SSA__FN(load)(b + v * SSA__L);
+            SSA__UNROLL
+            for (int m = 0; m < nm; m++) {
+                SSA__V x = SSA__FN(set1)(along ? a[m * sa] : a[m]);
+                SSA__UNROLL
+                for (int v = 0; v < nv; v++) acc[m][v] = SSA__FN(fma)(x, bv[v], acc[m][v]);
+            }
         }
     }
     SSA__UNROLL
     for (int m = 0; m < nm; m++) {
         SSA__UNROLL
         for (int v = 0; v < nv; v++)
-            SSA__FN(store)(c + m * ld + v * SSA__L, along ? SSA__FN(mul)(acc[m][v], SSA__FN(set1)(scale)) : acc[m][v]);
+            SSA__FN(store)(c + m * ld + v * SSA__L,
+                           along ? SSA__FN(mul)(acc[m][v], SSA__FN(set1)(t->scale)) : acc[m][v]);
     }
 }
 
@@ -3829,14 +3837,10 @@ SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, const s
     const int64_t step = along ? sa : 1, ld = t->ld;
     const int32_t share = prefetch ? t->ahead_rows * SSA__NM(nv) / m + 1 : 0; /* rows to prefetch per register tile */
     int32_t i = 0, next = 0;
-    for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv), next += share) {
-        ssa__prefetch(t, next, next + share, 0, t->ahead_bytes);
-        SSA__FN(product_tile)(along, SSA__NM(nv), nv, c + i * ld, ld, a + i * step, sa, b, n, fix, t->scale);
-    }
-    for (; i + 4 <= m; i += 4)
-        SSA__FN(product_tile)(along, 4, nv, c + i * ld, ld, a + i * step, sa, b, n, fix, t->scale);
-    for (; i < m; i++)
-        SSA__FN(product_tile)(along, 1, nv, c + i * ld, ld, a + i * step, sa, b, n, fix, t->scale);
+    for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv), next += share)
+        SSA__FN(product_tile)(along, SSA__NM(nv), nv, t, c + i * ld, a + i * step, sa, b, n, fix, next, next + share);
+    for (; i + 4 <= m; i += 4) SSA__FN(product_tile)(along, 4, nv, t, c + i * ld, a + i * step, sa, b, n, fix, 0, 0);
+    for (; i < m; i++) SSA__FN(product_tile)(along, 1, nv, t, c + i * ld, a + i * step, sa, b, n, fix, 0, 0);
 }
 
 /* C is [m][ld], B [n][ld]: all ld rows of the tile, NV vectors at a time. */
