@@ -2943,14 +2943,17 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
     for (int64_t at = from; at < to; at += chunk) {
         int32_t n = (int32_t)ssa__min(chunk, to - at), run = 0, after = (int32_t)ssa__min(chunk, to - at - n);
         const int32_t *limit;
+        int packs = form->packs;
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
+            const unsigned char *row = ssa__row(k, key, h);
             ssa__look_ahead(tile, v, dv, key, h, run, listed);
-            if (form->packs)
-                t->pack[k->type](x->kv + (int64_t)j * dk, dk, ssa__row(k, key, h), k->token_stride, run, dk);
-            else form->qk[k->type](tile, ssa__row(k, key, h), k->token_stride, run, j);
+            if (run == n && k->type == SSA_F32 && ((uintptr_t)row | (uintptr_t)k->token_stride) % sizeof(float) == 0)
+                packs = 0; /* a chunk of floats in one piece is read where it is */
+            if (packs) t->pack[k->type](x->kv + (int64_t)j * dk, dk, row, k->token_stride, run, dk);
+            else form->qk[k->type](tile, row, k->token_stride, run, j);
         }
-        if (form->packs) form->qk[SSA_F32](tile, packed, dk * (int64_t)sizeof(float), n, 0);
+        if (packs) form->qk[SSA_F32](tile, packed, dk * (int64_t)sizeof(float), n, 0);
 
         limit = ssa__limits(c, tile, keys, at, n, r0, x);
         form->softmax(tile, n, limit);
