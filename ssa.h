@@ -2987,6 +2987,7 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
     ssa__tile *tile = &x->tile;
     const ssa__form *form = ssa__begin_tile(t, c, c->unit, h, r0, r1, x);
     int64_t rows = tile->rows, n_heads = c->a.n_heads, all = c->a.n_q * n_heads;
+    float *lse = c->n_splits > 1 ? c->part_lse + split * all : c->a.lse; /* NULL: not wanted */
     int32_t padded = (int32_t)ssa__min(ssa__round_up(tile->rows, c->unit ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
     memset(tile->o, 0, (size_t)(padded * (int64_t)(c->unit ? tile->dv_unit : tile->dv_pad)) * sizeof(float));
     if (form->attend) ssa__attend_chunks(c, t, form, h, keys, from, to, r0, x);
@@ -2996,10 +2997,10 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
         int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
         float l = tile->l[r], gate = c->a.gate ? c->a.gate[i * n_heads + head] : 1.0f;
         int empty = ssa__bits(l) << 1 == 0;
-        float lse = empty ? ssa__float(SSA__NEG_INF_BITS) : (float)((double)tile->m[r] * tile->m_unit + ssa__log((double)l));
         x->factor[r] = empty ? 0.0f : (c->n_splits > 1 ? 1.0f : gate) / l;
-        if (c->n_splits > 1) c->part_lse[split * all + i * n_heads + head] = lse;
-        else if (c->a.lse) c->a.lse[i * n_heads + head] = lse;
+        if (lse)
+            lse[i * n_heads + head] =
+                empty ? ssa__float(SSA__NEG_INF_BITS) : (float)((double)tile->m[r] * tile->m_unit + ssa__log((double)l));
     }
     for (int64_t r = rows; r < padded; r++) x->factor[r] = 0.0f;
     form->finish(tile, x->factor, x->rows);
