@@ -968,13 +968,15 @@ static void ssa__fill_scalar(ssa__table *t)
  *    load_n store_n                         the first n lanes, the rest zero / untouched; never touch memory past n
  *    load_f16 load_bf16 (.._n)              L halves widened to f32
  *    store_f16 store_bf16                   rounded to nearest even, NaN kept
- *    round scale2                           to an integer (nearest even); a * 2^n for n of -126..127, 0 for n = -127
+ *    scale2(a, t)                           a * 2^n for t = n + SSA__ROUND, n of -126..127; 0 for n = -127
  *    first(n, a, b)                         lanes < n of a, the others of b
  *    below(limit, j, a, b)                  lanes with j < limit[lane] of a, the others of b
  *    above_bits(a, b)                       bit per lane: a > b, false for NaN
  *    hmax hsum                              over the lanes;  hsum4: four sums times scale to p[0..3]
  *    transpose(V r[L])                      L x L in place
  * ================================================================================================================== */
+#define SSA__ROUND 12583039.0f /* 1.5 * 2^23 + 127: its last bit is worth 1, so that adding x rounds x to an integer n,
+                                * to nearest even, and the low bits of the sum are n + 127 */
 #if SSA__HAVE_AVX2
 /* AVX2, FMA, F16C: 16 registers of 8 floats. Latency in cycles and how many a cycle, about, on Haswell to Zen 5:
  *   vfmadd213ps       4-5   2    the products
@@ -994,11 +996,9 @@ SSA__AVX2 __m256 ssa__avx2_sub(__m256 a, __m256 b) { return _mm256_sub_ps(a, b);
 SSA__AVX2 __m256 ssa__avx2_fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 SSA__AVX2 __m256 ssa__avx2_fms(__m256 a, __m256 b, __m256 c) { return _mm256_fmsub_ps(a, b, c); }
 SSA__AVX2 __m256 ssa__avx2_max(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
-SSA__AVX2 __m256 ssa__avx2_round(__m256 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-SSA__AVX2 __m256 ssa__avx2_scale2(__m256 a, __m256 n)
+SSA__AVX2 __m256 ssa__avx2_scale2(__m256 a, __m256 t)
 {
-    __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)));
 }
 SSA__AVX2 __m256i ssa__avx2_first_mask(int32_t n)
 {
@@ -1118,7 +1118,6 @@ SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 #if SSA__HAVE_AVX512
 /* AVX-512 F, BW, DQ, VL: 32 registers of 16 floats. Latency and how many a cycle, about, on Skylake-X to Zen 5:
  *   vfmadd213ps       4     2    the products; an operand may be a broadcast from memory, at the price of a load
- *   vscalefps         5     1-2  2^n in exp
  *   vcvtph2ps         7     1    f16 to f32;  bf16: vpmovzxwd (3, 1) and vpslld (1, 1-2)
  *   vmovups {k}{z}    load  1-2  every tail, f32 and halves: lanes that are masked off are not touched
  *   vshuff32x4        3     1    blocks of 4 in the 16 x 16 transpose
@@ -1136,13 +1135,9 @@ SSA__AVX512 __m512 ssa__avx512_sub(__m512 a, __m512 b) { return _mm512_sub_ps(a,
 SSA__AVX512 __m512 ssa__avx512_fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 SSA__AVX512 __m512 ssa__avx512_fms(__m512 a, __m512 b, __m512 c) { return _mm512_fmsub_ps(a, b, c); }
 SSA__AVX512 __m512 ssa__avx512_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
-SSA__AVX512 __m512 ssa__avx512_round(__m512 x)
+SSA__AVX512 __m512 ssa__avx512_scale2(__m512 a, __m512 t)
 {
-    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
-SSA__AVX512 __m512 ssa__avx512_scale2(__m512 a, __m512 n) /* no denormals: they are slow to multiply */
-{
-    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, _mm512_set1_ps(-127.0f), _CMP_NLE_UQ), a, n);
+    return _mm512_mul_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t), 23)));
 }
 SSA__AVX512 __mmask16 ssa__avx512_first_mask(int32_t n) /* any n; the lanes below it */
 {
@@ -3539,9 +3534,10 @@ SSA__DIAG_POP
 
 SSA__INLINE SSA__V SSA__FN(exp)(SSA__V x) /* as ssa__expf, with FMA; x at most 88 */
 {
-    SSA__V n, f, p;
+    SSA__V t, n, f, p;
     x = SSA__FN(max)(SSA__FN(set1)(SSA__EXP_LOW), x); /* in this order NaN stays NaN */
-    n = SSA__FN(round)(SSA__FN(mul)(x, SSA__FN(set1)((float)SSA__LOG2E)));
+    t = SSA__FN(fma)(x, SSA__FN(set1)((float)SSA__LOG2E), SSA__FN(set1)(SSA__ROUND));
+    n = SSA__FN(sub)(t, SSA__FN(set1)(SSA__ROUND));
     f = SSA__FN(fms)(x, SSA__FN(set1)((float)SSA__LOG2E), n);
     p = SSA__FN(fma)(SSA__FN(set1)(SSA__EXP_C6), f, SSA__FN(set1)(SSA__EXP_C5));
     p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP_C4));
@@ -3549,7 +3545,7 @@ SSA__INLINE SSA__V SSA__FN(exp)(SSA__V x) /* as ssa__expf, with FMA; x at most 8
     p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP_C2));
     p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP_C1));
     p = SSA__FN(fma)(p, f, SSA__FN(set1)(1.0f));
-    return SSA__FN(scale2)(p, n);
+    return SSA__FN(scale2)(p, t);
 }
 
 /* L elements of a row of the type, or the first n of them. The type is a constant after inlining. */
