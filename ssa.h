@@ -3829,16 +3829,20 @@ SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int 
     }
 }
 
-/* All m of C for nv vectors of rows; prefetches the rows ahead, a share with each register tile. */
+/* All m of C for nv vectors of rows from r on; prefetches their share of the rows ahead, evenly. */
 SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, const ssa__tile *t, float *c, const float *a,
                                           int64_t sa, const float *b, int32_t m, int32_t n, const float *fix,
-                                          int prefetch)
+                                          int64_t r)
 {
     const int64_t step = along ? sa : 1, ld = t->ld;
-    const int32_t share = prefetch ? t->ahead_rows * SSA__NM(nv) / m + 1 : 0; /* rows to prefetch per register tile */
-    int32_t i = 0, next = 0;
-    for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv), next += share)
-        SSA__FN(product_tile)(along, SSA__NM(nv), nv, t, c + i * ld, a + i * step, sa, b, n, fix, next, next + share);
+    const int32_t from = (int32_t)(t->ahead_rows * r / ld), to = (int32_t)(t->ahead_rows * (r + nv * SSA__L) / ld);
+    const int32_t whole = m - m % SSA__NM(nv);
+    int32_t i = 0, next = from;
+    for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv)) {
+        const int32_t first = next;
+        next = from + (to - from) * (i + SSA__NM(nv)) / whole;
+        SSA__FN(product_tile)(along, SSA__NM(nv), nv, t, c + i * ld, a + i * step, sa, b, n, fix, first, next);
+    }
     for (; i + 4 <= m; i += 4) SSA__FN(product_tile)(along, 4, nv, t, c + i * ld, a + i * step, sa, b, n, fix, 0, 0);
     for (; i < m; i++) SSA__FN(product_tile)(along, 1, nv, t, c + i * ld, a + i * step, sa, b, n, fix, 0, 0);
 }
@@ -3849,13 +3853,13 @@ SSA__INLINE void SSA__FN(product)(const int along, const ssa__tile *t, float *c,
 {
     int64_t r = 0, left;
     for (; r + SSA__NV * SSA__L <= t->ld; r += SSA__NV * SSA__L)
-        SSA__FN(product_columns)(along, SSA__NV, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
+        SSA__FN(product_columns)(along, SSA__NV, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r);
     left = (t->ld - r) / SSA__L;
 #if SSA__NV > 2
-    if (left == 3) SSA__FN(product_columns)(along, 3, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
-    if (left == 2) SSA__FN(product_columns)(along, 2, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
+    if (left == 3) SSA__FN(product_columns)(along, 3, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r);
+    if (left == 2) SSA__FN(product_columns)(along, 2, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r);
 #endif
-    if (left == 1) SSA__FN(product_columns)(along, 1, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
+    if (left == 1) SSA__FN(product_columns)(along, 1, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r);
 }
 
 /* rows [row][dk] to q [dk][row], an L x L square at a time. */
