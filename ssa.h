@@ -678,6 +678,8 @@ typedef struct {
     uint16_t *k, *v;                 /* unit: the rows taken */
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
+    const int32_t *limit;            /* row r sees the chunk's first limit[r] keys, never fewer than the row before: */
+                                     /* wide qk and pv may leave out the rest; NULL: all rows see all */
     const unsigned char *ahead;      /* the rows of the cache that are read next, for qk and pv to prefetch as they */
     int64_t ahead_stride;            /* compute: ahead_rows (may be 0) of ahead_bytes, ahead_stride bytes apart */
     int32_t ahead_rows, ahead_bytes;
@@ -2664,6 +2666,7 @@ static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c,
     tile->scale = c->a.scale;
     tile->m_unit = unit ? SSA__LN2 : 1.0;
     tile->ahead_rows = 0;
+    tile->limit = NULL;
     if (unit) form = tile->rows <= SSA__LANES_MAX ? &t->few : &t->many;
     else form = tile->rows <= t->narrow_rows ? &t->narrow : &t->wide;
     tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
@@ -2937,7 +2940,7 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
     const int listed = keys->blocks != NULL;
     for (int64_t at = from; at < to; at += chunk) {
         int32_t n = (int32_t)ssa__min(chunk, to - at), run = 0, after = (int32_t)ssa__min(chunk, to - at - n);
-        const int32_t *limit;
+        const int32_t *limit = tile->limit = ssa__limits(c, tile, keys, at, n, r0, x);
         int packs = form->packs;
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
@@ -2950,7 +2953,6 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
         }
         if (packs) form->qk[SSA_F32](tile, packed, dk * (int64_t)sizeof(float), n, 0);
 
-        limit = ssa__limits(c, tile, keys, at, n, r0, x);
         form->softmax(tile, n, limit);
 
         for (int32_t j = 0, next; j < after; j += next) {
@@ -3829,15 +3831,22 @@ SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int 
     }
 }
 
-/* All m of C for nv vectors of rows from r on; prefetches their share of the rows ahead, evenly. */
+/* All m of C for nv vectors of rows from r on, but only the keys that the last of them sees; prefetches their share of
+ * the rows ahead, evenly. */
 SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, const ssa__tile *t, float *c, const float *a,
                                           int64_t sa, const float *b, int32_t m, int32_t n, const float *fix,
                                           int64_t r)
 {
     const int64_t step = along ? sa : 1, ld = t->ld;
     const int32_t from = (int32_t)(t->ahead_rows * r / ld), to = (int32_t)(t->ahead_rows * (r + nv * SSA__L) / ld);
-    const int32_t whole = m - m % SSA__NM(nv);
-    int32_t i = 0, next = from;
+    const int32_t sees = t->limit ? t->limit[ssa__min(r + nv * SSA__L, t->rows) - 1] : along ? m : n;
+    int32_t i = 0, next = from, whole;
+    if (along) m = sees < m ? sees : m;
+    else n = sees < n ? sees : n;
+    whole = m - m % SSA__NM(nv);
+    c += r;
+    b += r;
+    fix = fix ? fix + r : NULL;
     for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv)) {
         const int32_t first = next;
         next = from + (to - from) * (i + SSA__NM(nv)) / whole;
@@ -3853,13 +3862,13 @@ SSA__INLINE void SSA__FN(product)(const int along, const ssa__tile *t, float *c,
 {
     int64_t r = 0, left;
     for (; r + SSA__NV * SSA__L <= t->ld; r += SSA__NV * SSA__L)
-        SSA__FN(product_columns)(along, SSA__NV, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r);
+        SSA__FN(product_columns)(along, SSA__NV, t, c, a, sa, b, m, n, fix, r);
     left = (t->ld - r) / SSA__L;
 #if SSA__NV > 2
-    if (left == 3) SSA__FN(product_columns)(along, 3, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r);
-    if (left == 2) SSA__FN(product_columns)(along, 2, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r);
+    if (left == 3) SSA__FN(product_columns)(along, 3, t, c, a, sa, b, m, n, fix, r);
+    if (left == 2) SSA__FN(product_columns)(along, 2, t, c, a, sa, b, m, n, fix, r);
 #endif
-    if (left == 1) SSA__FN(product_columns)(along, 1, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r);
+    if (left == 1) SSA__FN(product_columns)(along, 1, t, c, a, sa, b, m, n, fix, r);
 }
 
 /* rows [row][dk] to q [dk][row], an L x L square at a time. */
