@@ -678,6 +678,8 @@ typedef struct {
     uint16_t *k, *v;                 /* unit: the rows taken */
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
+    const int32_t *limit;            /* row r sees the chunk's first limit[r] keys, never fewer than the row before: */
+                                     /* wide qk and pv may leave out the rest; NULL: all rows see all */
     const unsigned char *ahead;      /* the rows of the cache that are read next, for qk and pv to prefetch as they */
     int64_t ahead_stride;            /* compute: ahead_rows (may be 0) of ahead_bytes, ahead_stride bytes apart */
     int32_t ahead_rows, ahead_bytes;
@@ -970,13 +972,15 @@ static void ssa__fill_scalar(ssa__table *t)
  *    load_n store_n                         the first n lanes, the rest zero / untouched; never touch memory past n
  *    load_f16 load_bf16 (.._n)              L halves widened to f32
  *    store_f16 store_bf16                   rounded to nearest even, NaN kept
- *    round scale2                           to an integer (nearest even); a * 2^n for n of -126..127, 0 for n = -127
+ *    scale2(a, t)                           a * 2^n for t = n + SSA__ROUND, n of -126..127; 0 for n = -127
  *    first(n, a, b)                         lanes < n of a, the others of b
  *    below(limit, j, a, b)                  lanes with j < limit[lane] of a, the others of b
  *    above_bits(a, b)                       bit per lane: a > b, false for NaN
  *    hmax hsum                              over the lanes;  hsum4: four sums times scale to p[0..3]
  *    transpose(V r[L])                      L x L in place
  * ================================================================================================================== */
+#define SSA__ROUND 12583039.0f /* 1.5 * 2^23 + 127: its last bit is worth 1, so that adding x rounds x to an integer n,
+                                * to nearest even, and the low bits of the sum are n + 127 */
 #if SSA__HAVE_AVX2
 /* AVX2, FMA, F16C: 16 registers of 8 floats. Latency in cycles and how many a cycle, about, on Haswell to Zen 5:
  *   vfmadd213ps       4-5   2    the products
@@ -996,11 +1000,9 @@ SSA__AVX2 __m256 ssa__avx2_sub(__m256 a, __m256 b) { return _mm256_sub_ps(a, b);
 SSA__AVX2 __m256 ssa__avx2_fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 SSA__AVX2 __m256 ssa__avx2_fms(__m256 a, __m256 b, __m256 c) { return _mm256_fmsub_ps(a, b, c); }
 SSA__AVX2 __m256 ssa__avx2_max(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
-SSA__AVX2 __m256 ssa__avx2_round(__m256 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-SSA__AVX2 __m256 ssa__avx2_scale2(__m256 a, __m256 n)
+SSA__AVX2 __m256 ssa__avx2_scale2(__m256 a, __m256 t)
 {
-    __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)));
 }
 SSA__AVX2 __m256i ssa__avx2_first_mask(int32_t n)
 {
@@ -1120,7 +1122,6 @@ SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 #if SSA__HAVE_AVX512
 /* AVX-512 F, BW, DQ, VL: 32 registers of 16 floats. Latency and how many a cycle, about, on Skylake-X to Zen 5:
  *   vfmadd213ps       4     2    the products; an operand may be a broadcast from memory, at the price of a load
- *   vscalefps         5     1-2  2^n in exp
  *   vcvtph2ps         7     1    f16 to f32;  bf16: vpmovzxwd (3, 1) and vpslld (1, 1-2)
  *   vmovups {k}{z}    load  1-2  every tail, f32 and halves: lanes that are masked off are not touched
  *   vshuff32x4        3     1    blocks of 4 in the 16 x 16 transpose
@@ -1138,13 +1139,9 @@ SSA__AVX512 __m512 ssa__avx512_sub(__m512 a, __m512 b) { return _mm512_sub_ps(a,
 SSA__AVX512 __m512 ssa__avx512_fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 SSA__AVX512 __m512 ssa__avx512_fms(__m512 a, __m512 b, __m512 c) { return _mm512_fmsub_ps(a, b, c); }
 SSA__AVX512 __m512 ssa__avx512_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
-SSA__AVX512 __m512 ssa__avx512_round(__m512 x)
+SSA__AVX512 __m512 ssa__avx512_scale2(__m512 a, __m512 t)
 {
-    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
-SSA__AVX512 __m512 ssa__avx512_scale2(__m512 a, __m512 n) /* no denormals: they are slow to multiply */
-{
-    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, _mm512_set1_ps(-127.0f), _CMP_NLE_UQ), a, n);
+    return _mm512_mul_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t), 23)));
 }
 SSA__AVX512 __mmask16 ssa__avx512_first_mask(int32_t n) /* any n; the lanes below it */
 {
@@ -2693,6 +2690,7 @@ static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c,
     tile->v_terms = ssa__terms(c->a.v.type);
     tile->scale = c->a.scale;
     tile->ahead_rows = 0;
+    tile->limit = NULL;
     if (ssa__takes_unit(t, c, tile->rows, unit)) form = tile->rows <= SSA__LANES_MAX ? &t->few : &t->many;
     else form = tile->rows <= t->narrow_rows ? &t->narrow : &t->wide;
     tile->m_unit = form->attend ? SSA__LN2 : 1.0;
@@ -2970,18 +2968,20 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
     const int listed = keys->blocks != NULL, side = c->task_heads > 1;
     for (int64_t at = from; at < to; at += chunk) {
         int32_t n = (int32_t)ssa__min(chunk, to - at), run = 0, after = (int32_t)ssa__min(chunk, end - at - n);
-        const int32_t *limit;
+        const int32_t *limit = tile->limit = ssa__limits(c, tile, keys, at, n, r0, x);
+        int packs = form->packs;
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
+            const unsigned char *row = ssa__row(k, key, h);
             if (side) ssa__look_ahead(tile, k, dk, at + n, h, after, 0);
             else ssa__look_ahead(tile, v, dv, key, h, run, listed);
-            if (form->packs)
-                t->pack[k->type](x->kv + (int64_t)j * dk, dk, ssa__row(k, key, h), k->token_stride, run, dk);
-            else form->qk[k->type](tile, ssa__row(k, key, h), k->token_stride, run, j);
+            if (run == n && k->type == SSA_F32 && ((uintptr_t)row | (uintptr_t)k->token_stride) % sizeof(float) == 0)
+                packs = 0; /* a chunk of floats in one piece is read where it is */
+            if (packs) t->pack[k->type](x->kv + (int64_t)j * dk, dk, row, k->token_stride, run, dk);
+            else form->qk[k->type](tile, row, k->token_stride, run, j);
         }
-        if (form->packs) form->qk[SSA_F32](tile, packed, dk * (int64_t)sizeof(float), n, 0);
+        if (packs) form->qk[SSA_F32](tile, packed, dk * (int64_t)sizeof(float), n, 0);
 
-        limit = ssa__limits(c, tile, keys, at, n, r0, x);
         form->softmax(tile, n, limit);
 
         tile->ahead_rows = 0;
@@ -3020,15 +3020,15 @@ static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__
 {
     ssa__tile *tile = &x->tile;
     int64_t rows = tile->rows, n_heads = c->a.n_heads, all = c->a.n_q * n_heads;
+    float *lse = c->n_splits > 1 ? c->part_lse + split * all : c->a.lse; /* NULL: not wanted */
     for (int64_t r = 0; r < rows; r++) {
         int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
         float l = tile->l[r], gate = c->a.gate ? c->a.gate[i * n_heads + head] : 1.0f;
         int empty = ssa__bits(l) << 1 == 0;
-        float lse = empty ? ssa__float(SSA__NEG_INF_BITS)
-                          : (float)((double)tile->m[r] * tile->m_unit + ssa__log((double)l));
         x->factor[r] = empty ? 0.0f : (c->n_splits > 1 ? 1.0f : gate) / l;
-        if (c->n_splits > 1) c->part_lse[split * all + i * n_heads + head] = lse;
-        else if (c->a.lse) c->a.lse[i * n_heads + head] = lse;
+        if (lse)
+            lse[i * n_heads + head] =
+                empty ? ssa__float(SSA__NEG_INF_BITS) : (float)((double)tile->m[r] * tile->m_unit + ssa__log((double)l));
     }
     for (int64_t r = rows; r < ssa__min(ssa__round_up(tile->rows, SSA__UNIT_DIM), x->rows_max); r++) x->factor[r] = 0.0f;
     form->finish(tile, x->factor, x->rows);
@@ -3593,9 +3593,10 @@ SSA__DIAG_POP
 
 SSA__INLINE SSA__V SSA__FN(exp)(SSA__V x) /* as ssa__expf, with FMA; x at most 88 */
 {
-    SSA__V n, f, p;
+    SSA__V t, n, f, p;
     x = SSA__FN(max)(SSA__FN(set1)(SSA__EXP_LOW), x); /* in this order NaN stays NaN */
-    n = SSA__FN(round)(SSA__FN(mul)(x, SSA__FN(set1)((float)SSA__LOG2E)));
+    t = SSA__FN(fma)(x, SSA__FN(set1)((float)SSA__LOG2E), SSA__FN(set1)(SSA__ROUND));
+    n = SSA__FN(sub)(t, SSA__FN(set1)(SSA__ROUND));
     f = SSA__FN(fms)(x, SSA__FN(set1)((float)SSA__LOG2E), n);
     p = SSA__FN(fma)(SSA__FN(set1)(SSA__EXP_C6), f, SSA__FN(set1)(SSA__EXP_C5));
     p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP_C4));
@@ -3603,7 +3604,7 @@ SSA__INLINE SSA__V SSA__FN(exp)(SSA__V x) /* as ssa__expf, with FMA; x at most 8
     p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP_C2));
     p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP_C1));
     p = SSA__FN(fma)(p, f, SSA__FN(set1)(1.0f));
-    return SSA__FN(scale2)(p, n);
+    return SSA__FN(scale2)(p, t);
 }
 
 /* L elements of a row of the type, or the first n of them. The type is a constant after inlining. */
@@ -3838,13 +3839,16 @@ SSA__LOCAL void SSA__FN(narrow_importance)(const ssa__tile *t, int32_t n, int32_
 
 /* -- wide -- */
 
-/* nm x nv register tile of C[m][row] = (C[m][row] * fix[row], or 0) + sum over t < n of A(m, t) * B[t][row]. A holds
- * packed rows sa floats apart: row m when along (scores: m is a key, t a dimension; the sum is scaled), row t otherwise
- * (values: m is a dimension, t a key). */
-SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int nv, float *c, int64_t ld,
+/* nm x nv register tile of C[m][row] = (C[m][row] * fix[row], or 0) + sum over j < n of A(m, j) * B[j][row]. A holds
+ * rows sa floats apart: row m when along (scores: m is a key, j a dimension; the sum is scaled), row j otherwise
+ * (values: m is a dimension, j a key). Meanwhile the rows from .. to-1 of those ahead are prefetched, one at a time: a
+ * burst of prefetches takes all the buffers that a core has for missing lines, and then its loads wait. */
+SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int nv, const ssa__tile *t, float *c,
                                        const float *a, int64_t sa, const float *b, int32_t n, const float *fix,
-                                       float scale)
+                                       int32_t from, int32_t to)
 {
+    const int64_t ld = t->ld;
+    const int32_t part = from < to ? n / (to - from) : n;
     SSA__V acc[16][SSA__NV], bv[SSA__NV];
     if (fix) {
         SSA__UNROLL
@@ -3861,40 +3865,52 @@ SSA__INLINE void SSA__FN(product_tile)(const int along, const int nm, const int 
             for (int v = 0; v < nv; v++) acc[m][v] = SSA__FN(zero)();
         }
     }
-    for (int32_t t = 0; t < n; t++, b += ld, a += along ? 1 : sa) {
-        SSA__UNROLL
-        for (int v = 0; v < nv; v++) bv[v] = SSA__FN(load)(b + v * SSA__L);
-        SSA__UNROLL
-        for (int m = 0; m < nm; m++) {
-            SSA__V x = SSA__FN(set1)(along ? a[m * sa] : a[m]);
+    for (int32_t j = 0; j < n; from++) {
+        const int32_t end = from + 1 < to ? j + part : n;
+        if (from < to) ssa__prefetch(t, from, from + 1, 0, t->ahead_bytes);
+        for (; j < end; j++, b += ld, a += along ? 1 : sa) {
             SSA__UNROLL
-            for (int v = 0; v < nv; v++) acc[m][v] = SSA__FN(fma)(x, bv[v], acc[m][v]);
+            for (int v = 0; v < nv; v++) bv[v] = SSA__FN(load)(b + v * SSA__L);
+            SSA__UNROLL
+            for (int m = 0; m < nm; m++) {
+                SSA__V x = SSA__FN(set1)(along ? a[m * sa] : a[m]);
+                SSA__UNROLL
+                for (int v = 0; v < nv; v++) acc[m][v] = SSA__FN(fma)(x, bv[v], acc[m][v]);
+            }
         }
     }
     SSA__UNROLL
     for (int m = 0; m < nm; m++) {
         SSA__UNROLL
         for (int v = 0; v < nv; v++)
-            SSA__FN(store)(c + m * ld + v * SSA__L, along ? SSA__FN(mul)(acc[m][v], SSA__FN(set1)(scale)) : acc[m][v]);
+            SSA__FN(store)(c + m * ld + v * SSA__L,
+                           along ? SSA__FN(mul)(acc[m][v], SSA__FN(set1)(t->scale)) : acc[m][v]);
     }
 }
 
-/* All m of C for nv vectors of rows; prefetches the rows ahead, a share with each register tile. */
+/* All m of C for nv vectors of rows from r on, but only the keys that the last of them sees; prefetches their share of
+ * the rows ahead, evenly. */
 SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, const ssa__tile *t, float *c, const float *a,
                                           int64_t sa, const float *b, int32_t m, int32_t n, const float *fix,
-                                          int prefetch)
+                                          int64_t r)
 {
     const int64_t step = along ? sa : 1, ld = t->ld;
-    const int32_t share = prefetch ? t->ahead_rows * SSA__NM(nv) / m + 1 : 0; /* rows to prefetch per register tile */
-    int32_t i = 0, next = 0;
-    for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv), next += share) {
-        ssa__prefetch(t, next, next + share, 0, t->ahead_bytes);
-        SSA__FN(product_tile)(along, SSA__NM(nv), nv, c + i * ld, ld, a + i * step, sa, b, n, fix, t->scale);
+    const int32_t from = (int32_t)(t->ahead_rows * r / ld), to = (int32_t)(t->ahead_rows * (r + nv * SSA__L) / ld);
+    const int32_t sees = t->limit ? t->limit[ssa__min(r + nv * SSA__L, t->rows) - 1] : along ? m : n;
+    int32_t i = 0, next = from, whole;
+    if (along) m = sees < m ? sees : m;
+    else n = sees < n ? sees : n;
+    whole = m - m % SSA__NM(nv);
+    c += r;
+    b += r;
+    fix = fix ? fix + r : NULL;
+    for (; i + SSA__NM(nv) <= m; i += SSA__NM(nv)) {
+        const int32_t first = next;
+        next = from + (to - from) * (i + SSA__NM(nv)) / whole;
+        SSA__FN(product_tile)(along, SSA__NM(nv), nv, t, c + i * ld, a + i * step, sa, b, n, fix, first, next);
     }
-    for (; i + 4 <= m; i += 4)
-        SSA__FN(product_tile)(along, 4, nv, c + i * ld, ld, a + i * step, sa, b, n, fix, t->scale);
-    for (; i < m; i++)
-        SSA__FN(product_tile)(along, 1, nv, c + i * ld, ld, a + i * step, sa, b, n, fix, t->scale);
+    for (; i + 4 <= m; i += 4) SSA__FN(product_tile)(along, 4, nv, t, c + i * ld, a + i * step, sa, b, n, fix, 0, 0);
+    for (; i < m; i++) SSA__FN(product_tile)(along, 1, nv, t, c + i * ld, a + i * step, sa, b, n, fix, 0, 0);
 }
 
 /* C is [m][ld], B [n][ld]: all ld rows of the tile, NV vectors at a time. */
@@ -3903,13 +3919,13 @@ SSA__INLINE void SSA__FN(product)(const int along, const ssa__tile *t, float *c,
 {
     int64_t r = 0, left;
     for (; r + SSA__NV * SSA__L <= t->ld; r += SSA__NV * SSA__L)
-        SSA__FN(product_columns)(along, SSA__NV, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
+        SSA__FN(product_columns)(along, SSA__NV, t, c, a, sa, b, m, n, fix, r);
     left = (t->ld - r) / SSA__L;
 #if SSA__NV > 2
-    if (left == 3) SSA__FN(product_columns)(along, 3, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
-    if (left == 2) SSA__FN(product_columns)(along, 2, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
+    if (left == 3) SSA__FN(product_columns)(along, 3, t, c, a, sa, b, m, n, fix, r);
+    if (left == 2) SSA__FN(product_columns)(along, 2, t, c, a, sa, b, m, n, fix, r);
 #endif
-    if (left == 1) SSA__FN(product_columns)(along, 1, t, c + r, a, sa, b + r, m, n, fix ? fix + r : NULL, r == 0);
+    if (left == 1) SSA__FN(product_columns)(along, 1, t, c, a, sa, b, m, n, fix, r);
 }
 
 /* rows [row][dk] to q [dk][row], an L x L square at a time. */
