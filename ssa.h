@@ -678,6 +678,7 @@ typedef struct {
     uint16_t *k, *v;                 /* unit: the rows taken */
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
+    uint16_t *tail;                  /* unit: room for the terms of 32 pooled keys */
     const int32_t *limit;            /* row r sees the chunk's first limit[r] keys, never fewer than the row before: */
                                      /* wide qk and pv may leave out the rest; NULL: all rows see all */
     const unsigned char *ahead;      /* the rows of the cache that are read next, for qk and pv to prefetch as they */
@@ -725,6 +726,10 @@ typedef struct {
     /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. */
     void (*attend)(const ssa__tile *t, int32_t n, const int32_t *limit);
     int32_t chunk;                                   /* most keys of a chunk */
+    /* unit, few rows: s [block][SSA__LANES_MAX] = exp(scale * q.pooled - m) for n pooled keys, given as terms rows of
+     * dk_unit elements, the terms `term` elements apart; m and l with it. Row r counts the first limit[r]. */
+    void (*rank)(const ssa__tile *t, const uint16_t *pooled, int64_t term, int32_t terms, int32_t n,
+                 const int32_t *limit);
 } ssa__form;
 
 typedef struct {
@@ -1825,6 +1830,75 @@ SSA__AMXF void ssa__amx_few_finish(const ssa__tile *t, const float *factor, floa
     }
 }
 
+/* -- block selection -- */
+
+/* Sums of lanes lo .. hi-1 of s * fix for 16 blocks at a time, by a transposition: blocks along the lanes. */
+SSA__AMXF void ssa__amx_importance(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
+{
+    const __mmask16 lanes = (__mmask16)(ssa__avx512_first_mask(hi) & ~ssa__avx512_first_mask(lo));
+    const __m512 w = _mm512_loadu_ps(t->fix);
+    for (int32_t j = 0; j < n; j += 16) {
+        const __mmask16 some = ssa__avx512_first_mask(n - j);
+        __m512 x[16], sum[2];
+        for (int i = 0; i < 16; i++)
+            x[i] = _mm512_maskz_mul_ps(j + i < n ? lanes : (__mmask16)0, w, _mm512_loadu_ps(t->s + (j + i) * 16));
+        ssa__avx512_transpose(x);
+        sum[0] = sum[1] = _mm512_setzero_ps();
+        for (int32_t r = lo; r < hi; r++) sum[r & 1] = _mm512_add_ps(sum[r & 1], x[r]);
+        sum[0] = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_maskz_loadu_ps(some, imp + j));
+        _mm512_mask_storeu_ps(imp + j, some, sum[0]);
+    }
+}
+
+SSA__AMXF void ssa__amx_rank(const ssa__tile *t, const uint16_t *pooled, int64_t term, int32_t terms, int32_t n,
+                             const int32_t *limit)
+{
+    const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
+    const __m512i lim = _mm512_loadu_si512(limit);
+    const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2;
+    for (int32_t j = 0; j < n; j += 32) {
+        const int32_t left = n - j < 32 ? n - j : 32;
+        const int hidden = _mm512_cmplt_epi32_mask(lim, _mm512_set1_epi32(j + left)) != 0;
+        const uint16_t *rows = pooled + (int64_t)j * t->dk_unit;
+        float *s = t->s + (int64_t)j * 16;
+        int64_t apart = term;
+        __m512 m, sum = _mm512_setzero_ps();
+        if (left < 32) { /* never a row past the last one */
+            apart = 32 * t->dk_unit;
+            memset(t->tail, 0, (size_t)terms * (size_t)apart * 2);
+            for (int32_t a = 0; a < terms; a++)
+                memcpy(t->tail + a * apart, rows + a * term, (size_t)left * (size_t)t->dk_unit * 2);
+            rows = t->tail;
+        }
+        SSA__BARRIER();
+        _tile_zero(0);
+        _tile_zero(1);
+        for (int32_t ab = terms * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
+            const uint16_t *k = rows + ab / t->q_terms * apart;
+            for (int32_t i = 0; i < steps; i++) {
+                _tile_loadd(6, (const unsigned char *)t->q + (ab % t->q_terms * steps + i) * 1024, 64);
+                _tile_loadd(4, k + i * 32, ld);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_loadd(5, k + i * 32 + 16 * t->dk_unit, ld);
+                _tile_dpbf16ps(1, 5, 6);
+            }
+        }
+        _tile_stored(0, s, 64);
+        _tile_stored(1, s + 256, 64);
+        if (ssa__amx_max(1, s, j, left, hidden, lim, scale, t->m, t->l, t->fix))
+            for (int64_t i = 0; i < (int64_t)j * 16; i += 16) /* rare: what was computed for a lower maximum */
+                _mm512_storeu_ps(t->s + i, _mm512_mul_ps(_mm512_loadu_ps(t->s + i), _mm512_loadu_ps(t->fix)));
+        m = _mm512_loadu_ps(t->m);
+        for (int32_t i = 0; i < left; i++) {
+            __m512 p = ssa__amx_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + i * 16), scale, m));
+            if (hidden) p = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(lim, _mm512_set1_epi32(j + i)), p);
+            _mm512_storeu_ps(s + i * 16, p);
+            sum = _mm512_add_ps(sum, p);
+        }
+        _mm512_storeu_ps(t->l, _mm512_add_ps(_mm512_loadu_ps(t->l), sum));
+    }
+}
+
 static void ssa__amx_fill(ssa__table *t)
 {
     t->isa = SSA_ISA_AMX;
@@ -1836,6 +1910,8 @@ static void ssa__amx_fill(ssa__table *t)
     t->few.q_prep = t->many.q_prep = ssa__amx_q_prep;
     t->few.attend = ssa__amx_few;
     t->few.finish = ssa__amx_few_finish;
+    t->few.rank = ssa__amx_rank;
+    t->few.importance = ssa__amx_importance;
     t->many.chunk = SSA__UNIT_KEYS;
     t->many.attend = ssa__amx_many;
     t->many.finish = ssa__amx_many_finish;
@@ -2018,6 +2094,10 @@ typedef struct {
     int32_t *chosen; int64_t chosen_stride;          /* lists of (query, key/value head), ascending, -1 at the end */
     const unsigned char *pooled; ssa_type pooled_type; int64_t pooled_head_stride;
     float   *pooled_own;           /* where the POOL phase writes when the call brought no pool */
+    int32_t  rank, rank_terms;     /* 1: the unit scores blocks; terms of a pooled key */
+    const uint16_t *terms;         /* [head][term][block][dims rounded up to SSA__UNIT_DIM], or the pool's own bf16 rows */
+    uint16_t *terms_own;           /* where the POOL phase writes them */
+    int64_t  term_stride, terms_head_stride;
     float   *part_o, *part_lse;    /* [split][query][query head]([value_dim]): output and lse of each share */
     int64_t  n_tasks[SSA__KINDS], cost[SSA__KINDS];  /* cost: multiply-adds, roughly */
 } ssa__call;
@@ -2140,6 +2220,21 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
         c->task_heads = (int32_t)ssa__max(1, c->a.n_kv_heads * c->n_splits / SSA__SPLIT_TASKS);
 }
 
+/* Whether the unit scores blocks: rows enough, and pooled keys that are bf16 terms as they lie, or queries enough to make
+ * terms of them first. */
+static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
+{
+    int direct = c->pooled && c->pooled_type == SSA_BF16 && c->a.head_dim % SSA__UNIT_DIM == 0;
+    if (t->few.rank == NULL || what == SSA__RUN_FULL || c->a.select == SSA_SELECT_GIVEN || c->n_blocks <= c->keep ||
+        !ssa__terms(c->a.q.type) || c->n_rows < 4 || (!direct && c->a.n_q < SSA__LANES_MAX))
+        return;
+    c->rank = 1;
+    c->rank_terms = c->pooled && c->pooled_type == SSA_BF16 ? 1 : 3;
+    if (!direct) return;
+    c->terms = (const uint16_t *)(const void *)c->pooled;
+    c->terms_head_stride = c->pooled_head_stride / 2;
+}
+
 /* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not so
  * large that there are fewer than 64. */
 static int32_t ssa__tile_rows(const ssa__call *c)
@@ -2197,6 +2292,7 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
 
     c->unit = t->few.attend && what != SSA__RUN_SELECT && ssa__terms(a->q.type) && ssa__terms(a->k.type) &&
               ssa__terms(a->v.type);
+    ssa__resolve_rank(t, c, what);
     c->tile_rows = ssa__tile_rows(c);
     c->tile_tokens = (int32_t)ssa__max(1, SSA__TILE_ROWS / c->group);
     c->n_tiles =
@@ -2302,8 +2398,8 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
     if (c->a.n_q == 0) return 0;
     switch (kind) {
     case SSA__POOL:
-        if (what == SSA__RUN_FULL || (c->pooled && !c->pooled_own) || c->a.select == SSA_SELECT_GIVEN ||
-            c->n_blocks <= c->keep)
+        if (what == SSA__RUN_FULL || c->a.select == SSA_SELECT_GIVEN || c->n_blocks <= c->keep ||
+            (c->pooled && !c->pooled_own && (!c->rank || (c->terms && !c->terms_own))))
             return 0;
         return ssa__ceil_div(c->n_pooled, SSA__POOL_BLOCKS) * c->a.n_kv_heads;
     case SSA__SELECT:
@@ -2372,7 +2468,7 @@ typedef struct {
 static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, ssa__scratch *x)
 {
     const int64_t f = (int64_t)sizeof(float);
-    const int32_t round = c->unit ? SSA__UNIT_DIM : SSA__LANES_MAX;
+    const int32_t round = c->unit || c->rank ? SSA__UNIT_DIM : SSA__LANES_MAX;
     int32_t dk = ssa__round_up(c->a.head_dim, round), dv = ssa__round_up(c->a.value_dim, round);
     int32_t dim = dk > dv ? dk : dv, rows = (int32_t)ssa__min(ssa__max(c->n_rows, 1), ssa__max(c->tile_rows, SSA__TILE_ROWS));
     int64_t scores = SSA__CHUNK;
@@ -2395,6 +2491,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     x->limit    = (int32_t *)ssa__take(b, ssa__max(rows, SSA__TILE_ROWS), (int64_t)sizeof(int32_t));
     x->rows     = (float *)ssa__take(b, (int64_t)rows * dim, f);
     x->kv       = (float *)ssa__take(b, (int64_t)(SSA__CHUNK + 2 * SSA__LANES_MAX) * dim, f);
+    if (c->rank) x->tile.tail = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_DIM * dk * c->rank_terms, 2);
     if (c->unit) {
         int32_t v_terms = ssa__terms(c->a.v.type);
         int32_t keys = ssa__round_up((int32_t)ssa__max(1, ssa__min(c->n_keys, SSA__UNIT_KEYS)), SSA__UNIT_DIM);
@@ -2425,7 +2522,14 @@ static void ssa__take_shared(ssa__bump *b, ssa__call *c, ssa__what what)
 {
     const int64_t f = (int64_t)sizeof(float);
     int64_t lists = ssa__mul(c->a.n_q, c->a.n_kv_heads, &b->bad);
-    if (ssa__count_tasks(c, what, SSA__POOL) > 0) {
+    if (ssa__count_tasks(c, what, SSA__POOL) > 0 && c->rank) {
+        int32_t dk = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM);
+        c->term_stride = ssa__mul(c->n_pooled, dk, &b->bad);
+        c->terms_head_stride = ssa__mul(c->term_stride, c->rank_terms, &b->bad);
+        c->terms_own = (uint16_t *)ssa__take(b, ssa__mul(c->terms_head_stride, c->a.n_kv_heads, &b->bad), 2);
+        c->terms = c->terms_own;
+    }
+    if (c->pooled == NULL && ssa__count_tasks(c, what, SSA__POOL) > 0) {
         int64_t per_head = ssa__mul(c->n_pooled, c->a.head_dim, &b->bad);
         c->pooled_own = (float *)ssa__take(b, ssa__mul(per_head, c->a.n_kv_heads, &b->bad), f);
         c->pooled = (const unsigned char *)c->pooled_own;
@@ -2541,18 +2645,36 @@ static void ssa__pool_finish(const float *sum, int32_t block_size, int32_t dim, 
     for (int32_t e = 0; e < dim; e++) ssa__store(type, dst, e, sum[e] * inv);
 }
 
-/* POOL task: the means of up to SSA__POOL_BLOCKS complete blocks of one head. */
+/* A pooled key as rank_terms bf16, each the rest of the one before cut off: three hold all 24 bits of a float. */
+static void ssa__split_terms(const ssa__call *c, const unsigned char *row, uint16_t *dst)
+{
+    int32_t padded = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM);
+    for (int32_t e = 0; e < padded; e++) {
+        float x = e < c->a.head_dim ? ssa__load(c->pooled_type, row, e) : 0.0f;
+        for (int32_t a = 0; a < c->rank_terms; a++) {
+            uint32_t u = ssa__bits(x) & 0xffff0000u;
+            dst[a * c->term_stride + e] = (uint16_t)(u >> 16);
+            x = ssa__is_finite(x) ? x - ssa__float(u) : 0.0f;
+        }
+    }
+}
+
+/* POOL task: the means of up to SSA__POOL_BLOCKS complete blocks of one head, and their terms for the unit. */
 static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
 {
     int64_t h = task % c->a.n_kv_heads, from = task / c->a.n_kv_heads * SSA__POOL_BLOCKS;
     int64_t to = ssa__min(from + SSA__POOL_BLOCKS, c->n_pooled);
     int32_t dim = c->a.head_dim, block = c->a.block_size;
     for (int64_t b = from; b < to; b++) {
-        unsigned char *dst =
-            (unsigned char *)c->pooled_own + h * c->pooled_head_stride + b * dim * (int64_t)sizeof(float);
-        memset(x->rows, 0, (size_t)dim * sizeof(float));
-        t->pool[c->a.k.type](x->rows, ssa__row(&c->a.k, b * block, h), c->a.k.token_stride, block, dim);
-        ssa__pool_finish(x->rows, block, dim, SSA_F32, dst);
+        const unsigned char *row = c->pooled + h * c->pooled_head_stride + b * dim * ssa__type_size(c->pooled_type);
+        if (c->pooled_own) {
+            memset(x->rows, 0, (size_t)dim * sizeof(float));
+            t->pool[c->a.k.type](x->rows, ssa__row(&c->a.k, b * block, h), c->a.k.token_stride, block, dim);
+            ssa__pool_finish(x->rows, block, dim, SSA_F32,
+                             (unsigned char *)c->pooled_own + h * c->pooled_head_stride + b * dim * (int64_t)sizeof(float));
+        }
+        if (c->terms_own) ssa__split_terms(c, row, c->terms_own + h * c->terms_head_stride +
+                                                       b * ssa__round_up(dim, SSA__UNIT_DIM));
     }
 }
 
@@ -2660,21 +2782,26 @@ static int32_t ssa__choose_given(const ssa__call *c, const int32_t *given, int32
     return n;
 }
 
-/* Whether a tile of so many rows is one for the unit: not few rows, which narrow does faster, nor few of f16, whose terms
- * take as long to make as its products save. */
-static int ssa__takes_unit(const ssa__table *t, const ssa__call *c, int32_t rows, int unit)
+/* The form of a tile of so many rows, the unit's aside. */
+static const ssa__form *ssa__plain_form(const ssa__table *t, int64_t rows)
 {
-    int halves = c->a.q.type == SSA_BF16 && c->a.k.type == SSA_BF16 && c->a.v.type == SSA_BF16;
-    return unit && rows > (halves ? t->narrow_rows : SSA__TILE_ROWS);
+    return rows <= t->narrow_rows ? &t->narrow : &t->wide;
 }
 
-/* Query rows r0 <= r < r1 of key/value head h (row r: head r % G of query r / G) as f32 into a fresh tile, of one of the
- * unit's forms or one of the others. */
-static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c, int unit, int64_t h, int64_t r0,
-                                        int64_t r1, ssa__scratch *x)
+/* The form for attention. The unit takes neither few rows, which narrow does faster, nor few of f16, whose terms take as
+ * long to make as its products save. */
+static const ssa__form *ssa__attend_form(const ssa__table *t, const ssa__call *c, int64_t rows)
+{
+    int bf16 = c->a.q.type == SSA_BF16 && c->a.k.type == SSA_BF16 && c->a.v.type == SSA_BF16;
+    if (!c->unit || rows <= (bf16 ? t->narrow_rows : SSA__TILE_ROWS)) return ssa__plain_form(t, rows);
+    return rows <= SSA__LANES_MAX ? &t->few : &t->many;
+}
+
+/* Query rows r0 <= r < r1 of key/value head h (row r: head r % G of query r / G) as f32 into a fresh tile of the form. */
+static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int64_t r0,
+                            int64_t r1, ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
-    const ssa__form *form;
     float *rows = x->rows;
     int32_t group = c->group;
     int64_t padded;   /* rows beyond the last are zero: their lanes compute, and nobody reads them */
@@ -2691,8 +2818,6 @@ static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c,
     tile->scale = c->a.scale;
     tile->ahead_rows = 0;
     tile->limit = NULL;
-    if (ssa__takes_unit(t, c, tile->rows, unit)) form = tile->rows <= SSA__LANES_MAX ? &t->few : &t->many;
-    else form = tile->rows <= t->narrow_rows ? &t->narrow : &t->wide;
     tile->m_unit = form->attend ? SSA__LN2 : 1.0;
     tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
     padded = ssa__min(ssa__round_up(tile->rows, form->attend ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
@@ -2706,7 +2831,6 @@ static const ssa__form *ssa__begin_tile(const ssa__table *t, const ssa__call *c,
            (size_t)((padded - tile->rows) * tile->dk_pad) * sizeof(float));
     form->q_prep(tile, rows);
     for (int64_t r = 0; r < padded; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
-    return form;
 }
 
 /* Adds to imp the importance of blocks 0 .. n-1 from the tile's rows lo <= r < hi, whose scores are in s. */
@@ -2749,6 +2873,24 @@ static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa_
     return 1;
 }
 
+/* A fresh tile of query rows r0 .. r1-1 scored against n blocks, by the unit or else plainly, and again plainly when the
+ * unit met a number that is not finite. Leaves the form that can sum the importance; returns 1 when a key is broken. */
+static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t n,
+                           ssa__scratch *x, const ssa__form **form)
+{
+    if (c->rank && r1 - r0 <= SSA__LANES_MAX) {
+        int broken = 0;
+        *form = &t->few;
+        ssa__begin_tile(t, c, *form, h, r0, r1, x);
+        t->few.rank(&x->tile, c->terms + h * c->terms_head_stride, c->term_stride, c->rank_terms, n, x->limit);
+        for (int32_t r = 0; r < x->tile.rows; r++) broken |= !ssa__is_finite(x->tile.l[r]);
+        if (!broken) return 0;
+    }
+    *form = ssa__plain_form(t, r1 - r0);
+    ssa__begin_tile(t, c, *form, h, r0, r1, x);
+    return ssa__score_blocks(t, c, *form, h, n, x);
+}
+
 /* Importance NaN, the lowest rank, for the blocks 0 .. n-1 of head h whose pooled key is not finite. */
 static void ssa__mark_broken(const ssa__call *c, int64_t h, int32_t n, float *imp)
 {
@@ -2762,23 +2904,15 @@ static void ssa__mark_broken(const ssa__call *c, int64_t h, int32_t n, float *im
 }
 
 /* SELECT task: the lists of the queries of one tile, one head. While a query sees no more blocks than it may keep there
- * is nothing to score. A group of more heads than a tile has rows is scored in parts, a query at a time. */
+ * is nothing to score. As many queries are scored at once as a tile has room for; a group of more heads than that is
+ * scored in parts, a query at a time. */
 static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
 {
     int64_t groups = ssa__ceil_div(c->a.n_q, c->tile_tokens), h = task / groups;
-    int64_t i0 = task % groups * c->tile_tokens, i1 = ssa__min(i0 + c->tile_tokens, c->a.n_q);
+    int64_t i0 = task % groups * c->tile_tokens, i1 = ssa__min(i0 + c->tile_tokens, c->a.n_q), scored = i0, first = i0;
     const ssa__form *form = NULL;
-    int32_t block = c->a.block_size, group = c->group, pooled;
-    int scored, broken = 0;
-    pooled = (int32_t)(ssa__max(c->a.q_pos + i1, 0) / block);         /* complete blocks that the last query sees */
-    scored = c->a.select != SSA_SELECT_GIVEN && ssa__max(c->a.q_pos + i1 - 1, 0) / block + 1 > c->keep;
-    if (scored && group <= SSA__TILE_ROWS) { /* all queries of the task in one tile */
-        for (int64_t r = i0 * group; r < i1 * group; r++)
-            x->limit[r - i0 * group] = (int32_t)(ssa__max(c->a.q_pos + r / group + 1, 0) / block);
-        form = ssa__begin_tile(t, c, 0, h, i0 * group, i1 * group, x);
-        for (int32_t r = x->tile.rows; r < SSA__TILE_ROWS; r++) x->limit[r] = 0;
-        broken = ssa__score_blocks(t, c, form, h, pooled, x);
-    }
+    int32_t block = c->a.block_size, group = c->group, most = c->rank ? SSA__LANES_MAX : SSA__TILE_ROWS;
+    int broken = 0;
     for (int64_t i = i0; i < i1; i++) {
         int64_t p = c->a.q_pos + i;
         int32_t *list = c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride, n = 0,
@@ -2791,17 +2925,24 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
             for (; n <= cur; n++) list[n] = n;
         } else {
             memset(x->imp, 0, (size_t)cur * sizeof(float));
-            if (group <= SSA__TILE_ROWS) {
-                int32_t lo = (int32_t)(i - i0) * group;
-                ssa__add_importance(form, &x->tile, cur, lo, lo + group, x->imp);
-            } else { /* a group larger than a tile: its parts add up */
-                for (int32_t g = 0; g < group; g += SSA__TILE_ROWS) {
-                    int32_t rows = (int32_t)ssa__min(SSA__TILE_ROWS, group - g);
-                    for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
-                    form = ssa__begin_tile(t, c, 0, h, i * group + g, i * group + g + rows, x);
-                    broken |= ssa__score_blocks(t, c, form, h, pooled, x);
-                    ssa__add_importance(form, &x->tile, cur, 0, rows, x->imp);
+            for (int32_t g = 0; group > most && g < group; g += most) { /* a group larger than a tile: parts add up */
+                int32_t rows = (int32_t)ssa__min(most, group - g), pooled = (int32_t)((p + 1) / block);
+                for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
+                broken |= ssa__score_tile(t, c, h, i * group + g, i * group + g + rows, pooled, x, &form);
+                ssa__add_importance(form, &x->tile, cur, 0, rows, x->imp);
+            }
+            if (group <= most) {
+                int32_t lo;
+                if (i >= scored) { /* this query and the next ones, as many as fit */
+                    first = i;
+                    scored = ssa__min(i + most / group, i1);
+                    for (int32_t r = 0; r < SSA__TILE_ROWS; r++)
+                        x->limit[r] = r < (scored - i) * group ? (int32_t)((p + r / group + 1) / block) : 0;
+                    broken = ssa__score_tile(t, c, h, i * group, scored * group,
+                                             (int32_t)((c->a.q_pos + scored) / block), x, &form);
                 }
+                lo = (int32_t)(i - first) * group;
+                ssa__add_importance(form, &x->tile, cur, lo, lo + group, x->imp);
             }
             if (broken) ssa__mark_broken(c, h, cur, x->imp);
             n = ssa__choose(t, c, cur, x, list);
@@ -3006,9 +3147,11 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
 static const ssa__form *ssa__open_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1,
                                        ssa__scratch *x)
 {
-    const ssa__form *form = ssa__begin_tile(t, c, c->unit, h, r0, r1, x);
+    const ssa__form *form = ssa__attend_form(t, c, r1 - r0);
     const ssa__tile *tile = &x->tile;
-    int64_t padded = ssa__min(ssa__round_up(tile->rows, form->attend ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
+    int64_t padded;
+    ssa__begin_tile(t, c, form, h, r0, r1, x);
+    padded = ssa__min(ssa__round_up(tile->rows, form->attend ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
     memset(tile->o, 0, (size_t)(padded * (form->attend ? tile->dv_unit : tile->dv_pad)) * sizeof(float));
     return form;
 }
