@@ -235,7 +235,7 @@ typedef struct {
 /* A prepared run. Fields are private; read-only after ssa_plan_make, so that every worker may share it. */
 typedef struct {
     const void *table; unsigned char *calls, *scratch; size_t scratch_stride;
-    int64_t cost, width; int32_t n, what, n_threads, n_phases, phase[4];
+    int64_t cost, width; int32_t n, what, n_threads, n_phases, phase[5];
 } ssa_plan;
 
 typedef struct { double sparsity, commitment, total; } ssa_alignment;
@@ -664,6 +664,8 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__UNIT_KEYS 512  /* a chunk of the unit form, to stay in L2 .. */
 #define SSA__UNIT_FEW  64   /* .. and with few rows, where it should stay in L1; multiples of 32 */
 #define SSA__UNIT_DIM  32
+#define SSA__UNIT_BLOCK 16  /* keys packed together for sparse prefill, and how many of these at once */
+#define SSA__UNIT_BLOCKS 16
 #define SSA__CHUNK     96
 #define SSA__CHUNK_FEW 32   /* for tiles of up to SSA__LANES_MAX rows: little to compute, the chunk must stay in L1 */
 #define SSA__LANES_MAX 16
@@ -730,6 +732,13 @@ typedef struct {
      * dk_unit elements, the terms `term` elements apart; m and l with it. Row r counts the first limit[r]. */
     void (*rank)(const ssa__tile *t, const uint16_t *pooled, int64_t term, int32_t terms, int32_t n,
                  const int32_t *limit);
+    /* unit, few rows: n <= SSA__UNIT_BLOCK bf16 keys and values into the unit's own packed layout of
+     * SSA__UNIT_BLOCK * (dk_unit + dv_unit) * 2 bytes, zeros for keys that there are not. Returns 1 when a value is not
+     * finite. */
+    int (*bring)(unsigned char *dst, const unsigned char *k, int64_t k_stride, const unsigned char *v, int64_t v_stride,
+                 int32_t n, int32_t dk, int32_t dv);
+    /* As attend, for the n <= SSA__UNIT_BLOCKS packed blocks, of the last of which only the first `last` keys count. */
+    void (*attend_blocks)(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last);
 } ssa__form;
 
 typedef struct {
@@ -758,10 +767,10 @@ typedef struct {
 /* bf16 terms that hold an element of the type; 0: the unit has no form for it. */
 static inline int32_t ssa__terms(ssa_type t) { return t == SSA_BF16 ? 1 : t == SSA_F16 ? 2 : 0; }
 
-/* Bytes of scratch that the unit's forms need: values once more in its layout, and 16 KiB a term for scores and p. */
+/* Bytes of scratch that the unit's forms need: values once more in its layout, and 24 KiB a term for scores and p. */
 static inline int64_t ssa__unit_work(int32_t keys, int32_t dv_unit, int32_t terms)
 {
-    return ((int64_t)keys * dv_unit * 2 + 16384) * terms;
+    return ((int64_t)keys * dv_unit * 2 + 24576) * terms;
 }
 
 /* =====================================================================================================================
@@ -1296,14 +1305,21 @@ SSA__DIAG_SIGN
 
 static int32_t ssa__amx_keys(int32_t n) { return (n + 31) & ~31; }
 
-SSA__AMXF void ssa__amx_enter(unsigned char *kept)
+/* All tiles whole; or tile 5 half as wide and tile 7 half as high, for products over 16 keys. */
+SSA__AMXF void ssa__amx_shape(int half)
 {
     struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } all;
     memset(&all, 0, sizeof all);
     all.palette = 1;
     for (int i = 0; i < 8; i++) { all.bytes[i] = 64; all.rows[i] = 16; }
-    _tile_storeconfig(kept);
+    if (half) { all.bytes[5] = 32; all.rows[7] = 8; }
     _tile_loadconfig(&all);
+}
+
+SSA__AMXF void ssa__amx_enter(unsigned char *kept)
+{
+    _tile_storeconfig(kept);
+    ssa__amx_shape(0);
 }
 
 SSA__AMXF void ssa__amx_leave(const unsigned char *kept)
@@ -1850,41 +1866,50 @@ SSA__AMXF void ssa__amx_importance(const ssa__tile *t, int32_t n, int32_t lo, in
     }
 }
 
+/* Scores of 32 pooled keys from j on, of n: s [32][16]. Never reads a row past the last one. */
+SSA__AMX void ssa__amx_rank_scores(const ssa__tile *t, const uint16_t *pooled, int64_t term, int32_t terms, int32_t j,
+                                   int32_t n)
+{
+    const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2, left = n - j;
+    const uint16_t *rows = pooled + (int64_t)j * t->dk_unit;
+    float *s = t->s + (int64_t)j * 16;
+    if (left < 32) {
+        memset(t->tail, 0, (size_t)terms * 32 * (size_t)ld);
+        for (int32_t a = 0; a < terms; a++)
+            memcpy(t->tail + a * 32 * t->dk_unit, rows + a * term, (size_t)left * (size_t)ld);
+        rows = t->tail;
+        term = 32 * t->dk_unit;
+    }
+    SSA__BARRIER();
+    _tile_zero(0);
+    _tile_zero(1);
+    for (int32_t ab = terms * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
+        const uint16_t *k = rows + ab / t->q_terms * term;
+        for (int32_t i = 0; i < steps; i++) {
+            _tile_loadd(6, (const unsigned char *)t->q + (ab % t->q_terms * steps + i) * 1024, 64);
+            _tile_loadd(4, k + i * 32, ld);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(5, k + i * 32 + 16 * t->dk_unit, ld);
+            _tile_dpbf16ps(1, 5, 6);
+        }
+    }
+    _tile_stored(0, s, 64);
+    _tile_stored(1, s + 256, 64);
+    SSA__BARRIER();
+}
+
 SSA__AMXF void ssa__amx_rank(const ssa__tile *t, const uint16_t *pooled, int64_t term, int32_t terms, int32_t n,
                              const int32_t *limit)
 {
     const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
     const __m512i lim = _mm512_loadu_si512(limit);
-    const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2;
+    if (n > 0) ssa__amx_rank_scores(t, pooled, term, terms, 0, n);
     for (int32_t j = 0; j < n; j += 32) {
         const int32_t left = n - j < 32 ? n - j : 32;
         const int hidden = _mm512_cmplt_epi32_mask(lim, _mm512_set1_epi32(j + left)) != 0;
-        const uint16_t *rows = pooled + (int64_t)j * t->dk_unit;
         float *s = t->s + (int64_t)j * 16;
-        int64_t apart = term;
         __m512 m, sum = _mm512_setzero_ps();
-        if (left < 32) { /* never a row past the last one */
-            apart = 32 * t->dk_unit;
-            memset(t->tail, 0, (size_t)terms * (size_t)apart * 2);
-            for (int32_t a = 0; a < terms; a++)
-                memcpy(t->tail + a * apart, rows + a * term, (size_t)left * (size_t)t->dk_unit * 2);
-            rows = t->tail;
-        }
-        SSA__BARRIER();
-        _tile_zero(0);
-        _tile_zero(1);
-        for (int32_t ab = terms * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
-            const uint16_t *k = rows + ab / t->q_terms * apart;
-            for (int32_t i = 0; i < steps; i++) {
-                _tile_loadd(6, (const unsigned char *)t->q + (ab % t->q_terms * steps + i) * 1024, 64);
-                _tile_loadd(4, k + i * 32, ld);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_loadd(5, k + i * 32 + 16 * t->dk_unit, ld);
-                _tile_dpbf16ps(1, 5, 6);
-            }
-        }
-        _tile_stored(0, s, 64);
-        _tile_stored(1, s + 256, 64);
+        if (j + 32 < n) ssa__amx_rank_scores(t, pooled, term, terms, j + 32, n); /* a step ahead, to hide its latency */
         if (ssa__amx_max(1, s, j, left, hidden, lim, scale, t->m, t->l, t->fix))
             for (int64_t i = 0; i < (int64_t)j * 16; i += 16) /* rare: what was computed for a lower maximum */
                 _mm512_storeu_ps(t->s + i, _mm512_mul_ps(_mm512_loadu_ps(t->s + i), _mm512_loadu_ps(t->fix)));
@@ -1899,6 +1924,98 @@ SSA__AMXF void ssa__amx_rank(const ssa__tile *t, const uint16_t *pooled, int64_t
     }
 }
 
+/* -- packed blocks: 16 keys [16][dk_unit], then their values in pairs [8][dv_unit][2] -- */
+SSA__AMXF int ssa__amx_bring(unsigned char *dst, const unsigned char *k, int64_t k_stride, const unsigned char *v,
+                             int64_t v_stride, int32_t n, int32_t dk, int32_t dv)
+{
+    const int32_t dk_unit = ssa__round_up(dk, 32), dv_unit = ssa__round_up(dv, 32);
+    const __m512i ones = _mm512_set1_epi16(0x7f80);
+    uint16_t *keys = (uint16_t *)(void *)dst, *values = keys + 16 * dk_unit;
+    __mmask32 bad = 0;
+    memset(dst, 0, (size_t)(16 * (dk_unit + dv_unit)) * 2);
+    ssa__amx_take_bf16(keys, 0, dk_unit, k, k_stride, n, dk);
+    for (int32_t j = 0; j < n; j += 2)
+        for (int32_t e = 0; e < dv; e += 32) {
+            const __mmask32 some = dv - e >= 32 ? 0xffffffffu : (1u << (dv - e)) - 1;
+            __m512i x = _mm512_maskz_loadu_epi16(some, v + j * v_stride + 2 * e), y = _mm512_setzero_si512();
+            if (j + 1 < n) y = _mm512_maskz_loadu_epi16(some, v + (j + 1) * v_stride + 2 * e);
+            bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(x, ones), ones);
+            bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(y, ones), ones);
+            _mm512_storeu_si512(values + j * dv_unit + 2 * e, _mm512_unpacklo_epi16(x, y));
+            _mm512_storeu_si512(values + j * dv_unit + 2 * e + 32, _mm512_unpackhi_epi16(x, y));
+        }
+    return bad != 0;
+}
+
+/* The whole of a query: up to SSA__UNIT_BLOCKS packed blocks, of whose last only `last` keys are seen. p [2 blocks][16
+ * rows][32 keys]: half a tile's width a block, against 8 pairs of values, for which tiles 5 and 7 are made smaller. */
+SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last)
+{
+    const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
+    const int32_t steps = t->dk_unit / 32, seen = (n - 1) * 16 + last;
+    float *s = (float *)(void *)t->work;                                    /* [block][16 keys][16] */
+    unsigned char *p = t->work + SSA__UNIT_BLOCKS * 1024;
+    const __m512i lim = _mm512_set1_epi32(seen);
+    __m512 m, sum;
+    ssa__amx_shape(1);
+    for (int32_t b = 0; b < n; b++) {
+        const uint16_t *k = (const uint16_t *)(const void *)block[b];
+        const unsigned char *v = block[b] + 32 * t->dk_unit, *next = block[b + 2 < n ? b + 2 : n - 1];
+        for (int32_t i = 0; i < 16 * t->dv_unit * 2; i += 64) SSA__PREFETCH(v + i);
+        for (int32_t i = 0; i < 16 * t->dk_unit * 2; i += 64) SSA__PREFETCH(next + i);
+        if (b & 1) _tile_zero(1);
+        else _tile_zero(0);
+        for (int32_t i = 0; i < steps; i++) {
+            _tile_loadd(4, k + i * 32, t->dk_unit * 2);
+            _tile_loadd(6, (const unsigned char *)t->q + i * 1024, 64);
+            if (b & 1) _tile_dpbf16ps(1, 4, 6);
+            else _tile_dpbf16ps(0, 4, 6);
+        }
+        if (b & 1) _tile_stored(1, s + b * 256, 64);
+        else _tile_stored(0, s + b * 256, 64);
+    }
+    SSA__BARRIER();
+    if (ssa__amx_max(1, s, 0, seen, 0, lim, scale, t->m, t->l, t->fix))
+        for (int32_t r = 0; r < t->rows; r++)
+            for (int32_t e = 0; e < t->dv_unit; e += 16) {
+                float *o = t->o + (int64_t)r * t->dv_unit + e;
+                _mm512_storeu_ps(o, _mm512_mul_ps(_mm512_loadu_ps(o), _mm512_set1_ps(t->fix[r])));
+            }
+    m = _mm512_loadu_ps(t->m);
+    sum = _mm512_loadu_ps(t->l);
+    for (int32_t j = 0; j < seen; j += 32) {
+        __m512 x[16];
+        const int hidden = j + 32 > seen;
+        for (int32_t i = 0; i < 16; i++) {
+            __m512i y;
+            if (hidden) sum = ssa__amx_p(1, 1, s + (j + 2 * i) * 16, j + 2 * i, scale, m, lim, &y, sum);
+            else sum = ssa__amx_p(1, 0, s + (j + 2 * i) * 16, j + 2 * i, scale, m, lim, &y, sum);
+            x[i] = _mm512_castsi512_ps(y);
+        }
+        ssa__avx512_transpose(x);
+        for (int i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(p + j * 32 + i * 64), x[i]);
+    }
+    _mm512_storeu_ps(t->l, sum);
+    SSA__BARRIER();
+    for (int32_t e = 0; e < t->dv_unit; e += 32) {
+        const int32_t ld = t->dv_unit * 4;
+        _tile_loadd(0, t->o + e, ld);
+        _tile_loadd(1, t->o + e + 16, ld);
+        for (int32_t b = 0; b < n; b++) {
+            const unsigned char *v = block[b] + 32 * t->dk_unit + 4 * e;
+            _tile_loadd(5, p + b / 2 * 1024 + b % 2 * 32, 64);
+            _tile_loadd(7, v, ld);
+            _tile_dpbf16ps(0, 5, 7);
+            _tile_loadd(7, v + 64, ld);
+            _tile_dpbf16ps(1, 5, 7);
+        }
+        _tile_stored(0, t->o + e, ld);
+        _tile_stored(1, t->o + e + 16, ld);
+    }
+    SSA__BARRIER();
+    ssa__amx_shape(0);
+}
+
 static void ssa__amx_fill(ssa__table *t)
 {
     t->isa = SSA_ISA_AMX;
@@ -1911,6 +2028,8 @@ static void ssa__amx_fill(ssa__table *t)
     t->few.attend = ssa__amx_few;
     t->few.finish = ssa__amx_few_finish;
     t->few.rank = ssa__amx_rank;
+    t->few.bring = ssa__amx_bring;
+    t->few.attend_blocks = ssa__amx_attend_blocks;
     t->few.importance = ssa__amx_importance;
     t->many.chunk = SSA__UNIT_KEYS;
     t->many.attend = ssa__amx_many;
@@ -2062,15 +2181,17 @@ static ssa_isa ssa__level_get(void)
  *     A plan resolves every call (strides, positions, defaults), cuts it into tasks and lays out the workspace. The
  *     kinds of task, in the order of their phases; a phase without tasks is left out:
  *       POOL    pooled keys of a call that brought none    task = SSA__POOL_BLOCKS blocks, one key/value head
+ *       PACK    keys and values for the unit               task = SSA__POOL_BLOCKS * SSA__UNIT_BLOCK keys, one head
  *       SELECT  the blocks of each query                   task = the queries of one tile, one key/value head
  *       ATTEND  the attention loop                         task = a share of the keys, some key/value heads, one tile
  *       MERGE   joins the shares of the keys               task = SSA__MERGE_ROWS rows of the output
  *     How a call is cut depends on the call alone, never on the number of workers: that makes the bits the same.
  * ================================================================================================================== */
-enum { SSA__POOL, SSA__SELECT, SSA__ATTEND, SSA__MERGE, SSA__KINDS };
+enum { SSA__POOL, SSA__PACK, SSA__SELECT, SSA__ATTEND, SSA__MERGE, SSA__KINDS };
 typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 
 #define SSA__POOL_BLOCKS    64
+#define SSA__PACK_QUERIES   64     /* queries that are worth packing all keys and values for */
 #define SSA__MERGE_ROWS     16
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
 #define SSA__SPLIT_MIN      512    /* .. of at least this many keys each .. */
@@ -2098,6 +2219,10 @@ typedef struct {
     const uint16_t *terms;         /* [head][term][block][dims rounded up to SSA__UNIT_DIM], or the pool's own bf16 rows */
     uint16_t *terms_own;           /* where the POOL phase writes them */
     int64_t  term_stride, terms_head_stride;
+    unsigned char *packed;         /* [head][SSA__UNIT_BLOCK keys], as the unit wants them; NULL: none */
+    unsigned char *packed_broken;  /* [head][SSA__UNIT_BLOCK keys]: 1 where a value is not finite */
+    int64_t  n_packed, packed_bytes;  /* for each head, and of each */
+    int32_t  packs;
     float   *part_o, *part_lse;    /* [split][query][query head]([value_dim]): output and lse of each share */
     int64_t  n_tasks[SSA__KINDS], cost[SSA__KINDS];  /* cost: multiply-adds, roughly */
 } ssa__call;
@@ -2293,6 +2418,9 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     c->unit = t->few.attend && what != SSA__RUN_SELECT && ssa__terms(a->q.type) && ssa__terms(a->k.type) &&
               ssa__terms(a->v.type);
     ssa__resolve_rank(t, c, what);
+    c->packs = what == SSA__RUN_SPARSE && c->unit && a->n_q >= SSA__PACK_QUERIES && c->group <= SSA__LANES_MAX &&
+               a->q.type == SSA_BF16 && a->k.type == SSA_BF16 && a->v.type == SSA_BF16 &&
+               a->block_size % SSA__UNIT_BLOCK == 0;
     c->tile_rows = ssa__tile_rows(c);
     c->tile_tokens = (int32_t)ssa__max(1, SSA__TILE_ROWS / c->group);
     c->n_tiles =
@@ -2402,6 +2530,9 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
             (c->pooled && !c->pooled_own && (!c->rank || (c->terms && !c->terms_own))))
             return 0;
         return ssa__ceil_div(c->n_pooled, SSA__POOL_BLOCKS) * c->a.n_kv_heads;
+    case SSA__PACK:
+        if (!c->packs) return 0;
+        return ssa__ceil_div(ssa__ceil_div(c->a.q_pos + c->a.n_q, SSA__UNIT_BLOCK), SSA__POOL_BLOCKS) * c->a.n_kv_heads;
     case SSA__SELECT:
         return what == SSA__RUN_FULL ? 0 : ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
     case SSA__ATTEND:
@@ -2419,6 +2550,7 @@ static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int6
     int64_t dims = c->a.head_dim + c->a.value_dim, tile, keys, last;
     switch (kind) {
     case SSA__POOL:   return SSA__POOL_BLOCKS * (int64_t)c->a.block_size * c->a.head_dim;
+    case SSA__PACK:   return SSA__POOL_BLOCKS * SSA__UNIT_BLOCK * dims;
     case SSA__SELECT:
         tile = task % ssa__ceil_div(c->a.n_q, c->tile_tokens);
         last = ssa__min((tile + 1) * c->tile_tokens, c->a.n_q) - 1;
@@ -2536,6 +2668,13 @@ static void ssa__take_shared(ssa__bump *b, ssa__call *c, ssa__what what)
         c->pooled_type = SSA_F32;
         c->pooled_head_stride = ssa__mul(per_head, f, &b->bad);
     }
+    if (c->packs) {
+        c->n_packed = ssa__ceil_div(c->a.q_pos + c->a.n_q, SSA__UNIT_BLOCK);
+        c->packed_bytes = SSA__UNIT_BLOCK * 2 * (int64_t)(ssa__round_up(c->a.head_dim, SSA__UNIT_DIM) +
+                                                          ssa__round_up(c->a.value_dim, SSA__UNIT_DIM));
+        c->packed = (unsigned char *)ssa__take(b, ssa__mul(c->n_packed, c->a.n_kv_heads, &b->bad), c->packed_bytes);
+        c->packed_broken = (unsigned char *)ssa__take(b, ssa__mul(c->n_packed, c->a.n_kv_heads, &b->bad), 1);
+    }
     if (what != SSA__RUN_FULL) {
         if (c->a.blocks && c->a.select != SSA_SELECT_GIVEN) {
             c->chosen = c->a.blocks;
@@ -2561,7 +2700,7 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     ssa__call one, *call;
     ssa__scratch x;
     int64_t scratch = 0, calls_at, need;
-    int64_t tasks[SSA__KINDS] = { 0, 0, 0, 0 };
+    int64_t tasks[SSA__KINDS] = { 0, 0, 0, 0, 0 };
     uintptr_t misaligned = 0;
     if (n < 0) return SSA_ERR_BATCH;
     if (n > 0 && a == NULL) return SSA_ERR_NULL;
@@ -3208,6 +3347,44 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
     }
 }
 
+/* PACK task: keys and values of one head in the unit's layout: a query's blocks lie in few pages then, and are ready. */
+static void ssa__run_pack(const ssa__table *t, const ssa__call *c, int64_t task)
+{
+    int64_t h = task % c->a.n_kv_heads, from = task / c->a.n_kv_heads * SSA__POOL_BLOCKS;
+    for (int64_t b = from; b < ssa__min(from + SSA__POOL_BLOCKS, c->n_packed); b++) {
+        int64_t key = b * SSA__UNIT_BLOCK, at = h * c->n_packed + b;
+        int32_t n = (int32_t)ssa__min(SSA__UNIT_BLOCK, c->a.q_pos + c->a.n_q - key);
+        c->packed_broken[at] = (unsigned char)t->few.bring(
+            c->packed + at * c->packed_bytes, ssa__row(&c->a.k, key, h), c->a.k.token_stride, ssa__row(&c->a.v, key, h),
+            c->a.v.token_stride, n, c->a.head_dim, c->a.value_dim);
+    }
+}
+
+/* A query of head h over the packed blocks of its list, which holds n keys. Returns 0 and does nothing when the last block
+ * is cut short and holds a value that is not finite: those out of sight must not be multiplied, not even by 0. */
+static int ssa__attend_packed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i, const ssa__keys *keys,
+                              ssa__scratch *x)
+{
+    const unsigned char *block[SSA__UNIT_BLOCKS];
+    int32_t m = 0;
+    if (keys->n % SSA__UNIT_BLOCK) {
+        int64_t at = keys->n - 1, b = (keys->blocks[at / keys->block_size] * (int64_t)keys->block_size +
+                                       at % keys->block_size) / SSA__UNIT_BLOCK;
+        if (c->packed_broken[h * c->n_packed + b]) return 0;
+    }
+    ssa__begin_tile(t, c, &t->few, h, i * c->group, (i + 1) * c->group, x);
+    memset(x->tile.o, 0, (size_t)(SSA__LANES_MAX * x->tile.dv_unit) * sizeof(float));
+    for (int64_t at = 0; at < keys->n; at += SSA__UNIT_BLOCK) {
+        int64_t key = keys->blocks[at / keys->block_size] * (int64_t)keys->block_size + at % keys->block_size;
+        block[m++] = c->packed + (h * c->n_packed + key / SSA__UNIT_BLOCK) * c->packed_bytes;
+        if (m < SSA__UNIT_BLOCKS && at + SSA__UNIT_BLOCK < keys->n) continue;
+        t->few.attend_blocks(&x->tile, block, m, (int32_t)ssa__min(SSA__UNIT_BLOCK, keys->n - at));
+        m = 0;
+    }
+    ssa__close_tile(t, c, &t->few, h, i * c->group, 0, x);
+    return 1;
+}
+
 /* ATTEND task: one tile of rows (full), or each query of a tile on its own list of blocks (sparse). */
 static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what what, int64_t task, ssa__scratch *x)
 {
@@ -3229,6 +3406,7 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
         keys.blocks = list;
         keys.n = n > 0 ? (int64_t)(n - 1) * c->a.block_size +
                          ssa__min(c->a.block_size, ssa__visible(c, i) - (int64_t)list[n - 1] * c->a.block_size) : 0;
+        if (c->packs && c->n_splits == 1 && keys.n > 0 && ssa__attend_packed(t, c, h, i, &keys, x)) continue;
         for (int64_t g = 0; g < c->group; g += SSA__TILE_ROWS)
             ssa__attend_tile(t, c, h, 1, i * c->group + g, i * c->group + ssa__min(g + SSA__TILE_ROWS, c->group),
                              &keys, from, ssa__min(to, keys.n), split, x);
@@ -3272,6 +3450,7 @@ static void ssa__run_task(const ssa__table *t, const ssa__call *c, ssa__what wha
 {
     switch (kind) {
     case SSA__POOL:   ssa__run_pool(t, c, task, x); break;
+    case SSA__PACK:   ssa__run_pack(t, c, task); break;
     case SSA__SELECT: ssa__run_select(t, c, task, x); break;
     case SSA__ATTEND: ssa__run_attend(t, c, what, task, x); break;
     default:          ssa__run_merge(t, c, task, x); break;
