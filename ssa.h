@@ -392,6 +392,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__TARGET_AMX \
     __attribute__((target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
 #define SSA__BARRIER() __asm__ __volatile__("" ::: "memory")
+#define SSA__LOWEST(bits) __builtin_ctz(bits) /* index of the lowest bit set; bits != 0 */
 #define SSA__ATOMIC_GET(p)    __atomic_load_n((p), __ATOMIC_RELAXED)
 #define SSA__ATOMIC_SET(p, x) __atomic_store_n((p), (x), __ATOMIC_RELAXED)
 #define SSA__CAN_SIMD 1
@@ -405,6 +406,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__TARGET_AVX512
 #define SSA__TARGET_AMX
 #define SSA__BARRIER() _ReadWriteBarrier()
+#define SSA__LOWEST(bits) ((int)_tzcnt_u32(bits))
 #define SSA__ATOMIC_GET(p)    (*(const volatile int *)(p)) /* an aligned int is read and written whole */
 #define SSA__ATOMIC_SET(p, x) (*(volatile int *)(p) = (x))
 #define SSA__CAN_SIMD 1
@@ -669,6 +671,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__CHUNK     96
 #define SSA__CHUNK_FEW 32   /* for tiles of up to SSA__LANES_MAX rows: little to compute, the chunk must stay in L1 */
 #define SSA__LANES_MAX 16
+#define SSA__TOPS      32
 
 typedef struct {
     int32_t rows, dk, dv;            /* query rows in use; head_dim; value_dim */
@@ -732,6 +735,9 @@ typedef struct {
      * dk_unit elements, the terms `term` elements apart; m and l with it. Row r counts the first limit[r]. */
     void (*rank)(const ssa__tile *t, const uint16_t *pooled, int64_t term, int32_t terms, int32_t n,
                  const int32_t *limit);
+    /* unit: the importance of n blocks for each of the tile's queries, a group of rows each, from what rank left:
+     * imp[query][j] = sum over the group's rows of s(j, r) * fix[r], queries ld apart. */
+    void (*importances)(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp, int64_t ld);
     /* unit, few rows: n <= SSA__UNIT_BLOCK bf16 keys and values into the unit's own packed layout of
      * SSA__UNIT_BLOCK * (dk_unit + dv_unit) * 2 bytes, zeros for keys that there are not. Returns 1 when a value is not
      * finite. */
@@ -760,6 +766,8 @@ typedef struct {
     void (*pool[SSA__TYPES])(float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d);
     /* The first i in from..n-1 with x[i] > bar, else n. NaN is not above anything. */
     int64_t (*above)(const float *x, int64_t from, int64_t n, float bar);
+    /* Maxima of the elements i with the same i % SSA__TOPS, or -1 where there is nothing above that; NaN is not. */
+    void (*tops)(const float *x, int64_t n, float *top);
     /* acc[0..d-1] += w * x[0..d-1] */
     void (*axpy)(float *acc, float w, const float *x, int32_t d);
 } ssa__table;
@@ -819,6 +827,13 @@ static int64_t ssa__scalar_above(const float *x, int64_t from, int64_t n, float 
     for (; from < n; from++)
         if (!ssa__is_nan(x[from]) && x[from] > bar) break;
     return from;
+}
+
+static void ssa__scalar_tops(const float *x, int64_t n, float *top)
+{
+    for (int i = 0; i < SSA__TOPS; i++) top[i] = -1.0f;
+    for (int64_t i = 0; i < n; i++)
+        if (!ssa__is_nan(x[i]) && x[i] > top[i % SSA__TOPS]) top[i % SSA__TOPS] = x[i];
 }
 
 static void ssa__scalar_axpy(float *acc, float w, const float *x, int32_t d)
@@ -964,6 +979,7 @@ static void ssa__fill_scalar(ssa__table *t)
     t->wide.finish       = ssa__scalar_wide_finish;
     t->wide.importance   = ssa__scalar_wide_importance;
     t->above             = ssa__scalar_above;
+    t->tops              = ssa__scalar_tops;
     t->axpy              = ssa__scalar_axpy;
 #define SSA__PER_TYPE(t_, T)                                                                    \
     t->pack[T] = ssa__scalar_pack_##t_; t->unpack[T] = ssa__scalar_unpack_##t_;                 \
@@ -1848,21 +1864,45 @@ SSA__AMXF void ssa__amx_few_finish(const ssa__tile *t, const float *factor, floa
 
 /* -- block selection -- */
 
-/* Sums of lanes lo .. hi-1 of s * fix for 16 blocks at a time, by a transposition: blocks along the lanes. */
-SSA__AMXF void ssa__amx_importance(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
+/* The sums over the lanes of 16 vectors, in a vector. */
+SSA__AMX __m512 ssa__amx_sums(__m512 *x)
 {
-    const __mmask16 lanes = (__mmask16)(ssa__avx512_first_mask(hi) & ~ssa__avx512_first_mask(lo));
+    SSA__UNROLL
+    for (int i = 0; i < 8; i++)
+        x[i] = _mm512_add_ps(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) {
+        __m512d a = _mm512_castps_pd(x[2 * i]), b = _mm512_castps_pd(x[2 * i + 1]);
+        x[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 2; i++)
+        x[i] = _mm512_add_ps(_mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0x88),
+                             _mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0xdd));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(x[0], x[1], 0x88), _mm512_shuffle_f32x4(x[0], x[1], 0xdd));
+}
+
+/* 16 blocks at a time: a whole group's sums at once, or transposed, so that blocks lie along the lanes. */
+SSA__AMXF void ssa__amx_importances(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp,
+                                    int64_t ld)
+{
     const __m512 w = _mm512_loadu_ps(t->fix);
+    const __mmask16 lanes = ssa__avx512_first_mask(group * queries);
     for (int32_t j = 0; j < n; j += 16) {
         const __mmask16 some = ssa__avx512_first_mask(n - j);
-        __m512 x[16], sum[2];
+        __m512 x[16];
         for (int i = 0; i < 16; i++)
             x[i] = _mm512_maskz_mul_ps(j + i < n ? lanes : (__mmask16)0, w, _mm512_loadu_ps(t->s + (j + i) * 16));
+        if (queries == 1) {
+            _mm512_mask_storeu_ps(imp + j, some, ssa__amx_sums(x));
+            continue;
+        }
         ssa__avx512_transpose(x);
-        sum[0] = sum[1] = _mm512_setzero_ps();
-        for (int32_t r = lo; r < hi; r++) sum[r & 1] = _mm512_add_ps(sum[r & 1], x[r]);
-        sum[0] = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_maskz_loadu_ps(some, imp + j));
-        _mm512_mask_storeu_ps(imp + j, some, sum[0]);
+        for (int32_t q = 0; q < queries; q++) {
+            __m512 sum = x[q * group];
+            for (int32_t r = q * group + 1; r < (q + 1) * group; r++) sum = _mm512_add_ps(sum, x[r]);
+            _mm512_mask_storeu_ps(imp + q * ld + j, some, sum);
+        }
     }
 }
 
@@ -2030,7 +2070,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->few.rank = ssa__amx_rank;
     t->few.bring = ssa__amx_bring;
     t->few.attend_blocks = ssa__amx_attend_blocks;
-    t->few.importance = ssa__amx_importance;
+    t->few.importances = ssa__amx_importances;
     t->many.chunk = SSA__UNIT_KEYS;
     t->many.attend = ssa__amx_many;
     t->many.finish = ssa__amx_many_finish;
@@ -2592,7 +2632,8 @@ typedef struct {
     float   *factor;               /* [row]: gate / l */
     int32_t *limit;                /* [row]: keys of the chunk, or pooled keys, that the row sees */
     int32_t  rows_max;             /* what the arrays of rows have room for */
-    float   *imp;                  /* [block]: importance */
+    float   *imp;                  /* [query][imp_ld]: importance of blocks; of one query, or of a tile of the unit */
+    int64_t  imp_ld;
     float   *heap_key, *pick_key;  /* candidates' importance and block: the best of the past, and of the best */
     int32_t *heap, *pick;
 } ssa__scratch;
@@ -2641,7 +2682,8 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     }
     if (what != SSA__RUN_FULL) {
         int64_t list = (int64_t)c->keep + c->a.block_size;
-        x->imp      = (float *)ssa__take(b, c->n_blocks + (int64_t)SSA__LANES_MAX, f);
+        x->imp_ld   = ssa__ceil_div(c->n_blocks, SSA__LANES_MAX) * SSA__LANES_MAX;
+        x->imp      = (float *)ssa__take(b, x->imp_ld * (c->rank ? ssa__max(SSA__LANES_MAX / c->group, 2) : 1), f);
         x->heap_key = (float *)ssa__take(b, list, f);
         x->pick_key = (float *)ssa__take(b, list, f);
         x->heap     = (int32_t *)ssa__take(b, list, (int64_t)sizeof(int32_t));
@@ -2839,6 +2881,33 @@ static void ssa__heap_sink(float *key, int32_t *index, int32_t n, int32_t at, fl
     index[at] = i;
 }
 
+static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *index_of, int64_t from, int64_t to,
+                         int32_t most, float *key, int32_t *index);
+
+/* ssa__best of many candidates: of SSA__TOPS maxima of disjoint parts the one of rank `most` is a bar that so many clear,
+ * and not many more. 0: that is not above 0. */
+static int32_t ssa__best_above(const ssa__table *t, const float *imp, int64_t from, int64_t to, int32_t most, float *key,
+                               int32_t *index)
+{
+    float top[SSA__TOPS], bar;
+    int32_t n = 0;
+    t->tops(imp + from, to - from, top);
+    (void)ssa__best(t, top, NULL, 0, SSA__TOPS, most, key, index);
+    if (!(key[0] > 0.0f)) return 0;
+    bar = ssa__float(ssa__bits(key[0]) - 1); /* the float below: those equal to the bar clear it */
+    for (int64_t i = t->above(imp, from, to, bar); i < to; i = t->above(imp, i + 1, to, bar)) {
+        if (n < most) {
+            key[n] = imp[i];
+            index[n++] = (int32_t)i;
+            for (int32_t j = n / 2 - 1; n == most && j >= 0; j--) ssa__heap_sink(key, index, n, j, key[j], index[j]);
+        } else if (imp[i] > key[0]) {
+            ssa__heap_sink(key, index, n, 0, imp[i], (int32_t)i);
+            bar = key[0]; /* a later one must be strictly better */
+        }
+    }
+    return n;
+}
+
 /* The best `most` of the candidates from <= i < to by imp[i], as a heap; index_of NULL: candidate i is block i. Returns
  * how many. imp is never negative but may be NaN, which ranks below everything. */
 static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *index_of, int64_t from, int64_t to,
@@ -2847,6 +2916,10 @@ static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *i
     int32_t n = (int32_t)ssa__min(most, to - from);
     int64_t i;
     if (n <= 0) return 0;
+    if (index_of == NULL && to - from >= 8 * SSA__TOPS && most <= SSA__TOPS * 3 / 4) {
+        int32_t found = ssa__best_above(t, imp, from, to, most, key, index);
+        if (found > 0) return found;
+    }
     for (int32_t j = 0; j < n; j++) {
         float k = imp[from + j];
         key[j] = ssa__is_nan(k) ? -1.0f : k;
@@ -2879,17 +2952,18 @@ static void ssa__sort(int32_t *x, int32_t n) /* ascending; heapsort: n may be th
     }
 }
 
-/* Chooses for the query whose own block is cur from imp[0..cur-1]; list gets the blocks ascending. Returns how many. */
-static int32_t ssa__choose(const ssa__table *t, const ssa__call *c, int32_t cur, ssa__scratch *x, int32_t *list)
+/* Chooses for the query whose own block is cur by imp[0..cur-1]; list gets the blocks ascending. Returns how many. */
+static int32_t ssa__choose(const ssa__table *t, const ssa__call *c, int32_t cur, const float *imp, ssa__scratch *x,
+                           int32_t *list)
 {
     int32_t n, block = c->a.block_size, past = c->keep - 1;
     if (c->a.select == SSA_SELECT_TOPK || cur < block) {
-        n = ssa__best(t, x->imp, NULL, 0, cur, past, x->heap_key, x->heap);
+        n = ssa__best(t, imp, NULL, 0, cur, past, x->heap_key, x->heap);
         memcpy(list, x->heap, (size_t)n * sizeof *list);
     } else { /* the best half of all before the chunk of cur, and the best half of that chunk, cur always first */
         int32_t chunk = cur - cur % block;
-        n = ssa__best(t, x->imp, NULL, 0, chunk, block / 2, x->heap_key, x->heap);
-        n += ssa__best(t, x->imp, NULL, chunk, cur, block / 2 - 1, x->heap_key + n, x->heap + n);
+        n = ssa__best(t, imp, NULL, 0, chunk, block / 2, x->heap_key, x->heap);
+        n += ssa__best(t, imp, NULL, chunk, cur, block / 2 - 1, x->heap_key + n, x->heap + n);
         n = ssa__best(t, x->heap_key, x->heap, 0, n, past, x->pick_key, x->pick);
         memcpy(list, x->pick, (size_t)n * sizeof *list);
     }
@@ -3063,28 +3137,42 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
         } else if (cur < c->keep) { /* room for every block up to its own */
             for (; n <= cur; n++) list[n] = n;
         } else {
-            memset(x->imp, 0, (size_t)cur * sizeof(float));
+            float *imp = x->imp;
+            if (group > most) memset(imp, 0, (size_t)cur * sizeof(float));
             for (int32_t g = 0; group > most && g < group; g += most) { /* a group larger than a tile: parts add up */
                 int32_t rows = (int32_t)ssa__min(most, group - g), pooled = (int32_t)((p + 1) / block);
                 for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
                 broken |= ssa__score_tile(t, c, h, i * group + g, i * group + g + rows, pooled, x, &form);
-                ssa__add_importance(form, &x->tile, cur, 0, rows, x->imp);
+                if (form->importances) {
+                    float *part = x->imp + x->imp_ld;
+                    for (int32_t r = 0; r < SSA__LANES_MAX; r++) x->tile.fix[r] = r < rows ? 1.0f / x->tile.l[r] : 0.0f;
+                    form->importances(&x->tile, cur, rows, 1, part, x->imp_ld);
+                    t->axpy(imp, 1.0f, part, cur);
+                } else ssa__add_importance(form, &x->tile, cur, 0, rows, imp);
             }
-            if (group <= most) {
-                int32_t lo;
-                if (i >= scored) { /* this query and the next ones, as many as fit */
-                    first = i;
-                    scored = ssa__min(i + most / group, i1);
-                    for (int32_t r = 0; r < SSA__TILE_ROWS; r++)
-                        x->limit[r] = r < (scored - i) * group ? (int32_t)((p + r / group + 1) / block) : 0;
-                    broken = ssa__score_tile(t, c, h, i * group, scored * group,
-                                             (int32_t)((c->a.q_pos + scored) / block), x, &form);
+            if (group <= most && i >= scored) { /* this query and the next ones, as many as fit */
+                int32_t pooled;
+                first = i;
+                scored = ssa__min(i + most / group, i1);
+                pooled = (int32_t)((c->a.q_pos + scored) / block);
+                for (int32_t r = 0; r < SSA__TILE_ROWS; r++)
+                    x->limit[r] = r < (scored - i) * group ? (int32_t)((p + r / group + 1) / block) : 0;
+                broken = ssa__score_tile(t, c, h, i * group, scored * group, pooled, x, &form);
+                if (form->importances) {
+                    for (int32_t r = 0; r < SSA__LANES_MAX; r++)
+                        x->tile.fix[r] = r < x->tile.rows ? 1.0f / x->tile.l[r] : 0.0f;
+                    form->importances(&x->tile, pooled, group, (int32_t)(scored - i), x->imp, x->imp_ld);
                 }
-                lo = (int32_t)(i - first) * group;
-                ssa__add_importance(form, &x->tile, cur, lo, lo + group, x->imp);
             }
-            if (broken) ssa__mark_broken(c, h, cur, x->imp);
-            n = ssa__choose(t, c, cur, x, list);
+            if (group <= most && form->importances) {
+                imp = x->imp + (i - first) * x->imp_ld;
+            } else if (group <= most) {
+                int32_t lo = (int32_t)(i - first) * group;
+                memset(imp, 0, (size_t)cur * sizeof(float));
+                ssa__add_importance(form, &x->tile, cur, lo, lo + group, imp);
+            }
+            if (broken) ssa__mark_broken(c, h, cur, imp);
+            n = ssa__choose(t, c, cur, imp, x, list);
         }
         for (int64_t j = n; j < c->chosen_stride; j++) list[j] = -1;
     }
@@ -3988,11 +4076,25 @@ SSA__INLINE void SSA__FN(pool)(ssa_type type, float *sum, const unsigned char *s
 SSA__LOCAL int64_t SSA__FN(above)(const float *x, int64_t from, int64_t n, float bar)
 {
     SSA__V b = SSA__FN(set1)(bar);
-    for (; from + 2 * SSA__L <= n; from += 2 * SSA__L)
-        if (SSA__FN(above_bits)(SSA__FN(load)(x + from), b) |
-            SSA__FN(above_bits)(SSA__FN(load)(x + from + SSA__L), b))
-            break;
+    for (; from + SSA__L <= n; from += SSA__L) {
+        uint32_t bits = SSA__FN(above_bits)(SSA__FN(load)(x + from), b);
+        if (bits) return from + SSA__LOWEST(bits);
+    }
     return ssa__scalar_above(x, from, n, bar);
+}
+
+SSA__LOCAL void SSA__FN(tops)(const float *x, int64_t n, float *top)
+{
+    enum { N = SSA__TOPS / SSA__L };
+    SSA__V v[N];
+    int64_t i = 0;
+    for (int k = 0; k < N; k++) v[k] = SSA__FN(set1)(-1.0f);
+    for (; i + SSA__TOPS <= n; i += SSA__TOPS) {
+        SSA__UNROLL
+        for (int k = 0; k < N; k++) v[k] = SSA__FN(max)(SSA__FN(load)(x + i + k * SSA__L), v[k]); /* NaN: v stays */
+    }
+    for (int k = 0; k < N; k++) SSA__FN(store)(top + k * SSA__L, v[k]);
+    for (; i < n; i++) if (!ssa__is_nan(x[i]) && x[i] > top[i % SSA__TOPS]) top[i % SSA__TOPS] = x[i];
 }
 
 SSA__LOCAL void SSA__FN(axpy)(float *acc, float w, const float *x, int32_t d)
@@ -4406,6 +4508,7 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
     t->wide.finish       = SSA__FN(wide_finish);
     t->wide.importance   = SSA__FN(wide_importance);
     t->above             = SSA__FN(above);
+    t->tops              = SSA__FN(tops);
     t->axpy              = SSA__FN(axpy);
 #define SSA__PER_TYPE(t_, T)                                                                        \
     t->pack[T] = SSA__FN(pack_##t_); t->unpack[T] = SSA__FN(unpack_##t_);                           \
