@@ -745,6 +745,7 @@ typedef struct {
                  int32_t n, int32_t dk, int32_t dv);
     /* As attend, for the n <= SSA__UNIT_BLOCKS packed blocks, of the last of which only the first `last` keys count. */
     void (*attend_blocks)(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last);
+    void (*shape)(int blocks);                       /* 1: before attend_blocks, 0: before any other entry again */
 } ssa__form;
 
 typedef struct {
@@ -1394,7 +1395,8 @@ SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
             for (int32_t a = 0; a < t->q_terms; a++) {
                 unsigned char *tile = q + (((int64_t)g * t->q_terms + a) * steps + k) * 1024;
                 __m512 x[16];
-                for (int32_t r = 0; r < 16; r++) {
+                for (int32_t r = 0; r < 16; r++) x[r] = _mm512_setzero_ps();
+                for (int32_t r = 0; r < 16 && g * 16 + r < t->rows; r++) {
                     const float *row = rows + (int64_t)(g * 16 + r) * t->dk_pad + k * 32;
                     __m256i half[2][2];
                     for (int i = 0; i < 2; i++) {
@@ -1406,7 +1408,7 @@ SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
                 ssa__avx512_transpose(x);
                 for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(tile + i * 64), x[i]);
             }
-    if (groups & 1) memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)t->q_terms * (size_t)steps * 1024);
+    if (groups > 1 && (groups & 1)) memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)t->q_terms * (size_t)steps * 1024);
 }
 
 /* -- the exponential: 2^x = 2^floor(x) * poly(x - floor(x)), any x. For one term the error is 8e-5, and half a unit of a
@@ -1997,7 +1999,6 @@ SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *c
     unsigned char *p = t->work + SSA__UNIT_BLOCKS * 1024;
     const __m512i lim = _mm512_set1_epi32(seen);
     __m512 m, sum;
-    ssa__amx_shape(1);
     for (int32_t b = 0; b < n; b++) {
         const uint16_t *k = (const uint16_t *)(const void *)block[b];
         const unsigned char *v = block[b] + 32 * t->dk_unit, *next = block[b + 2 < n ? b + 2 : n - 1];
@@ -2053,7 +2054,6 @@ SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *c
         _tile_stored(1, t->o + e + 16, ld);
     }
     SSA__BARRIER();
-    ssa__amx_shape(0);
 }
 
 static void ssa__amx_fill(ssa__table *t)
@@ -2070,6 +2070,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->few.rank = ssa__amx_rank;
     t->few.bring = ssa__amx_bring;
     t->few.attend_blocks = ssa__amx_attend_blocks;
+    t->few.shape = ssa__amx_shape;
     t->few.importances = ssa__amx_importances;
     t->many.chunk = SSA__UNIT_KEYS;
     t->many.attend = ssa__amx_many;
@@ -3001,6 +3002,12 @@ static const ssa__form *ssa__plain_form(const ssa__table *t, int64_t rows)
     return rows <= t->narrow_rows ? &t->narrow : &t->wide;
 }
 
+/* The rows of a tile with its padding: whole vectors, and in the unit's form for many rows pairs of them. */
+static int32_t ssa__padded_rows(const ssa__table *t, const ssa__form *form, int32_t rows)
+{
+    return ssa__round_up(rows, form == &t->many ? SSA__UNIT_DIM : SSA__LANES_MAX);
+}
+
 /* The form for attention. The unit takes neither few rows, which narrow does faster, nor few of f16, whose terms take as
  * long to make as its products save. */
 static const ssa__form *ssa__attend_form(const ssa__table *t, const ssa__call *c, int64_t rows)
@@ -3033,7 +3040,7 @@ static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__
     tile->limit = NULL;
     tile->m_unit = form->attend ? SSA__LN2 : 1.0;
     tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
-    padded = ssa__min(ssa__round_up(tile->rows, form->attend ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
+    padded = ssa__padded_rows(t, form, tile->rows);
     for (int64_t r = r0; r < r1;) { /* a query's heads at a time */
         int64_t i = r / group, g = r % group, n = ssa__min(group - g, r1 - r);
         t->pack[c->a.q.type](rows + (r - r0) * tile->dk_pad, tile->dk_pad, ssa__row(&c->a.q, i, h * group + g),
@@ -3376,9 +3383,8 @@ static const ssa__form *ssa__open_tile(const ssa__table *t, const ssa__call *c, 
 {
     const ssa__form *form = ssa__attend_form(t, c, r1 - r0);
     const ssa__tile *tile = &x->tile;
-    int64_t padded;
+    int64_t padded = ssa__padded_rows(t, form, (int32_t)(r1 - r0));
     ssa__begin_tile(t, c, form, h, r0, r1, x);
-    padded = ssa__min(ssa__round_up(tile->rows, form->attend ? SSA__UNIT_DIM : SSA__LANES_MAX), x->rows_max);
     memset(tile->o, 0, (size_t)(padded * (form->attend ? tile->dv_unit : tile->dv_pad)) * sizeof(float));
     return form;
 }
@@ -3400,7 +3406,7 @@ static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__
             lse[i * n_heads + head] =
                 empty ? ssa__float(SSA__NEG_INF_BITS) : (float)((double)tile->m[r] * tile->m_unit + ssa__log((double)l));
     }
-    for (int64_t r = rows; r < ssa__min(ssa__round_up(tile->rows, SSA__UNIT_DIM), x->rows_max); r++) x->factor[r] = 0.0f;
+    for (int64_t r = rows; r < ssa__padded_rows(t, form, tile->rows); r++) x->factor[r] = 0.0f;
     form->finish(tile, x->factor, x->rows);
     for (int64_t r = 0; r < rows; r++) {
         int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
@@ -3480,6 +3486,7 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
             h = task / c->n_tiles % groups * c->task_heads, split = task / c->n_tiles / groups;
     int64_t from = split * c->split_keys, to = from + c->split_keys;
     ssa__keys keys = { NULL, 0, c->a.block_size };
+    const int packs = c->packs && c->n_splits == 1;
     if (what == SSA__RUN_FULL) {
         int64_t r0 = tile * c->tile_rows, r1 = ssa__min(r0 + c->tile_rows, c->n_rows);
         keys.n = ssa__visible(c, (r1 - 1) / c->group);
@@ -3487,6 +3494,7 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
                          ssa__min(to, keys.n), split, x);
         return;
     }
+    if (packs) t->few.shape(1);
     for (int64_t i = tile * c->tile_tokens; i < ssa__min((tile + 1) * c->tile_tokens, c->a.n_q); i++) {
         const int32_t *list = c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride;
         int32_t n = 0;
@@ -3494,11 +3502,14 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
         keys.blocks = list;
         keys.n = n > 0 ? (int64_t)(n - 1) * c->a.block_size +
                          ssa__min(c->a.block_size, ssa__visible(c, i) - (int64_t)list[n - 1] * c->a.block_size) : 0;
-        if (c->packs && c->n_splits == 1 && keys.n > 0 && ssa__attend_packed(t, c, h, i, &keys, x)) continue;
+        if (packs && keys.n > 0 && ssa__attend_packed(t, c, h, i, &keys, x)) continue;
+        if (packs) t->few.shape(0);
         for (int64_t g = 0; g < c->group; g += SSA__TILE_ROWS)
             ssa__attend_tile(t, c, h, 1, i * c->group + g, i * c->group + ssa__min(g + SSA__TILE_ROWS, c->group),
                              &keys, from, ssa__min(to, keys.n), split, x);
+        if (packs) t->few.shape(1);
     }
+    if (packs) t->few.shape(0);
 }
 
 /* MERGE task: joins the shares of the keys, out = sum of exp(lse_s - top) * o_s over the sum of the weights. */
