@@ -2462,6 +2462,7 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     c->packs = what == SSA__RUN_SPARSE && c->unit && a->n_q >= SSA__PACK_QUERIES && c->group <= SSA__LANES_MAX &&
                a->q.type == SSA_BF16 && a->k.type == SSA_BF16 && a->v.type == SSA_BF16 &&
                a->block_size % SSA__UNIT_BLOCK == 0;
+    if (c->n_rows <= t->narrow_rows) c->unit = 0;
     c->tile_rows = ssa__tile_rows(c);
     c->tile_tokens = (int32_t)ssa__max(1, SSA__TILE_ROWS / c->group);
     c->n_tiles =
@@ -2745,6 +2746,7 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     int64_t scratch = 0, calls_at, need;
     int64_t tasks[SSA__KINDS] = { 0, 0, 0, 0, 0 };
     uintptr_t misaligned = 0;
+    int units = 0; /* whether any call uses the unit: else it is not set up */
     if (n < 0) return SSA_ERR_BATCH;
     if (n > 0 && a == NULL) return SSA_ERR_NULL;
     if (n_threads < 1) n_threads = 1;
@@ -2756,6 +2758,7 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
         ssa__bump own = { NULL, 0, 0 };
         ssa_status s = ssa__resolve(&table, &one, &a[i], what);
         if (s != SSA_OK) return s;
+        units |= one.unit || one.rank;
         ssa__take_shared(&shared, &one, what);
         ssa__take_scratch(&own, &one, what, &x);
         scratch = ssa__max(scratch, own.at);
@@ -2776,6 +2779,7 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     p->n_threads = n_threads;
     p->what = (int32_t)what;
     p->table = shared.base;
+    if (!units) table.enter = NULL, table.leave = NULL;
     memcpy(shared.base, &table, sizeof table);
     p->calls = (unsigned char *)ssa__take(&shared, n, (int64_t)sizeof(ssa__call));
     for (int32_t i = 0; i < n; i++) {
