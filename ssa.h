@@ -16,8 +16,8 @@
  *   ssa_attention(&a, SSA_SPARSE, NULL);               // cost: n_kv / 16 pooled keys + 256 keys, not n_kv
  *
  * One file, C11 or C++11, no dependency beyond the standard library's headers; OpenMP if the compiler has it on. The
- * best level of the CPU (scalar, avx2, avx512) is chosen at run time: compile with plain -O2, no -march needed. Keys
- * are stored after RoPE; the library never rotates. Nothing is allocated in a call that was given its workspace.
+ * best level of the CPU (scalar, avx2, avx512, amx) is chosen at run time: compile with plain -O2, no -march needed.
+ * Keys are stored after RoPE; the library never rotates. Nothing is allocated in a call that was given its workspace.
  *
  * SSA (Sparse Sparse Attention, arXiv 2511.20102) trains one model to give nearly the same output with full and with
  * block-sparse attention by aligning the two at every layer. Such a model then runs sparse at any budget. Full
@@ -34,8 +34,8 @@
  *    6  the table of tile operations and the contract of each        plain C
  *    7  scalar operations: the readable definition of each entry     plain C
  *    8  vector levels: AVX2, AVX-512: inline primitives, then 15     intrinsics
- *    9  special units overriding single entries (none yet)           intrinsics
- *   10  detection and choice of a level                              CPUID, XCR0, getenv
+ *    9  special units, AMX: forms of their own                       intrinsics
+ *   10  detection and choice of a level                              CPUID, XCR0, arch_prctl, getenv
  *   11  validation, plan, workspace                                  the only place that makes error codes
  *   12  block selection: pooled keys, importance, top-k              plain C over the table
  *   13  the attention loop and the alignment loss                    plain C over the table
@@ -97,7 +97,7 @@
 #ifndef SSA_NO_AVX512         /* impl: leave the avx512 level out */
 #define SSA_NO_AVX512 0
 #endif
-#ifndef SSA_NO_AMX            /* impl: leave the amx level out (not built yet) */
+#ifndef SSA_NO_AMX            /* impl: leave the amx level out (x86-64 Linux has it) */
 #define SSA_NO_AMX 0
 #endif
 #ifndef SSA_NO_NEON           /* impl: leave the neon level out (not built yet) */
@@ -265,14 +265,17 @@ SSA_API ssa_attn    ssa_attn_default(int32_t n_heads, int32_t n_kv_heads, int32_
 SSA_API ssa_status  ssa_check(const ssa_attn *a, ssa_mode mode);
 
 /* Bytes of workspace for ssa_attention_batch(a, n, mode, x) or ssa_plan_make with n_threads workers (below 1 counts as
- * 1). 0 when a call is invalid or the size overflows. Depends on shapes, strides, types, positions, select, top_k, and
- * on whether a pool or blocks are given; not on the level, and not on data. It grows with n_kv but not always with n_q:
+ * 1). 0 when a call is invalid or the size overflows. Depends on shapes, strides, types, positions, select, top_k, on
+ * whether a pool or blocks are given, and on the level in use; not on data. It grows with n_kv but not always with n_q:
  * a decode splits a long cache into shares, a prefill does not; take the maximum over the shapes you use. Sparse
- * without a pool needs n_kv_heads * head_dim * 4 bytes for each block of the cache. Any alignment will do. */
+ * without a pool needs n_kv_heads * head_dim * 4 bytes for each block of the cache, and a sparse prefill on level amx
+ * another copy of the keys and values it reads. Any alignment will do. */
 SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads);
 
 /* out = gate * softmax(scale * q.K^T) . V over the visible keys (SSA_FULL), or over those in the selected blocks
- * (SSA_SPARSE). x: NULL for defaults. Same bits for any number of threads and any way to run. Accumulates in f32. A key
+ * (SSA_SPARSE). x: NULL for defaults. Same bits for any number of threads and any way to run. Accumulates in f32. Level
+ * amx multiplies halves as they are: where q, k and v are f16 or bf16, exp(score) is rounded to v's precision before it
+ * meets v, as programs in that type do, and lse is that of the rounded ones; give f32 queries to keep it in f32. A key
  * or value that a query does not see has no effect on it, NaN and infinity included; one that it sees and that is NaN
  * spoils it. Inputs may overlap each other; out, lse and blocks may overlap nothing.
  * Source: the paper's full and sparse attention streams; the selection as described at ssa_select_blocks. */
@@ -424,7 +427,8 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 /* Two false alarms of gcc 12 over its own AVX-512 intrinsics: it takes their deliberately undefined operands for uses
  * of uninitialised variables; and at -O0, where some are macros, their masks of -1 convert signs. */
 #if defined(__GNUC__) && !defined(__clang__)
-#define SSA__DIAG_PUSH _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
+#define SSA__DIAG_PUSH _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") \
+    _Pragma("GCC diagnostic ignored \"-Wuninitialized\"")
 #define SSA__DIAG_SIGN _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wsign-conversion\"")
 #define SSA__DIAG_POP  _Pragma("GCC diagnostic pop")
 #else
@@ -455,7 +459,7 @@ SSA__DIAG_PUSH
 #endif
 #define SSA__HAVE_AVX2   (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX2)
 #define SSA__HAVE_AVX512 (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX512)
-/* AMX: on x86-64 Linux, where the permission to use it is asked for by a system call, and with compilers that know it. */
+/* AMX: on x86-64 Linux, where a system call asks for the permission to use it, and with compilers that know it. */
 #if defined(__clang__)
 #define SSA__AMX_COMPILER (__clang_major__ >= 12)
 #elif defined(__GNUC__)
@@ -679,7 +683,7 @@ typedef struct {
     int64_t ld;                      /* wide: rows rounded up; narrow: floats between two rows of s */
     float   scale;
     float  *q, *s, *o, *m, *l, *fix; /* see above; m, l, fix have an element for each row, padding included */
-    double  m_unit;                  /* natural units in one of m's: 1, or ln 2 for a form that keeps m in powers of 2 */
+    double  m_unit;                  /* natural units in one of m's: 1, or ln 2 in a form that keeps m in powers of 2 */
     uint16_t *k, *v;                 /* unit: the rows taken */
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
@@ -1303,11 +1307,15 @@ SSA__DIAG_POP
  *    of its rows interleaved: [16 pairs][16][2]. All tiles have the full size: tails are zeros in what was taken.
  *      scores  S^T = K.Q^T:  A = 16 keys as they were taken, B = Q packed once a tile, C = [key][row]: rows along the
  *              lanes, so that maximum and sum are vertical
- *      many    O^T = V^T.P^T:  B = p of key pairs as the softmax leaves them; A = V transposed, once a chunk for all the
+ *      many    O^T = V^T.P^T:  B = p of key pairs as the softmax leaves them; A = V transposed, once a chunk for all
  *              rows of the tile.  o [group of 16 rows][dv_unit][16]
  *      few     O = P.V:  A = p transposed; B = V with key pairs interleaved, the cheaper of the two to prepare when
- *              there are 16 rows. Interleaving leaves the dims of 32 in the order of ssa__amx_order; finish restores
- *              it.  o [row][dv_unit]
+ *              there are 16 rows. Interleaving leaves the dims of 32 in the order that ssa__amx_o tells; finish
+ *              restores it.  o [row][dv_unit]
+ *      rank    as scores and softmax of few, over all blocks: p stays in f32, s [block][16], pooled keys as three terms
+ *              when they are floats, so that importance is exact to a float; summed over the group's rows at the end
+ *      blocks  as few, for all blocks of a query at once, on keys and values packed before: products over 16 keys take
+ *              half a tile's width of p and half a tile's height of values
  *    p is rounded to a bf16 (two terms when V has two), and l sums what p was rounded to: so the weights of a row add
  *    up to 1. m is in powers of 2. With one term it follows the maximum only when that is 8 ahead: p may reach 2^8,
  *    which costs no accuracy, and the output is rarely rescaled.
@@ -1315,9 +1323,7 @@ SSA__DIAG_POP
 #if SSA__HAVE_AMX
 #define SSA__AMX  SSA__FORCE_INLINE SSA__TARGET_AMX
 #define SSA__AMXF static SSA__TARGET_AMX
-#ifndef SSA__AMX_LAG
-#define SSA__AMX_LAG 8.0f
-#endif
+#define SSA__AMX_LAG  8.0f /* how far, in powers of 2, a maximum may run ahead of m */
 SSA__DIAG_SIGN
 
 static int32_t ssa__amx_keys(int32_t n) { return (n + 31) & ~31; }
@@ -1383,8 +1389,8 @@ SSA__AMXF void ssa__amx_take_f16(uint16_t *dst, int64_t term, int32_t ld, const 
     }
 }
 
-/* rows [row][dk_pad], exact in q_terms terms, to q [16 rows][term][32 dims]([pair][row][2]): a tile is 1 KiB. A negative
- * scale is moved into q, so that the largest product is the largest score. */
+/* rows [row][dk_pad], exact in q_terms terms, to q [16 rows][term][32 dims]([pair][row][2]): a tile is 1 KiB. A
+ * negative scale is moved into q, so that the largest product is the largest score. */
 SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
 {
     const __m512 sign = _mm512_set1_ps(t->scale < 0.0f ? -0.0f : 0.0f);
@@ -1408,11 +1414,12 @@ SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
                 ssa__avx512_transpose(x);
                 for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(tile + i * 64), x[i]);
             }
-    if (groups > 1 && (groups & 1)) memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)t->q_terms * (size_t)steps * 1024);
+    if (groups > 1 && groups % 2) /* rows go in pairs of groups */
+        memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)(t->q_terms * steps) * 1024);
 }
 
-/* -- the exponential: 2^x = 2^floor(x) * poly(x - floor(x)), any x. For one term the error is 8e-5, and half a unit of a
- * bf16's last digit is on top, so that cutting rounds; for two terms it is 1e-7. -- */
+/* -- the exponential: 2^x = 2^floor(x) * poly(x - floor(x)), any x. For one term the error is 8e-5, and half a unit of
+ * a bf16's last digit is on top, so that cutting rounds; for two terms it is 1e-7. -- */
 SSA__AMX __m512 ssa__amx_exp2(const int terms, __m512 x)
 {
     __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), p;
@@ -1467,8 +1474,9 @@ SSA__AMX __m512 ssa__amx_p(const int terms, const int hidden, const float *s, in
     return sum;
 }
 
-/* The maximum of the scores s [n][16] of keys j .. j+n-1 for 16 rows, times scale: m moves up to it where it is 8 above (one term), or above (two).
- * Leaves the factor for what came before in fix; returns whether any lane's is not 1. */
+/* The maximum of the scores s [n][16] of n keys from `key` on for 16 rows, times scale: m moves up to it where it is
+ * more than SSA__AMX_LAG above, or above at all for two terms, where the largest key's p must be exactly 1. Leaves the
+ * factor for what came before in fix; returns whether it is not 1 for some row. */
 SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t key, int32_t n, int hidden, __m512i limit,
                           __m512 scale, float *m, float *l, float *fix)
 {
@@ -1490,7 +1498,8 @@ SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t key, int32_t 
     top[0] = _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
     moved = _mm512_cmp_ps_mask(top[0], _mm512_set1_ps(-FLT_MAX), _CMP_NEQ_UQ); /* sees a key of these */
     top[0] = _mm512_mul_ps(top[0], scale);
-    moved &= _mm512_cmp_ps_mask(top[0], _mm512_add_ps(old, _mm512_set1_ps(terms == 1 ? SSA__AMX_LAG : 0.0f)), _CMP_NLE_UQ);
+    moved &= _mm512_cmp_ps_mask(top[0], _mm512_add_ps(old, _mm512_set1_ps(terms == 1 ? SSA__AMX_LAG : 0.0f)),
+                                _CMP_NLE_UQ);
     if (!moved) return 0;
     f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top[0])));
     _mm512_storeu_ps(m, _mm512_mask_mov_ps(old, moved, top[0]));
@@ -1538,8 +1547,8 @@ static float *ssa__amx_o(const ssa__tile *t, int many, int32_t r, int32_t e)
     return t->o + (int64_t)r * t->dv_unit + (e - i) + (i & 4) * 4 + i / 8 * 4 + i % 4; /* as interleaving leaves them */
 }
 
-/* Values that are not finite, at keys that not every row sees: 0 * v would spoil the others. They are taken out and added
- * to the rows that see them, which they make not finite all the same. */
+/* Values that are not finite, at keys that not every row sees: 0 * v would spoil the others. They are taken out and
+ * added to the rows that see them, which they make not finite all the same. */
 static void ssa__amx_edge(const ssa__tile *t, int many, int32_t n, const int32_t *limit)
 {
     for (int32_t j = limit[0]; j < n; j++)
@@ -1656,7 +1665,7 @@ SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t 
 }
 
 /* p of 32 keys, from j on, for a pair of groups of rows: s [group][32][16], m and l are the pair's state, p goes to
- * [group][term][pair of keys][16][2]. The lines from next on are brought into L1 meanwhile, `lines` with every two keys. */
+ * [group][term][pair of keys][16][2]. Lines from next on are brought into L1 meanwhile, `lines` with every two keys. */
 SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, const float *s, __m512 scale,
                               const float *m, float *l, const __m512i *limit, uint16_t *p, const unsigned char *next,
                               int32_t lines)
@@ -1679,9 +1688,9 @@ SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, cons
     _mm512_storeu_ps(l + 16, sum1);
 }
 
-/* A pair of groups of rows at a time goes through the chunk, so that its queries, output, scores and p stay in L1, while
- * keys and values come from L2: scores of 32 keys, a step ahead, their p, and after SSA__AMX_SPAN keys their values. When
- * a maximum moves, the values so far are added to the output before it is rescaled. */
+/* A pair of groups of rows at a time goes through the chunk, so that its queries, output, scores and p stay in L1,
+ * while keys and values come from L2: scores of 32 keys, a step ahead, their p, and after SSA__AMX_SPAN keys their
+ * values. When a maximum moves, the values so far are added to the output before it is rescaled. */
 SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
 {
     const int32_t pairs = (t->rows + 31) / 32;
@@ -1717,8 +1726,8 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
             if (left > 32) ssa__amx_many_scores(t, j + 32, q, s + (~j & 32) * 32);
             for (int g = 0; g < 2; g++) {
                 float *o_g = o + g * t->dv_unit * 16, *fix = t->fix + at + g * 16;
-                if (!ssa__amx_max(terms, s_j + g * 512, j, left < 32 ? left : 32, some, lim[g], scale, t->m + at + g * 16,
-                                  t->l + at + g * 16, fix)) continue;
+                if (!ssa__amx_max(terms, s_j + g * 512, j, left < 32 ? left : 32, some, lim[g], scale,
+                                  t->m + at + g * 16, t->l + at + g * 16, fix)) continue;
                 if (done < j) ssa__amx_many_values(terms, t, done, j - done, vt, p, o);
                 done = j;
                 p_j = p;
@@ -2257,7 +2266,7 @@ typedef struct {
     const unsigned char *pooled; ssa_type pooled_type; int64_t pooled_head_stride;
     float   *pooled_own;           /* where the POOL phase writes when the call brought no pool */
     int32_t  rank, rank_terms;     /* 1: the unit scores blocks; terms of a pooled key */
-    const uint16_t *terms;         /* [head][term][block][dims rounded up to SSA__UNIT_DIM], or the pool's own bf16 rows */
+    const uint16_t *terms;         /* [head][term][block][dims rounded up to SSA__UNIT_DIM], or a pool's bf16 rows */
     uint16_t *terms_own;           /* where the POOL phase writes them */
     int64_t  term_stride, terms_head_stride;
     unsigned char *packed;         /* [head][SSA__UNIT_BLOCK keys], as the unit wants them; NULL: none */
@@ -2367,9 +2376,9 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
     return a->select == SSA_SELECT_GIVEN && a->n_q > 0 ? ssa__check_given(a) : SSA_OK;
 }
 
-/* A call with few rows (decode) has its keys split into shares, so that the threads have something to do. The heads of a
- * share are one task where there are enough shares: they lie side by side in a token-major cache, whose pages are then
- * read once, in order. Depends on the call alone. */
+/* A call with few rows (decode) has its keys split into shares, so that the threads have something to do. The heads of
+ * a share are one task where there are enough shares: they lie side by side in a token-major cache, whose pages are
+ * then read once, in order. Depends on the call alone. */
 static void ssa__resolve_splits(ssa__call *c, ssa__what what)
 {
     int64_t tasks = c->n_tiles * c->a.n_kv_heads, most, keys;
@@ -2386,8 +2395,8 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
         c->task_heads = (int32_t)ssa__max(1, c->a.n_kv_heads * c->n_splits / SSA__SPLIT_TASKS);
 }
 
-/* Whether the unit scores blocks: rows enough, and pooled keys that are bf16 terms as they lie, or queries enough to make
- * terms of them first. */
+/* Whether the unit scores blocks: rows enough, and pooled keys that are bf16 terms as they lie, or queries enough to
+ * make terms of them first. */
 static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
 {
     int direct = c->pooled && c->pooled_type == SSA_BF16 && c->a.head_dim % SSA__UNIT_DIM == 0;
@@ -2401,8 +2410,8 @@ static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
     c->terms_head_stride = c->pooled_head_stride / 2;
 }
 
-/* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not so
- * large that there are fewer than 64. */
+/* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not
+ * so large that there are fewer than 64. */
 static int32_t ssa__tile_rows(const ssa__call *c)
 {
     int64_t rows = c->n_rows * c->a.n_kv_heads / 64 / SSA__UNIT_DIM * SSA__UNIT_DIM;
@@ -2604,7 +2613,8 @@ static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int6
             int64_t split = task / c->n_tiles / ssa__ceil_div(c->a.n_kv_heads, c->task_heads);
             last = ssa__min((tile + 1) * c->tile_rows, c->n_rows) - 1;
             keys = ssa__min(ssa__visible(c, last / c->group), (split + 1) * c->split_keys) - split * c->split_keys;
-            return (fixed + (last + 1 - tile * c->tile_rows + reading) * (ssa__max(keys, 0) + 8) * dims) * c->task_heads;
+            return c->task_heads *
+                   (fixed + (last + 1 - tile * c->tile_rows + reading) * (ssa__max(keys, 0) + 8) * dims);
         }
         last = ssa__min((tile + 1) * c->tile_tokens, c->a.n_q) - 1;
         keys = ssa__min(ssa__visible(c, last), c->split_keys);
@@ -2645,7 +2655,8 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     const int64_t f = (int64_t)sizeof(float);
     const int32_t round = c->unit || c->rank ? SSA__UNIT_DIM : SSA__LANES_MAX;
     int32_t dk = ssa__round_up(c->a.head_dim, round), dv = ssa__round_up(c->a.value_dim, round);
-    int32_t dim = dk > dv ? dk : dv, rows = (int32_t)ssa__min(ssa__max(c->n_rows, 1), ssa__max(c->tile_rows, SSA__TILE_ROWS));
+    int32_t dim = dk > dv ? dk : dv;
+    int32_t rows = (int32_t)ssa__min(ssa__max(c->n_rows, 1), ssa__max(c->tile_rows, SSA__TILE_ROWS));
     int64_t scores = SSA__CHUNK;
     memset(x, 0, sizeof *x);
     rows = x->rows_max = ssa__round_up(rows, round);
@@ -2810,6 +2821,8 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
  *     Rows of a tile that belong to different queries see different numbers of complete blocks: limit. The own block
  *     always wins and is never ranked. The best of the others are kept in a heap whose root is the worst of them, so
  *     that most blocks cost one vector comparison with the root.
+ *     The maxima of parts of the blocks give the heap a good start. A matrix unit scores a tile's queries in one go
+ *     (rank, importances), from bf16 terms of the pooled keys.
  * ================================================================================================================== */
 /* Where a row of a resolved view lies. */
 static const unsigned char *ssa__row(const ssa_view *v, int64_t token, int64_t head)
@@ -2854,10 +2867,10 @@ static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task,
     for (int64_t b = from; b < to; b++) {
         const unsigned char *row = c->pooled + h * c->pooled_head_stride + b * dim * ssa__type_size(c->pooled_type);
         if (c->pooled_own) {
+            float *own = c->pooled_own + (h * c->n_pooled + b) * dim;
             memset(x->rows, 0, (size_t)dim * sizeof(float));
             t->pool[c->a.k.type](x->rows, ssa__row(&c->a.k, b * block, h), c->a.k.token_stride, block, dim);
-            ssa__pool_finish(x->rows, block, dim, SSA_F32,
-                             (unsigned char *)c->pooled_own + h * c->pooled_head_stride + b * dim * (int64_t)sizeof(float));
+            ssa__pool_finish(x->rows, block, dim, SSA_F32, (unsigned char *)own);
         }
         if (c->terms_own) ssa__split_terms(c, row, c->terms_own + h * c->terms_head_stride +
                                                        b * ssa__round_up(dim, SSA__UNIT_DIM));
@@ -2889,10 +2902,10 @@ static void ssa__heap_sink(float *key, int32_t *index, int32_t n, int32_t at, fl
 static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *index_of, int64_t from, int64_t to,
                          int32_t most, float *key, int32_t *index);
 
-/* ssa__best of many candidates: of SSA__TOPS maxima of disjoint parts the one of rank `most` is a bar that so many clear,
- * and not many more. 0: that is not above 0. */
-static int32_t ssa__best_above(const ssa__table *t, const float *imp, int64_t from, int64_t to, int32_t most, float *key,
-                               int32_t *index)
+/* ssa__best of many candidates: of SSA__TOPS maxima of disjoint parts the one of rank `most` is a bar that so many
+ * clear, and not many more. 0: that is not above 0. */
+static int32_t ssa__best_above(const ssa__table *t, const float *imp, int64_t from, int64_t to, int32_t most,
+                               float *key, int32_t *index)
 {
     float top[SSA__TOPS], bar;
     int32_t n = 0;
@@ -3012,8 +3025,8 @@ static int32_t ssa__padded_rows(const ssa__table *t, const ssa__form *form, int3
     return ssa__round_up(rows, form == &t->many ? SSA__UNIT_DIM : SSA__LANES_MAX);
 }
 
-/* The form for attention. The unit takes neither few rows, which narrow does faster, nor few of f16, whose terms take as
- * long to make as its products save. */
+/* The form for attention. The unit takes neither few rows, which narrow does faster, nor few of f16, whose terms take
+ * as long to make as its products save. */
 static const ssa__form *ssa__attend_form(const ssa__table *t, const ssa__call *c, int64_t rows)
 {
     int bf16 = c->a.q.type == SSA_BF16 && c->a.k.type == SSA_BF16 && c->a.v.type == SSA_BF16;
@@ -3021,7 +3034,7 @@ static const ssa__form *ssa__attend_form(const ssa__table *t, const ssa__call *c
     return rows <= SSA__LANES_MAX ? &t->few : &t->many;
 }
 
-/* Query rows r0 <= r < r1 of key/value head h (row r: head r % G of query r / G) as f32 into a fresh tile of the form. */
+/* A fresh tile of the form for query rows r0 <= r < r1 of key/value head h; row r is head r % G of query r / G. */
 static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int64_t r0,
                             int64_t r1, ssa__scratch *x)
 {
@@ -3097,8 +3110,9 @@ static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa_
     return 1;
 }
 
-/* A fresh tile of query rows r0 .. r1-1 scored against n blocks, by the unit or else plainly, and again plainly when the
- * unit met a number that is not finite. Leaves the form that can sum the importance; returns 1 when a key is broken. */
+/* A fresh tile of query rows r0 .. r1-1 scored against n blocks, by the unit or else plainly, and again plainly when
+ * the unit met a number that is not finite. Leaves the form that can sum the importance; returns 1 when a key is
+ * broken. */
 static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t n,
                            ssa__scratch *x, const ssa__form **form)
 {
@@ -3194,7 +3208,8 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
  *     For a tile of query rows, chunk by chunk along the keys: s = scale * q.k, p and m, l, fix by the online softmax,
  *     o = o * fix + p.v. At the end out = gate * o / l and lse = m + log l. The modes differ only in which keys come:
  *     all from 0 on, or those of the selected blocks, one after the other; the loop knows neither types nor levels.
- *     A share of the keys (decode) leaves its ungated output and lse in the workspace for the MERGE task.
+ *     A share of the keys (decode) leaves its ungated output and lse in the workspace for the MERGE task; its heads go
+ *     along the keys side by side. A matrix unit does a chunk whole, and a sparse prefill's query on packed blocks.
  *     The alignment loss is at the end of the section.
  * ================================================================================================================== */
 
@@ -3393,8 +3408,8 @@ static const ssa__form *ssa__open_tile(const ssa__table *t, const ssa__call *c, 
     return form;
 }
 
-/* What tile x->tile has attended: straight to the output, or to share number split. A row that saw nothing (l = 0) gives
- * 0 and -infinity. */
+/* What tile x->tile has attended: straight to the output, or to share number split. A row that saw nothing (l = 0)
+ * gives 0 and -infinity. */
 static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int64_t r0,
                             int64_t split, ssa__scratch *x)
 {
@@ -3407,8 +3422,8 @@ static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__
         int empty = ssa__bits(l) << 1 == 0;
         x->factor[r] = empty ? 0.0f : (c->n_splits > 1 ? 1.0f : gate) / l;
         if (lse)
-            lse[i * n_heads + head] =
-                empty ? ssa__float(SSA__NEG_INF_BITS) : (float)((double)tile->m[r] * tile->m_unit + ssa__log((double)l));
+            lse[i * n_heads + head] = empty ? ssa__float(SSA__NEG_INF_BITS)
+                                            : (float)((double)tile->m[r] * tile->m_unit + ssa__log((double)l));
     }
     for (int64_t r = rows; r < ssa__padded_rows(t, form, tile->rows); r++) x->factor[r] = 0.0f;
     form->finish(tile, x->factor, x->rows);
@@ -3445,7 +3460,8 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
     }
 }
 
-/* PACK task: keys and values of one head in the unit's layout: a query's blocks lie in few pages then, and are ready. */
+/* PACK task: keys and values of one head in the unit's layout: a query's blocks then lie in few pages, and are ready
+ * to be multiplied. */
 static void ssa__run_pack(const ssa__table *t, const ssa__call *c, int64_t task)
 {
     int64_t h = task % c->a.n_kv_heads, from = task / c->a.n_kv_heads * SSA__POOL_BLOCKS;
@@ -3458,8 +3474,8 @@ static void ssa__run_pack(const ssa__table *t, const ssa__call *c, int64_t task)
     }
 }
 
-/* A query of head h over the packed blocks of its list, which holds n keys. Returns 0 and does nothing when the last block
- * is cut short and holds a value that is not finite: those out of sight must not be multiplied, not even by 0. */
+/* A query of head h over the packed blocks of its list. Returns 0 and does nothing when the last block is cut short and
+ * holds a value that is not finite: those out of sight must not be multiplied, not even by 0. */
 static int ssa__attend_packed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i, const ssa__keys *keys,
                               ssa__scratch *x)
 {

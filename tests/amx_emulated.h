@@ -1,6 +1,6 @@
-/* amx_emulated.h - AMX's tile instructions in plain C, so that the level amx is tested on machines without them: compile
- * ssa.h's implementation with -include tests/amx_emulated.h. The CPU must have AVX-512 with BF16. One set of tiles a
- * thread; a tile that was not configured traps, as the instruction would. */
+/* amx_emulated.h - AMX's tile instructions in plain C, so that the level amx is tested on machines without them:
+ * compile ssa.h's implementation with -include tests/amx_emulated.h. The CPU must have AVX-512 with BF16. Each thread
+ * has its own tiles; using one that was not configured aborts, as the instruction would trap. */
 #ifndef SSA_TEST_AMX_EMULATED_H
 #define SSA_TEST_AMX_EMULATED_H
 
