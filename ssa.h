@@ -104,7 +104,7 @@
 #define SSA_NO_NEON 0
 #endif
 #ifndef SSA_NO_DISPATCH       /* impl: no CPU detection: the highest level compiled in is used, unconditionally */
-#define SSA_NO_DISPATCH 0
+#define SSA_NO_DISPATCH 0      /*       (amx aside, which the OS must grant at run time) */
 #endif
 #ifndef SSA_NO_OPENMP         /* impl: no OpenMP even when the compiler has it on: one thread, or ssa_exec's parallel */
 #define SSA_NO_OPENMP 0
@@ -468,7 +468,7 @@ SSA__DIAG_PUSH
 #define SSA__AMX_COMPILER 0
 #endif
 #if defined(__x86_64__) && defined(__linux__) && SSA__AMX_COMPILER
-#define SSA__HAVE_AMX (SSA__HAVE_AVX512 && !SSA_NO_AMX)
+#define SSA__HAVE_AMX (SSA__HAVE_AVX512 && !SSA_NO_AMX && !SSA_NO_DISPATCH)
 #else
 #define SSA__HAVE_AMX 0
 #endif
@@ -2214,13 +2214,12 @@ static ssa_isa ssa__level_get(void)
 {
     int level = SSA__ATOMIC_GET(&ssa__level);
     if (level < 0) {
-        ssa_isa isa = ssa__best_up_to((ssa_isa)(SSA__ISA_COUNT - 1));
-#if !SSA_NO_GETENV
+#if !SSA_NO_GETENV /* first: a level below amx must not ask for the permission that amx needs */
         const char *name = getenv("SSA_ISA");
         for (int i = 0; name && i < SSA__ISA_COUNT; i++)
-            if (strcmp(name, ssa__isa_names[i]) == 0 && ssa__available((ssa_isa)i)) isa = (ssa_isa)i;
+            if (strcmp(name, ssa__isa_names[i]) == 0 && ssa__available((ssa_isa)i)) level = i;
 #endif
-        level = (int)isa;
+        if (level < 0) level = (int)ssa__best_up_to((ssa_isa)(SSA__ISA_COUNT - 1));
         SSA__ATOMIC_SET(&ssa__level, level);
     }
     return (ssa_isa)level;
