@@ -749,6 +749,8 @@ typedef struct {
                  int32_t n, int32_t dk, int32_t dv);
     /* As attend, for the n <= SSA__UNIT_BLOCKS packed blocks, of the last of which only the first `last` keys count. */
     void (*attend_blocks)(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last);
+    /* dst = the packed block src with the values of keys from `seen` on taken out. */
+    void (*hide)(unsigned char *dst, const unsigned char *src, int32_t seen, int32_t dk, int32_t dv);
     void (*shape)(int blocks);                       /* 1: before attend_blocks, 0: before any other entry again */
 } ssa__form;
 
@@ -1998,6 +2000,15 @@ SSA__AMXF int ssa__amx_bring(unsigned char *dst, const unsigned char *k, int64_t
     return bad != 0;
 }
 
+static void ssa__amx_hide(unsigned char *dst, const unsigned char *src, int32_t seen, int32_t dk, int32_t dv)
+{
+    const int32_t dk_unit = ssa__round_up(dk, 32), dv_unit = ssa__round_up(dv, 32);
+    uint16_t *values = (uint16_t *)(void *)dst + 16 * dk_unit;
+    memcpy(dst, src, (size_t)(16 * (dk_unit + dv_unit)) * 2);
+    for (int32_t j = seen; j < 16; j++)
+        for (int32_t e = 0; e < dv_unit; e++) values[(j / 2 * dv_unit + e) * 2 + j % 2] = 0;
+}
+
 /* The whole of a query: up to SSA__UNIT_BLOCKS packed blocks, of whose last only `last` keys are seen. p [2 blocks][16
  * rows][32 keys]: half a tile's width a block, against 8 pairs of values, for which tiles 5 and 7 are made smaller. */
 SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last)
@@ -2080,6 +2091,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->few.bring = ssa__amx_bring;
     t->few.attend_blocks = ssa__amx_attend_blocks;
     t->few.shape = ssa__amx_shape;
+    t->few.hide = ssa__amx_hide;
     t->few.importances = ssa__amx_importances;
     t->many.chunk = SSA__UNIT_KEYS;
     t->many.attend = ssa__amx_many;
@@ -2643,6 +2655,7 @@ typedef struct {
     float   *factor;               /* [row]: gate / l */
     int32_t *limit;                /* [row]: keys of the chunk, or pooled keys, that the row sees */
     int32_t  rows_max;             /* what the arrays of rows have room for */
+    unsigned char *hidden;         /* a packed block without the values out of sight */
     float   *imp;                  /* [query][imp_ld]: importance of blocks; of one query, or of a tile of the unit */
     int64_t  imp_ld;
     float   *heap_key, *pick_key;  /* candidates' importance and block: the best of the past, and of the best */
@@ -2676,6 +2689,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     x->limit    = (int32_t *)ssa__take(b, ssa__max(rows, SSA__TILE_ROWS), (int64_t)sizeof(int32_t));
     x->rows     = (float *)ssa__take(b, (int64_t)rows * dim, f);
     x->kv       = (float *)ssa__take(b, (int64_t)(SSA__CHUNK + 2 * SSA__LANES_MAX) * dim, f);
+    if (c->packs) x->hidden = (unsigned char *)ssa__take(b, SSA__UNIT_BLOCK * (int64_t)(dk + dv), 2);
     if (c->rank) x->tile.tail = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_DIM * dk * c->rank_terms, 2);
     if (c->unit) {
         int32_t v_terms = ssa__terms(c->a.v.type);
@@ -3473,29 +3487,29 @@ static void ssa__run_pack(const ssa__table *t, const ssa__call *c, int64_t task)
     }
 }
 
-/* A query of head h over the packed blocks of its list. Returns 0 and does nothing when the last block is cut short and
- * holds a value that is not finite: those out of sight must not be multiplied, not even by 0. */
-static int ssa__attend_packed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i, const ssa__keys *keys,
-                              ssa__scratch *x)
+/* A query of head h over the packed blocks of its list. Values out of sight are not multiplied where one is not finite,
+ * not even by 0. */
+static void ssa__attend_packed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i, const ssa__keys *keys,
+                               ssa__scratch *x)
 {
     const unsigned char *block[SSA__UNIT_BLOCKS];
     int32_t m = 0;
-    if (keys->n % SSA__UNIT_BLOCK) {
-        int64_t at = keys->n - 1, b = (keys->blocks[at / keys->block_size] * (int64_t)keys->block_size +
-                                       at % keys->block_size) / SSA__UNIT_BLOCK;
-        if (c->packed_broken[h * c->n_packed + b]) return 0;
-    }
     ssa__begin_tile(t, c, &t->few, h, i * c->group, (i + 1) * c->group, x);
     memset(x->tile.o, 0, (size_t)(SSA__LANES_MAX * x->tile.dv_unit) * sizeof(float));
     for (int64_t at = 0; at < keys->n; at += SSA__UNIT_BLOCK) {
         int64_t key = keys->blocks[at / keys->block_size] * (int64_t)keys->block_size + at % keys->block_size;
-        block[m++] = c->packed + (h * c->n_packed + key / SSA__UNIT_BLOCK) * c->packed_bytes;
+        int64_t packed = h * c->n_packed + key / SSA__UNIT_BLOCK;
+        int32_t seen = (int32_t)ssa__min(SSA__UNIT_BLOCK, keys->n - at);
+        block[m++] = c->packed + packed * c->packed_bytes;
+        if (seen < SSA__UNIT_BLOCK && c->packed_broken[packed]) {
+            t->few.hide(x->hidden, block[m - 1], seen, c->a.head_dim, c->a.value_dim);
+            block[m - 1] = x->hidden;
+        }
         if (m < SSA__UNIT_BLOCKS && at + SSA__UNIT_BLOCK < keys->n) continue;
-        t->few.attend_blocks(&x->tile, block, m, (int32_t)ssa__min(SSA__UNIT_BLOCK, keys->n - at));
+        t->few.attend_blocks(&x->tile, block, m, seen);
         m = 0;
     }
     ssa__close_tile(t, c, &t->few, h, i * c->group, 0, x);
-    return 1;
 }
 
 /* ATTEND task: one tile of rows (full), or each query of a tile on its own list of blocks (sparse). */
@@ -3521,8 +3535,11 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
         keys.blocks = list;
         keys.n = n > 0 ? (int64_t)(n - 1) * c->a.block_size +
                          ssa__min(c->a.block_size, ssa__visible(c, i) - (int64_t)list[n - 1] * c->a.block_size) : 0;
-        if (packs && keys.n > 0 && ssa__attend_packed(t, c, h, i, &keys, x)) continue;
-        if (packs) t->few.shape(0);
+        if (packs && keys.n > 0) {
+            ssa__attend_packed(t, c, h, i, &keys, x);
+            continue;
+        }
+        if (packs) t->few.shape(0); /* a query that sees nothing */
         for (int64_t g = 0; g < c->group; g += SSA__TILE_ROWS)
             ssa__attend_tile(t, c, h, 1, i * c->group + g, i * c->group + ssa__min(g + SSA__TILE_ROWS, c->group),
                              &keys, from, ssa__min(to, keys.n), split, x);
