@@ -12,10 +12,24 @@
 #define SSA__AMX_EMULATED 1
 
 typedef struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } emu_config;
-static _Thread_local emu_config emu_set;
-static _Thread_local unsigned char emu_tile[8][16][64];
+/* One for the program, whichever files include this: the tests look at what the library left. */
+#define EMU_SHARED __attribute__((weak)) _Thread_local
+EMU_SHARED emu_config emu_set;
+EMU_SHARED unsigned char emu_tile[8][16][64];
+EMU_SHARED long emu_products; /* tile products of this thread so far */
 
-static void emu_load_config(const void *p) { memcpy(&emu_set, p, 64); memset(emu_tile, 0, sizeof emu_tile); }
+static void emu_load_config(const void *p)
+{
+    emu_config c;
+    memcpy(&c, p, 64);
+    if (c.palette > 1) abort();
+    if (c.palette == 0) memset(&c, 0, sizeof c);
+    for (int i = 0; i < 14; i++) if (c.reserved[i]) abort();
+    for (int i = 0; i < 16; i++)
+        if (c.bytes[i] > (i < 8 ? 64 : 0) || c.rows[i] > (i < 8 ? 16 : 0) || !c.bytes[i] != !c.rows[i]) abort();
+    emu_set = c;
+    memset(emu_tile, 0, sizeof emu_tile);
+}
 static void emu_store_config(void *p) { memcpy(p, &emu_set, 64); }
 static void emu_release(void) { memset(&emu_set, 0, 64); memset(emu_tile, 0, sizeof emu_tile); }
 static void emu_need(int i) { if (emu_set.palette != 1 || emu_set.rows[i] == 0 || emu_set.bytes[i] == 0) abort(); }
@@ -51,6 +65,9 @@ static float emu_bf16(const unsigned char *p)
 static void emu_dpbf16ps(int c, int a, int b)
 {
     emu_need(a); emu_need(b); emu_need(c);
+    if (a == b || a == c || b == c || emu_set.rows[a] != emu_set.rows[c] || emu_set.bytes[b] != emu_set.bytes[c] ||
+        emu_set.bytes[a] != emu_set.rows[b] * 4) abort();
+    emu_products++;
     float bf[16][32];
     for (int k = 0; k < 16; k++) for (int n = 0; n < 32; n++) bf[k][n] = emu_bf16(emu_tile[b][k] + 2 * n);
     for (int m = 0; m < emu_set.rows[c]; m++) {

@@ -25,7 +25,8 @@ void n_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_block
 /* Pooled keys [H][n_kv / B][D], the mean of every complete block. */
 void o_pool(const o_call *c, double *pooled);
 /* Importance of blocks 0..cur for query i and key/value head j; returns cur, -1 for a query before
- * key 0. The own block's is infinite: always chosen. */
+ * key 0. The own block's is infinite: always chosen. NaN for a block whose pooled key is not finite; it counts for no
+ * other. */
 int64_t o_importance(const o_call *c, const double *pooled, int64_t i, int j, double *importance);
 /* Choose; chosen: ascending, -1 last, c->top_k entries. Returns the margin: the smallest relative difference, over all
  * cuts made, between the last importance kept and the first one dropped. 1: nothing was dropped; 0: an exact tie; -1:
