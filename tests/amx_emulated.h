@@ -1,6 +1,6 @@
-/* amx_emulated.h - AMX's tile instructions in plain C, so that the level amx is tested on machines without them: compile
- * ssa.h's implementation with -include tests/amx_emulated.h. The CPU must have AVX-512 with BF16. One set of tiles a
- * thread; a tile that was not configured traps, as the instruction would. */
+/* amx_emulated.h - AMX's tile instructions in plain C, so that the level amx is tested on machines without them:
+ * compile all with -include tests/amx_emulated.h. The CPU must have AVX-512 with BF16. One set of tiles a thread; a
+ * tile that was not configured, or whose shape does not fit, traps, as the instruction would. */
 #ifndef SSA_TEST_AMX_EMULATED_H
 #define SSA_TEST_AMX_EMULATED_H
 
@@ -50,34 +50,31 @@ static void emu_store(int i, void *p, int64_t stride)
         memcpy((unsigned char *)p + r * stride, emu_tile[i][r], emu_set.bytes[i]);
 }
 
-/* Denormals count as zero, as in the unit. */
-static float emu_bf16(const unsigned char *p)
+/* The even or the odd ones of 16 pairs of bf16, as floats. Denormals count as zero, as in the unit. */
+#define EMU_VECTOR static inline __attribute__((target("avx512f")))
+EMU_VECTOR __m512 emu_half(__m512i pairs, int odd)
 {
-    uint16_t h;
-    uint32_t u;
-    float x;
-    memcpy(&h, p, 2);
-    u = (h & 0x7f80u) ? (uint32_t)h << 16 : (uint32_t)(h & 0x8000u) << 16;
-    memcpy(&x, &u, 4);
-    return x;
+    __m512i x = odd ? _mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(pairs, 16);
+    __mmask16 normal = _mm512_test_epi32_mask(x, _mm512_set1_epi32(0x7f800000));
+    return _mm512_castsi512_ps(_mm512_mask_and_epi32(x, (__mmask16)~normal, x, _mm512_set1_epi32((int)0x80000000u)));
 }
 
-static void emu_dpbf16ps(int c, int a, int b)
+EMU_VECTOR void emu_dpbf16ps(int c, int a, int b)
 {
     emu_need(a); emu_need(b); emu_need(c);
     if (a == b || a == c || b == c || emu_set.rows[a] != emu_set.rows[c] || emu_set.bytes[b] != emu_set.bytes[c] ||
         emu_set.bytes[a] != emu_set.rows[b] * 4) abort();
     emu_products++;
-    float bf[16][32];
-    for (int k = 0; k < 16; k++) for (int n = 0; n < 32; n++) bf[k][n] = emu_bf16(emu_tile[b][k] + 2 * n);
     for (int m = 0; m < emu_set.rows[c]; m++) {
-        float acc[16];
-        memcpy(acc, emu_tile[c][m], 64);
+        __m512 acc = _mm512_loadu_ps(emu_tile[c][m]);
         for (int k = 0; k < emu_set.bytes[a] / 4; k++) {
-            float x = emu_bf16(emu_tile[a][m] + 4 * k), y = emu_bf16(emu_tile[a][m] + 4 * k + 2);
-            for (int n = 0; n < 16; n++) acc[n] += x * bf[k][2 * n] + y * bf[k][2 * n + 1];
+            int pair;
+            memcpy(&pair, emu_tile[a][m] + 4 * k, 4);
+            __m512i x = _mm512_set1_epi32(pair), y = _mm512_loadu_si512(emu_tile[b][k]);
+            acc = _mm512_add_ps(acc, _mm512_add_ps(_mm512_mul_ps(emu_half(x, 0), emu_half(y, 0)),
+                                                   _mm512_mul_ps(emu_half(x, 1), emu_half(y, 1))));
         }
-        memcpy(emu_tile[c][m], acc, 64);
+        _mm512_storeu_ps(emu_tile[c][m], acc);
     }
 }
 

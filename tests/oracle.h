@@ -17,8 +17,8 @@ typedef struct {
 void o_call_of(o_call *c, const prob *p);
 
 /* One query and head: out [DV] gated, *lse. blocks: the n_blocks chosen ones (-1 and what is not visible are ignored),
- * or NULL for all visible keys. n_row is the naive program: f32 throughout, three loops, expf; p, exp(score - max), is kept
- * in a type. */
+ * or NULL for all visible keys. n_row is the naive program: f32 throughout, three loops, expf; p, exp(score - max), is
+ * kept in a type. */
 void o_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_blocks, double *out, double *lse);
 void n_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_blocks, ssa_type p, float *out, float *lse);
 
@@ -41,8 +41,8 @@ void o_loss(const float *f, const float *s, int64_t n, double beta, ssa_alignmen
 /* The 2x rule over one or more tensors. Few rows are repeated with fresh data (two_x_reps times for that many rows,
  * query times head, of that many multiply-adds in all) until the naive program's largest error is a statistic and not
  * luck. naive, ref_max: the naive program's largest error, the largest magnitude expected. Level amx multiplies f16 and
- * bf16 as such: where q, k and v are all halves its measure is naive_unit, of the naive program that keeps p in the type
- * of v as well; elsewhere naive_unit is naive. */
+ * bf16 as such: where q, k and v are all halves its measure is naive_unit, of the naive program that keeps p in v's type
+ * as well; elsewhere naive_unit is naive. */
 typedef struct { double naive, naive_unit, ref_max, ours[MAX_LEVELS]; int exact_bad[MAX_LEVELS]; } two_x;
 int    two_x_reps(int64_t rows, int64_t cost);
 void   two_x_base(two_x *t, double ref, double naive);

@@ -260,7 +260,8 @@ static void check_sparsity(void)
             two_x_base(&x, want, (double)expf(s[i] - f[i]));
             two_x_ours(&x, l, want, (double)got[i]);
         }
-        CHECK(x.ours[l] <= two_x_bound(&x, l, SSA_F32), "sparsity: %.3g over %.3g", x.ours[l], two_x_bound(&x, l, SSA_F32));
+        CHECK(x.ours[l] <= two_x_bound(&x, l, SSA_F32), "sparsity: %.3g over %.3g", x.ours[l],
+              two_x_bound(&x, l, SSA_F32));
         CHECK(got[3] == 1 && got[4] == 0 && got[5] == 1 && got[70] == -7,
               "all, none, nothing visible, past the end: %.9g %g %g %g", (double)got[3], (double)got[4], (double)got[5],
               (double)got[70]);
