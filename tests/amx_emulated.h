@@ -18,7 +18,7 @@ EMU_SHARED emu_config emu_set;
 EMU_SHARED unsigned char emu_tile[8][16][64];
 EMU_SHARED long emu_products; /* tile products of this thread so far */
 
-static void emu_load_config(const void *p)
+static inline void emu_load_config(const void *p)
 {
     emu_config c;
     memcpy(&c, p, 64);
@@ -30,20 +30,20 @@ static void emu_load_config(const void *p)
     emu_set = c;
     memset(emu_tile, 0, sizeof emu_tile);
 }
-static void emu_store_config(void *p) { memcpy(p, &emu_set, 64); }
-static void emu_release(void) { memset(&emu_set, 0, 64); memset(emu_tile, 0, sizeof emu_tile); }
-static void emu_need(int i) { if (emu_set.palette != 1 || emu_set.rows[i] == 0 || emu_set.bytes[i] == 0) abort(); }
+static inline void emu_store_config(void *p) { memcpy(p, &emu_set, 64); }
+static inline void emu_release(void) { memset(&emu_set, 0, 64); memset(emu_tile, 0, sizeof emu_tile); }
+static inline void emu_need(int i) { if (emu_set.palette != 1 || emu_set.rows[i] == 0 || emu_set.bytes[i] == 0) abort(); }
 
-static void emu_zero(int i) { emu_need(i); memset(emu_tile[i], 0, sizeof emu_tile[i]); }
+static inline void emu_zero(int i) { emu_need(i); memset(emu_tile[i], 0, sizeof emu_tile[i]); }
 
-static void emu_load(int i, const void *p, int64_t stride)
+static inline void emu_load(int i, const void *p, int64_t stride)
 {
     emu_zero(i);
     for (int r = 0; r < emu_set.rows[i]; r++)
         memcpy(emu_tile[i][r], (const unsigned char *)p + r * stride, emu_set.bytes[i]);
 }
 
-static void emu_store(int i, void *p, int64_t stride)
+static inline void emu_store(int i, void *p, int64_t stride)
 {
     emu_need(i);
     for (int r = 0; r < emu_set.rows[i]; r++)

@@ -174,7 +174,7 @@ else
 fi
 # The level amx: its instructions are emulated, on a CPU that has all it needs besides.
 unit="harness isa attention sparse pool invariants guard table unit"
-E="-include tests/amx_emulated.h -Wno-unused"
+E="-include tests/amx_emulated.h"
 if grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null; then
     suite "amx emulated, $CC1" "$unit" CC="$CC1" CPPFLAGS="$E"
     if sanitizer "$CCN" -fsanitize=address,undefined; then
