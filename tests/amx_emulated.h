@@ -32,7 +32,10 @@ static inline void emu_load_config(const void *p)
 }
 static inline void emu_store_config(void *p) { memcpy(p, &emu_set, 64); }
 static inline void emu_release(void) { memset(&emu_set, 0, 64); memset(emu_tile, 0, sizeof emu_tile); }
-static inline void emu_need(int i) { if (emu_set.palette != 1 || emu_set.rows[i] == 0 || emu_set.bytes[i] == 0) abort(); }
+static inline void emu_need(int i)
+{
+    if (emu_set.palette != 1 || emu_set.rows[i] == 0 || emu_set.bytes[i] == 0) abort();
+}
 
 static inline void emu_zero(int i) { emu_need(i); memset(emu_tile[i], 0, sizeof emu_tile[i]); }
 

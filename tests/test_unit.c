@@ -31,7 +31,7 @@ static double rise_of(int fill, int64_t j, const shape *s)
 {
     int64_t block = j / s->B, stair = block / 37;
     switch (fill) {
-    case SLOPE:  return 60.0 * (double)j / s->n_kv;              /* the maximum moves late and often */
+    case SLOPE:  return 130.0 * (double)j / s->n_kv;              /* the maximum moves late and often */
     case STAIRS: return 11.0 * (double)(j / 150);
     case PEAKS:  return block % 37 == 20 ? 9.0 * (double)(stair + 1) : 0; /* blocks, before and after, far below */
     case FALL:   return -40.0 * (double)j / s->n_kv;             /* the maximum comes first */
@@ -270,6 +270,32 @@ static void check_packed(const shape *s, int how, int threads)
     prob_free(&p);
 }
 
+/* Keys and values that end where a page traps: nothing past the last one is packed. */
+static void check_packed_end(const shape *s)
+{
+    guard k, v;
+    prob p;
+    prob_make(&p, s);
+    guard_make(&k, p.k.span);
+    guard_make(&v, p.v.span);
+    p.a.blocks = p.blocks;
+    FOR_LEVELS(l) {
+        p.a.k = p.k.view; p.a.v = p.v.view;
+        prob_clear(&p);
+        CHECK(ssa_attention(&p.a, SSA_SPARSE, &one) == SSA_OK, "status: %s", shape_text(&p.s));
+        uint64_t want = prob_hash(&p);
+        p.a.k.data = guard_at(&k, p.k.span, 1);
+        p.a.v.data = guard_at(&v, p.v.span, 1);
+        memcpy(p.a.k.data, p.k.view.data, (size_t)p.k.span);
+        memcpy(p.a.v.data, p.v.view.data, (size_t)p.v.span);
+        prob_clear(&p);
+        CHECK(ssa_attention(&p.a, SSA_SPARSE, &one) == SSA_OK && prob_hash(&p) == want,
+              "the same bits at the end of memory: %s", shape_text(&p.s));
+    }
+    guard_free(&k); guard_free(&v);
+    prob_free(&p);
+}
+
 static void test_packed(void)
 {
     static const int groups[] = { 1, 2, 3, 4, 7, 12, 16 }, dims[] = { 16, 40, 64, 80, 128 },
@@ -294,6 +320,12 @@ static void test_packed(void)
                     .q_pos = 3, .tq = SSA_BF16, .tk = SSA_BF16, .tv = i == 4 ? SSA_F16 : SSA_BF16, .to = SSA_BF16,
                     .B = 16, .top_k = 3, .seed = 70 };
         check_packed(&s, NOISE, 1);
+    }
+    for (int i = 0; i < 8; i++) {
+        shape s = { .name = "packed, end", .HQ = 4, .H = 1 + i % 2, .D = dims[i % 5], .DV = dims[i / 2], .n_q = 64 + i,
+                    .n_kv = 130 + i, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .lay = lays[i % 5],
+                    .B = 16, .top_k = 3, .seed = (uint64_t)i };
+        check_packed_end(&s);
     }
     shape many = { .name = "packed, 20 of 64", .HQ = 16, .H = 1, .D = 64, .DV = 32, .n_q = 128, .n_kv = 1600,
                    .q_pos = 1449, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .B = 64, .top_k = 20, .seed = 5 };
@@ -370,7 +402,7 @@ static void test_rank(void)
         int g = groups[i % 16], h = i % 3 == 0 && g < 9 ? 2 : 1, b = i % 4 ? 4 : i % 8 ? 1 : 16;
         shape s = { .name = "rank", .HQ = g * h, .H = h, .D = dims[i / 3 % 7],
                     .n_q = i % 5 == 0 ? 4 : i % 5 == 1 ? 64 : 17 + i % 9, .n_kv = blocks[i / 2 % 12] * b + i % b,
-                    .q_pos = -1, .tq = halves[i / 4 % 2], .tk = halves[i % 2], .tv = halves[i % 2],
+                    .q_pos = -1, .tq = halves[i / 4 % 2], .tk = i % 9 == 4 ? SSA_F32 : halves[i % 2],
                     .lay = (layout)(i % 6), .scale = i % 7 == 6 ? -0.2f : 0, .amp = i % 3 ? 2 : 1, .B = b,
                     .top_k = 1 + i % 9, .select = i / 16 % 2 && b > 1 ? SSA_SELECT_REFERENCE : SSA_SELECT_TOPK,
                     .seed = (uint64_t)i * 100 };
@@ -381,7 +413,7 @@ static void test_rank(void)
     for (int i = 0; i < 24; i++) {                           /* hundreds of blocks, whose maximum moves repeatedly */
         int g = groups[i * 5 % 16];
         shape s = { .name = "rank, peaks", .HQ = g, .H = 1, .D = dims[i % 7], .n_q = 20 + i, .q_pos = -1,
-                    .n_kv = 4 * 220 + 31 * i, .tq = halves[i % 2], .tk = halves[i / 2 % 2], .tv = SSA_BF16, .amp = 2,
+                    .n_kv = 4 * 220 + 31 * i, .tq = halves[i % 2], .tk = i % 3 ? halves[i % 2] : SSA_F32, .amp = 2,
                     .scale = i % 5 == 4 ? -0.1f : 0, .B = 4, .top_k = 8 + i, .seed = (uint64_t)i * 100 };
         check_rank(&s, PEAKS, i % 3, i % 6 == 5 ? 170 : -1, 0.3, &end);
     }
@@ -435,6 +467,12 @@ static void test_forms(void)
                     .n_q = i == 9 ? 16 : groups[i % 6] > 6 ? 23 : 70, .n_kv = 140, .q_pos = i < 8 ? 64 : 0,
                     .tq = halves[i / 6], .tk = halves[i / 6], .tv = halves[i / 6], .noncausal = i == 5, .B = 16,
                     .top_k = 1, .seed = (uint64_t)i * 100 };
+        check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
+    }
+    for (int i = 0; i < 4; i++) {                            /* few rows, of several queries */
+        shape s = { .name = "unit, few broken", .HQ = i % 2 ? 8 : 2, .H = 2, .D = 32, .DV = 40 + 24 * (i / 2),
+                    .n_q = i % 2 ? 4 : 13, .n_kv = 100, .q_pos = i % 2 ? 75 : 67, .tq = SSA_BF16, .tk = SSA_BF16,
+                    .tv = SSA_BF16, .B = 16, .top_k = 1, .seed = (uint64_t)i * 100 };
         check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
     }
 }
