@@ -172,6 +172,21 @@ if [ -n "$msan" ]; then
 else
     skip "tests, memory sanitizer" "no compiler links it"
 fi
+# The level amx: its instructions are emulated, on a CPU that has all it needs besides.
+unit="harness isa attention sparse pool invariants guard table unit"
+E="-include tests/amx_emulated.h"
+if grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null; then
+    suite "amx emulated, $CC1" "$unit" CC="$CC1" CPPFLAGS="$E"
+    if sanitizer "$CCN" -fsanitize=address,undefined; then
+        suite "amx emulated, address and undefined sanitizers, $CCN" "$unit" CC="$CCN" CPPFLAGS="$E" \
+              CFLAGS="-O2 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+    else
+        skip "tests, amx emulated, address and undefined sanitizers" "$CCN does not link them"
+    fi
+else
+    skip "tests, amx emulated" "the CPU has no AVX512_BF16: the level amx is not tested"
+    skip "tests, amx emulated, address and undefined sanitizers" "the CPU has no AVX512_BF16"
+fi
 suite "without OpenMP, $CCN" "golden attention invariants errors table" CC="$CCN" OPENMP=
 swap "implementation $(fast "$CC1"), $CC1" "$finite" "$CC1" "$(fast "$CC1")"
 [ "$CCN" = "$CC1" ] || swap "implementation $(fast "$CCN"), $CCN" "$finite" "$CCN" "$(fast "$CCN")"

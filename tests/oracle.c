@@ -135,12 +135,14 @@ int64_t o_importance(const o_call *c, const double *pooled, int64_t i, int j, do
             const double *k = pooled + (j * nb + b) * c->D;
             double x = 0;
             for (int d = 0; d < c->D; d++) x += (double)q[d] * k[d];
-            s[b] = c->scale * x;
+            s[b] = isfinite(x) ? c->scale * x : -(double)INFINITY; /* as if it were not there */
             if (s[b] > max) max = s[b];
         }
         for (int64_t b = 0; b < nc; b++) sum += exp(s[b] - max);
         for (int64_t b = 0; b < cur; b++) importance[b] += exp(s[b] - max - log(sum));
     }
+    for (int64_t b = 0; b < cur; b++)
+        for (int d = 0; d < c->D; d++) if (!isfinite(pooled[(j * nb + b) * c->D + d])) importance[b] = NAN;
     importance[cur] = INFINITY;
     free(s);
     return cur;
@@ -166,6 +168,7 @@ static int by_block(const void *pa, const void *pb)
 static double cut_margin(const entry *list, int64_t n, int64_t len)
 {
     if (n >= len || n < 1 || list[n].block < 0 || isinf(list[n - 1].importance)) return 1;
+    if (isnan(list[n].importance)) return 1;                 /* below all others, by index among themselves */
     if (!(list[n - 1].importance > 1e-30)) return -1;
     return 1 - list[n].importance / list[n - 1].importance;
 }

@@ -25,7 +25,8 @@ void n_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_block
 /* Pooled keys [H][n_kv / B][D], the mean of every complete block. */
 void o_pool(const o_call *c, double *pooled);
 /* Importance of blocks 0..cur for query i and key/value head j; returns cur, -1 for a query before
- * key 0. The own block's is infinite: always chosen. */
+ * key 0. The own block's is infinite: always chosen. NaN for a block whose pooled key is not finite; it counts for no
+ * other. */
 int64_t o_importance(const o_call *c, const double *pooled, int64_t i, int j, double *importance);
 /* Choose; chosen: ascending, -1 last, c->top_k entries. Returns the margin: the smallest relative difference, over all
  * cuts made, between the last importance kept and the first one dropped. 1: nothing was dropped; 0: an exact tie; -1:
@@ -39,9 +40,9 @@ void o_loss(const float *f, const float *s, int64_t n, double beta, ssa_alignmen
 
 /* The 2x rule over one or more tensors. Few rows are repeated with fresh data (two_x_reps times for that many rows,
  * query times head, of that many multiply-adds in all) until the naive program's largest error is a statistic and not
- * luck. naive, ref_max: the naive program's largest error, the largest magnitude expected. Level amx multiplies f16
- * and bf16 as such: where q, k and v are all halves its measure is naive_unit, of the naive program that keeps p in
- * the type of v as well; elsewhere naive_unit is naive. */
+ * luck. naive, ref_max: the naive program's largest error, the largest magnitude expected. Level amx multiplies f16 and
+ * bf16 as such: where q, k and v are all halves its measure is naive_unit, of the naive program that keeps p in v's
+ * type as well; elsewhere naive_unit is naive. */
 typedef struct { double naive, naive_unit, ref_max, ours[MAX_LEVELS]; int exact_bad[MAX_LEVELS]; } two_x;
 int    two_x_reps(int64_t rows, int64_t cost);
 void   two_x_base(two_x *t, double ref, double naive);

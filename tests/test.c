@@ -1,5 +1,7 @@
 /* test.c - the harness, see test.h */
+#ifndef _DEFAULT_SOURCE
 #define _DEFAULT_SOURCE             /* MAP_ANONYMOUS under -std=c11 */
+#endif
 #include "test.h"
 #include <stdarg.h>
 #if defined(__unix__) || defined(__APPLE__)

@@ -1,0 +1,536 @@
+/* test_unit.c - shapes that reach every path of the matrix unit: packed sparse prefill, selection by the unit, few and
+ * many rows; and the host's own use of the unit. All levels run them; without level amx they are shapes like any. */
+#include "oracle.h"
+#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#include <immintrin.h>
+#define HAVE_TILES 1
+#else
+#define HAVE_TILES 0
+#endif
+
+static const ssa_exec one = { 1, NULL, NULL, NULL, 0 };
+static const ssa_type halves[] = { SSA_BF16, SSA_F16 };
+
+static int at_amx(void) { return ssa_isa_get() == SSA_ISA_AMX; }
+
+/* Tile products that this thread has asked for; -1: not known. */
+static int64_t products(void)
+{
+#ifdef SSA__AMX_EMULATED
+    return emu_products;
+#else
+    return -1;
+#endif
+}
+
+/* ---- data whose scores are not just noise ------------------------------------------------------------------------ */
+enum { NOISE, SLOPE, STAIRS, PEAKS, FALL, DEEP };
+
+/* How far above the noise the scores of key j are, in natural units. */
+static double rise_of(int fill, int64_t j, const shape *s)
+{
+    int64_t block = j / s->B, stair = block / 37;
+    switch (fill) {
+    case SLOPE:  return 130.0 * (double)j / s->n_kv;              /* the maximum moves late and often */
+    case STAIRS: return 11.0 * (double)(j / 150);
+    case PEAKS:  return block % 37 == 20 ? 9.0 * (double)(stair + 1) : 0; /* blocks, before and after, far below */
+    case FALL:   return -40.0 * (double)j / s->n_kv;             /* the maximum comes first */
+    case DEEP:   return -110;                                    /* e^-110 is 0: padding may not be the maximum */
+    default:     return 0;
+    }
+}
+
+static void fill(prob *p, int how, uint64_t seed)
+{
+    const shape *s = &p->s;
+    prob_fill(p, seed);
+    if (how == NOISE) return;
+    double a = 4, scale = s->scale != 0 ? (double)s->scale : 1 / sqrt((double)s->D), len = 1 / sqrt((double)s->D);
+    for (int64_t e = 0; e < tensor_count(&p->q); e++) p->q.val[e] += (float)(e % s->D % 3 ? a * len : -a * len);
+    for (int64_t e = 0; e < tensor_count(&p->k); e++) {
+        double b = rise_of(how, e / s->D / s->H, s) / (scale * a) * len;
+        p->k.val[e] += (float)(e % s->D % 3 ? b : -b);
+    }
+    tensor_store(&p->q);
+    tensor_store(&p->k);
+}
+
+/* ---- ways to run ------------------------------------------------------------------------------------------------- */
+/* By nth workers, one after the other, however little there is to do for each. */
+static int run_by(const prob *p, ssa_mode mode, int nth)
+{
+    ssa_plan plan;
+    size_t size = ssa_workspace_size(&p->a, 1, mode, nth);
+    void *ws = xalloc((int64_t)size, 1);
+    int ok = ssa_plan_make(&plan, &p->a, 1, mode, nth, ws, size) == SSA_OK;
+    for (int phase = 0; ok && phase < ssa_plan_phases(&plan); phase++)
+        for (int i = 0; i < nth; i++) ssa_plan_run(&plan, phase, i, nth);
+    free(ws);
+    return ok;
+}
+
+/* At the level in use: what one thread gave is what 2, 3 and 5 workers give. */
+static int same_by_all(prob *p, ssa_mode mode)
+{
+    uint64_t want = prob_hash(p);
+    int same = 1;
+    for (int nth = 2; nth <= 5; nth += nth < 3 ? 1 : 2) {
+        prob_clear(p);
+        same &= run_by(p, mode, nth) && prob_hash(p) == want;
+    }
+    return same;
+}
+
+/* Bits of query i: its rows of out and lse; out is f32 and contiguous. */
+static uint64_t query_hash(const prob *p, int64_t i)
+{
+    int64_t row = (int64_t)p->s.HQ * p->s.DV * 4;
+    return bytes_hash((const char *)p->o.view.data + i * row, row, bytes_hash(p->lse + i * p->s.HQ, p->s.HQ * 4, 1));
+}
+
+/* Rising scores are there to move the unit's maximum: level amx alone is measured on them. In f32 each move rounds once
+ * more than the naive program does. */
+static void unit_alone(two_x *t, int how)
+{
+    for (int l = 0; how != NOISE && l < level_count(); l++)
+        if (level_at(l) != SSA_ISA_AMX) { t->ours[l] = 0; t->exact_bad[l] = 0; }
+}
+
+/* ---- dense ------------------------------------------------------------------------------------------------------- */
+static void check_dense(const shape *s, int how, int threads)
+{
+    two_x out = { 0 }, lse = { 0 };
+    prob p;
+    prob_make(&p, s);
+    int reps = two_x_reps(p.n_lse, p.n_lse * s->n_kv * (p.s.D + p.s.DV)), ok = 1, gaps = 1, same = 1;
+    const char *text = shape_text(&p.s);
+    for (int rep = 0; rep < reps; rep++) {
+        o_result r;
+        fill(&p, how, s->seed + 10 * (uint64_t)rep);
+        o_solve(&p, NULL, &r, &out, &lse);
+        FOR_LEVELS(l) {
+            prob_clear(&p);
+            ok &= ssa_attention(&p.a, SSA_FULL, &one) == SSA_OK;
+            gaps &= tensor_gaps_ok(&p.o);
+            o_compare(&p, &r, l, &out, &lse);
+            if (threads && rep == 0) same &= same_by_all(&p, SSA_FULL);
+        }
+        o_result_free(&r);
+    }
+    CHECK(ok, "status: %s", text);
+    CHECK(gaps, "bytes between and around the rows of out are untouched: %s", text);
+    CHECK(same, "the same bits by 1, 2, 3 and 5 workers: %s", text);
+    unit_alone(&out, how);
+    two_x_check(&out, p.s.to, "out", text, __FILE__, __LINE__);
+    two_x_check(&lse, SSA_F32, "lse", text, __FILE__, __LINE__);
+    prob_free(&p);
+}
+
+/* The queries of a prefill, one at a time, as a decode sees them: within the tolerance of the same results. */
+static void check_decode(const shape *s, int how)
+{
+    two_x out = { 0 }, lse = { 0 };
+    o_result r;
+    prob p;
+    int64_t i = 0;
+    prob_make(&p, s);
+    fill(&p, how, s->seed);
+    o_solve(&p, NULL, &r, &out, &lse);
+    FOR_LEVELS(l) {
+        prob_clear(&p);
+        for (i = 0; i < s->n_q; i++) {
+            ssa_attn a = p.a;
+            a.n_q = 1;
+            a.q_pos = p.q0 + i;
+            a.n_kv = p.q0 + i + 1;
+            a.q.data = (char *)p.q.view.data + i * p.q.ts;
+            a.out.data = (char *)p.o.view.data + i * p.o.ts;
+            a.gate = p.gate + i * s->HQ; a.lse = p.lse + i * s->HQ;
+            CHECK(ssa_attention(&a, SSA_FULL, &one) == SSA_OK, "status: %s", shape_text(&p.s));
+        }
+        o_compare(&p, &r, l, &out, &lse);
+    }
+    unit_alone(&out, how);
+    two_x_check(&out, p.s.to, "decode, out", shape_text(&p.s), __FILE__, __LINE__);
+    two_x_check(&lse, SSA_F32, "decode, lse", shape_text(&p.s), __FILE__, __LINE__);
+    o_result_free(&r);
+    prob_free(&p);
+}
+
+/* ---- what is not finite ------------------------------------------------------------------------------------------ */
+/* Puts what is not finite into key or value `token` of the last key/value head. Queries that do not see it keep every
+ * bit; of those that see it, the heads of that key/value head become not finite: in the dims that were spoilt (values),
+ * or in all (keys); dims next to them stay finite. Sparse: with the lists given, so that only their contents count. */
+static void check_broken(const shape *s, ssa_mode mode, const int64_t *tokens, int n_tokens)
+{
+    static const float bads[] = { NAN, INFINITY, -INFINITY };
+    prob p;
+    prob_make(&p, s);
+    p.a.blocks = p.blocks;
+    if (mode == SSA_SPARSE) {
+        CHECK(ssa_select_blocks(&p.a, &one) == SSA_OK, "select: %s", shape_text(&p.s));
+        p.a.select = p.s.select = SSA_SELECT_GIVEN;
+    }
+    uint64_t *want = xalloc(s->n_q, sizeof *want);
+    int G = s->HQ / s->H, DV = p.s.DV;
+    FOR_LEVELS(l) {
+        prob_fill(&p, s->seed);
+        prob_clear(&p);
+        CHECK(ssa_attention(&p.a, mode, &one) == SSA_OK, "status: %s", shape_text(&p.s));
+        for (int64_t i = 0; i < s->n_q; i++) want[i] = query_hash(&p, i);
+        for (int what = 0; what < n_tokens * 2; what++) {
+            tensor *t = what & 1 ? &p.v : &p.k;
+            int64_t token = tokens[what / 2], head = token * s->H + s->H - 1, moved = 0, spared = 0, spoilt = 0;
+            float bad = bads[what % 3];
+            prob_fill(&p, s->seed);
+            for (int d = t->dim / 2; d < t->dim; d += 7) t->val[head * t->dim + d] = bad;
+            tensor_store(t);
+            prob_clear(&p);
+            CHECK(ssa_attention(&p.a, mode, &one) == SSA_OK, "status: %s", shape_text(&p.s));
+            tensor_load(&p.o);
+            for (int64_t i = 0; i < s->n_q; i++) {
+                int sees = p.q0 + i >= token || s->noncausal, listed = mode == SSA_FULL;
+                for (int e = 0; e < p.s.top_k && !listed; e++)
+                    listed |= p.blocks[(i * s->H + s->H - 1) * p.s.top_k + e] == token / p.s.B;
+                sees = sees && listed;
+                if (!sees) moved += want[i] != query_hash(&p, i);
+                for (int g = 0; g < s->HQ; g++)
+                    for (int d = 0; d < DV; d++) {
+                        int hit = sees && g >= s->HQ - G && (!(what & 1) || (d >= DV / 2 && (d - DV / 2) % 7 == 0));
+                        float x = p.o.val[(i * s->HQ + g) * DV + d];
+                        if (hit && (what & 1 || isnan(bad))) spared += isfinite(x) != 0;
+                        if (!hit) spoilt += !isfinite(x);
+                    }
+            }
+            CHECK(moved == 0, "%d queries that do not see %s %d, %g, keep their bits: %s", (int)moved,
+                  what & 1 ? "value" : "key", (int)token, (double)bad, shape_text(&p.s));
+            CHECK(spared == 0 && spoilt == 0, "%s %d, %g: %d spared, %d spoilt: %s", what & 1 ? "value" : "key",
+                  (int)token, (double)bad, (int)spared, (int)spoilt, shape_text(&p.s));
+        }
+    }
+    free(want);
+    prob_free(&p);
+}
+
+/* ---- packed sparse prefill --------------------------------------------------------------------------------------- */
+/* Lists as a caller may give them: any order, far and negative blocks, duplicates, some without the own block. */
+static void make_lists(prob *p, rng *r)
+{
+    for (int64_t e = 0; e < p->n_blocks; e++) {
+        int64_t row = e / p->s.top_k / p->s.H;
+        int cur = (int)((p->q0 + row) / p->s.B), what = rng_int(r, 0, 9);
+        p->blocks[e] = row % 29 == 3 || what == 0 ? -1 - (int)(row % 2) : what == 1 ? cur + rng_int(r, 1, 3)
+                       : what == 2 && e ? p->blocks[e - 1] : row % 5 == 0 ? cur : rng_int(r, 0, cur);
+    }
+}
+
+static void check_packed(const shape *s, int how, int threads)
+{
+    two_x out = { 0 }, lse = { 0 };
+    o_result r = { 0 };
+    o_call c;
+    rng lists = { s->seed, 0 };
+    prob p;
+    prob_make(&p, s);
+    const char *text = shape_text(&p.s);
+    int64_t size = p.n_blocks * (int64_t)sizeof(int32_t);
+    int32_t *before = xalloc(p.n_blocks, sizeof *before);
+    int given = s->select == SSA_SELECT_GIVEN, ok = 1, gaps = 1, same = 1, packed = 1;
+    int budget = s->B * s->top_k, keys = budget < s->n_kv ? budget : s->n_kv,
+        reps = two_x_reps(p.n_lse, p.n_lse * (p.s.D + p.s.DV) * keys);
+    double *pooled = xalloc((int64_t)(s->n_kv / s->B + 1) * s->H * s->D, sizeof *pooled);
+    p.a.blocks = p.blocks;
+    for (int rep = 0; rep < reps; rep++) {
+        fill(&p, how, s->seed + 10 * (uint64_t)rep);
+        if (given) make_lists(&p, &lists);
+        o_call_of(&c, &p);
+        o_pool(&c, pooled);
+        FOR_LEVELS(l) {
+            prob_clear(&p);
+            int64_t done = products();
+            ok &= ssa_attention(&p.a, SSA_SPARSE, &one) == SSA_OK;
+            if (at_amx() && given && budget <= 512)          /* a larger one may be split, and is not packed then */
+                packed &= done < 0 || products() > done || s->HQ / s->H > 16;
+            gaps &= tensor_gaps_ok(&p.o);
+            if (l == 0 || memcmp(before, p.blocks, (size_t)size)) {
+                if (l) o_result_free(&r);
+                if (!given) o_check_blocks(&p, pooled, 0, text);
+                o_solve(&p, p.blocks, &r, &out, &lse);
+                memcpy(before, p.blocks, (size_t)size);
+            }
+            o_compare(&p, &r, l, &out, &lse);
+            if (threads && rep == 0) same &= same_by_all(&p, SSA_SPARSE);
+        }
+        o_result_free(&r);
+    }
+    CHECK(ok, "status: %s", text);
+    CHECK(gaps, "bytes between and around the rows of out are untouched: %s", text);
+    CHECK(packed, "the unit has done it: %s", text);
+    CHECK(same, "the same bits by 1, 2, 3 and 5 workers: %s", text);
+    unit_alone(&out, how);
+    two_x_check(&out, p.s.to, "out", text, __FILE__, __LINE__);
+    two_x_check(&lse, SSA_F32, "lse", text, __FILE__, __LINE__);
+    free(before); free(pooled);
+    prob_free(&p);
+}
+
+/* Keys and values that end where a page traps: nothing past the last one is packed. */
+static void check_packed_end(const shape *s)
+{
+    guard k, v;
+    prob p;
+    prob_make(&p, s);
+    guard_make(&k, p.k.span);
+    guard_make(&v, p.v.span);
+    p.a.blocks = p.blocks;
+    FOR_LEVELS(l) {
+        p.a.k = p.k.view; p.a.v = p.v.view;
+        prob_clear(&p);
+        CHECK(ssa_attention(&p.a, SSA_SPARSE, &one) == SSA_OK, "status: %s", shape_text(&p.s));
+        uint64_t want = prob_hash(&p);
+        p.a.k.data = guard_at(&k, p.k.span, 1);
+        p.a.v.data = guard_at(&v, p.v.span, 1);
+        memcpy(p.a.k.data, p.k.view.data, (size_t)p.k.span);
+        memcpy(p.a.v.data, p.v.view.data, (size_t)p.v.span);
+        prob_clear(&p);
+        CHECK(ssa_attention(&p.a, SSA_SPARSE, &one) == SSA_OK && prob_hash(&p) == want,
+              "the same bits at the end of memory: %s", shape_text(&p.s));
+    }
+    guard_free(&k); guard_free(&v);
+    prob_free(&p);
+}
+
+static void test_packed(void)
+{
+    static const int groups[] = { 1, 2, 3, 4, 7, 12, 16 }, dims[] = { 16, 40, 64, 80, 128 },
+                     sizes[] = { 16, 32, 48, 64 }, budgets[] = { 1, 2, 5, 16, 20 };
+    static const ssa_select selects[] = { SSA_SELECT_TOPK, SSA_SELECT_REFERENCE, SSA_SELECT_GIVEN };
+    static const layout lays[] = { LAY_ZERO, LAY_PAD, LAY_ODD, LAY_HEAD, LAY_MIX };
+    static const int hows[] = { NOISE, SLOPE, STAIRS, DEEP, FALL };
+    for (int i = 0; i < 105; i++) {
+        int g = groups[i % 7], h = g < 4 ? 2 : 1, b = sizes[i % 4], k = budgets[i % 5];
+        shape s = { .name = "packed", .HQ = g * h, .H = h, .D = dims[i / 3 % 5], .DV = dims[i / 7 % 5],
+                    .n_q = i % 6 == 1 ? 150 + i % 50 : 64 + i % 17, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16,
+                    .tv = SSA_BF16, .lay = lays[i / 2 % 5], .scale = i % 8 == 7 ? -0.1f : 0, .no_gate = i % 3 == 0,
+                    .B = b, .top_k = k, .select = selects[i % 3], .seed = (uint64_t)i * 1000 };
+        if (s.select == SSA_SELECT_REFERENCE && b == 48) s.B = 16;
+        if (s.select == SSA_SELECT_REFERENCE && s.top_k > s.B) s.B = 32;
+        s.n_kv = s.n_q + (i % 4 ? s.B * (k < 16 ? 2 * k + 3 : 22) + i % 13 : 0);
+        if (i % 5 == 2) { s.q_pos = s.n_kv - s.n_q; s.n_kv += 1 + 7 * (i % 11); } /* keys that no query sees */
+        check_packed(&s, hows[i / 4 % 5], i % 4 == 1);
+    }
+    for (int i = 0; i < 6; i++) {                            /* just too few queries, and just enough */
+        shape s = { .name = "packed or not", .HQ = i < 3 ? 16 : 17, .H = 1, .D = 32, .n_q = 63 + i % 3, .n_kv = 200,
+                    .q_pos = 3, .tq = SSA_BF16, .tk = SSA_BF16, .tv = i == 4 ? SSA_F16 : SSA_BF16, .to = SSA_BF16,
+                    .B = 16, .top_k = 3, .seed = 70 };
+        check_packed(&s, NOISE, 1);
+    }
+    for (int i = 0; i < 8; i++) {
+        shape s = { .name = "packed, end", .HQ = 4, .H = 1 + i % 2, .D = dims[i % 5], .DV = dims[i / 2], .n_q = 64 + i,
+                    .n_kv = 130 + i, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .lay = lays[i % 5],
+                    .B = 16, .top_k = 3, .seed = (uint64_t)i };
+        check_packed_end(&s);
+    }
+    shape many = { .name = "packed, 20 of 64", .HQ = 16, .H = 1, .D = 64, .DV = 32, .n_q = 128, .n_kv = 1600,
+                   .q_pos = 1449, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .B = 64, .top_k = 20, .seed = 5 };
+    check_packed(&many, SLOPE, 0);
+    static const int64_t tokens[] = { 100, 111, 112, 119, 127, 128, 158, 159, 160, 191, 207, 215, 229 };
+    for (int i = 0; i < 8; i++) {
+        shape s = { .name = "packed, broken", .HQ = i % 2 ? 16 : 6, .H = 2, .D = i & 2 ? 40 : 64, .DV = i & 2 ? 72 : 32,
+                    .n_q = 100 + i, .n_kv = 240, .q_pos = 110, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16,
+                    .B = sizes[i % 4], .top_k = 2 + i % 2, .seed = (uint64_t)i * 100 };
+        check_broken(&s, SSA_SPARSE, tokens, COUNT(tokens));
+    }
+}
+
+/* ---- selection --------------------------------------------------------------------------------------------------- */
+/* pool: 0 none, 1 f32, 2 bf16, whose pooled keys end where a page traps. broken: the block with keys that are not
+ * finite, -1: none. share: of the rows, how many must have a clear selection, to be worth the test. */
+static void check_rank(const shape *s, int how, int pool, int broken, double share, guard *end)
+{
+    prob p;
+    ssa_pool x;
+    o_call c;
+    prob_make(&p, s);
+    fill(&p, how, s->seed);
+    for (int64_t e = 0; broken >= 0 && e < (int64_t)s->H * s->D; e += 3)
+        p.k.val[((int64_t)broken * s->B + s->B / 2) * s->H * s->D + e] = e % 2 ? NAN : INFINITY;
+    tensor_store(&p.k);
+    const char *text = shape_text(&p.s);
+    int64_t nb = s->n_kv / s->B, size = p.n_blocks * (int64_t)sizeof(int32_t);
+    double *pooled = xalloc((nb + 1) * s->H * s->D, sizeof *pooled), clear = 1;
+    int32_t *before = xalloc(p.n_blocks, sizeof *before);
+    ssa_type type = pool == 1 ? SSA_F32 : SSA_BF16;
+    size_t bytes = ssa_pool_size(s->H, s->D, s->B, s->n_kv, type);
+    void *memory = xalloc((int64_t)bytes, 1);
+    p.a.blocks = p.blocks;
+    p.a.v.data = p.a.out.data = NULL;
+    o_call_of(&c, &p);
+    o_pool(&c, pooled);
+    FOR_LEVELS(l) {
+        int64_t done = products();
+        if (pool) {
+            CHECK(ssa_pool_init(&x, s->H, s->D, s->B, s->n_kv, type, memory, bytes) == SSA_OK
+                      && ssa_pool_append(&x, &p.k.view, s->n_kv) == SSA_OK, "pool: %s", text);
+            int64_t rows = s->H * x.max_blocks * s->D, es = type_size(type);
+            void *moved = guard_at(end, rows * es, 1);
+            memcpy(moved, x.pooled, (size_t)(rows * es));
+            x.pooled = moved;
+            p.a.pool = &x;
+            for (int64_t e = 0; e < rows; e++) pooled[e] = (double)type_get(type, (char *)moved + e * es);
+        }
+        prob_clear(&p);
+        CHECK(ssa_select_blocks(&p.a, &one) == SSA_OK, "status: %s", text);
+        if (at_amx() && done >= 0 && s->n_q >= 64 && s->tq != SSA_F32)
+            CHECK(products() > done, "the unit has ranked: %s", text);
+        if (l == 0 || memcmp(before, p.blocks, (size_t)size)) {
+            double now = o_check_blocks(&p, pooled, 0, text);
+            if (now < clear) clear = now;
+            memcpy(before, p.blocks, (size_t)size);
+        }
+    }
+    CHECK(clear >= share, "most rows have a clear selection, %.2f: %s", clear, text);
+    free(memory); free(pooled); free(before);
+    prob_free(&p);
+}
+
+static void test_rank(void)
+{
+    static const int groups[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 17, 20, 40 };
+    static const int dims[] = { 32, 64, 40, 128, 16, 96, 80 };
+    static const int blocks[] = { 31, 32, 33, 47, 48, 49, 63, 64, 65, 16, 17, 15 };
+    guard end;
+    guard_make(&end, 1 << 22);
+    if (!end.traps) SKIP("unit", "no mmap here: reads past the pooled keys are not noticed");
+    for (int i = 0; i < 144; i++) {
+        int g = groups[i % 16], h = i % 3 == 0 && g < 9 ? 2 : 1, b = i % 4 ? 4 : i % 8 ? 1 : 16;
+        shape s = { .name = "rank", .HQ = g * h, .H = h, .D = dims[i / 3 % 7],
+                    .n_q = i % 5 == 0 ? 4 : i % 5 == 1 ? 64 : 17 + i % 9, .n_kv = blocks[i / 2 % 12] * b + i % b,
+                    .q_pos = -1, .tq = halves[i / 4 % 2], .tk = i % 9 == 4 ? SSA_F32 : halves[i % 2],
+                    .lay = (layout)(i % 6), .scale = i % 7 == 6 ? -0.2f : 0, .amp = i % 3 ? 2 : 1, .B = b,
+                    .top_k = 1 + i % 9, .select = i / 16 % 2 && b > 1 ? SSA_SELECT_REFERENCE : SSA_SELECT_TOPK,
+                    .seed = (uint64_t)i * 100 };
+        if (s.select == SSA_SELECT_REFERENCE && s.top_k > b) s.top_k = b;
+        if (s.n_q > s.n_kv) s.n_kv = s.n_q + s.n_kv;
+        check_rank(&s, i % 9 == 4 ? DEEP : NOISE, i / 2 % 3, i % 12 == 5 ? 7 : -1, 0.5, &end);
+    }
+    for (int i = 0; i < 24; i++) {                           /* hundreds of blocks, whose maximum moves repeatedly */
+        int g = groups[i * 5 % 16];
+        shape s = { .name = "rank, peaks", .HQ = g, .H = 1, .D = dims[i % 7], .n_q = 20 + i, .q_pos = -1,
+                    .n_kv = 4 * 220 + 31 * i, .tq = halves[i % 2], .tk = i % 3 ? halves[i % 2] : SSA_F32, .amp = 2,
+                    .scale = i % 5 == 4 ? -0.1f : 0, .B = 4, .top_k = 8 + i, .seed = (uint64_t)i * 100 };
+        check_rank(&s, PEAKS, i % 3, i % 6 == 5 ? 170 : -1, 0.3, &end);
+    }
+    guard_free(&end);
+}
+
+/* ---- few and many rows ------------------------------------------------------------------------------------------- */
+static void test_forms(void)
+{
+    /* rows of a key/value head: group times queries */
+    static const struct { int G, n_q; } rows[] = { { 8, 1 }, { 9, 1 }, { 1, 9 }, { 16, 1 }, { 4, 4 }, { 17, 1 },
+        { 1, 32 }, { 3, 11 }, { 7, 9 }, { 1, 64 }, { 5, 13 }, { 1, 128 }, { 3, 43 } };
+    static const struct { int G, n_q; } large[] = { { 5, 51 }, { 8, 32 }, { 1, 257 }, { 16, 64 }, { 25, 41 },
+        { 5, 205 } };
+    static const int keys[] = { 31, 32, 33, 127, 128, 129, 511, 512, 513, 1100 };
+    static const int dims[] = { 16, 64, 40, 128, 80, 33 };
+    static const layout lays[] = { LAY_ZERO, LAY_HEAD, LAY_ODD, LAY_PAD, LAY_ZERO };
+    static const int hows[] = { NOISE, SLOPE, STAIRS, FALL, DEEP };
+    for (int i = 0; i < 10 * COUNT(rows); i++) {
+        int n = keys[i % 10], r = i / 10;
+        if (n > 511 && r % 2 == 0 && i % 3) continue;         /* costly */
+        shape s = { .name = "unit", .HQ = rows[r].G, .H = 1, .D = dims[i % 6], .DV = dims[i / 2 % 6],
+                    .n_q = rows[r].n_q, .n_kv = n, .q_pos = i % 3 == 1 && n > rows[r].n_q ? (n - rows[r].n_q) / 2 : -1,
+                    .tq = halves[(i / 3) % 2], .tk = halves[(i / 3 + i % 7 / 6) % 2], .tv = halves[(i / 3) % 2],
+                    .to = i % 9 == 8 ? SSA_BF16 : SSA_F32, .lay = lays[i % 5], .scale = i % 6 == 5 ? -0.15f : 0,
+                    .noncausal = i % 11 == 10, .no_gate = i % 2, .B = 16, .seed = (uint64_t)i * 100 };
+        check_dense(&s, hows[(i / 10 + i) % 5], i % 5 == 0);
+    }
+    for (int i = 0; i < 2 * COUNT(large); i++) {
+        int n = keys[(i * 3 + 5) % 10], r = i % COUNT(large);
+        shape s = { .name = "unit, large", .HQ = large[r].G, .H = 1, .D = dims[i % 6], .DV = dims[i % 4],
+                    .n_q = large[r].n_q, .n_kv = n, .q_pos = i % 3 == 1 ? 9 : -1, .tq = halves[i / 2 % 2],
+                    .tk = halves[i / 2 % 2], .tv = halves[i / 2 % 2], .scale = i % 5 == 4 ? -0.15f : 0,
+                    .noncausal = i % 4 == 3, .B = 16, .seed = (uint64_t)i * 100 };
+        check_dense(&s, hows[i % 5], i % 2);
+    }
+    for (int t = 0; t < 2; t++) {                            /* a tile of the most rows, and one of few after it */
+        shape s = { .name = "unit, tile of 1024", .HQ = 16, .H = 1, .D = 16, .DV = 20, .n_q = 4097, .n_kv = 70,
+                    .q_pos = 0, .tq = halves[t], .tk = halves[t], .tv = halves[t], .B = 16, .seed = 8 };
+        check_dense(&s, SLOPE, t);
+    }
+    for (int t = 0; t < 4; t++) {
+        shape s = { .name = "unit, decode", .HQ = t < 2 ? 4 : 18, .H = 2, .D = 64, .n_q = 40, .n_kv = 530, .q_pos = -1,
+                    .tq = halves[t % 2], .tk = halves[t % 2], .tv = halves[t % 2], .B = 16, .seed = 12 };
+        check_decode(&s, t ? STAIRS : NOISE);
+    }
+    static const int64_t tokens[] = { 30, 60, 64, 75, 77, 79, 91, 96, 97, 100, 127, 128, 139 };
+    for (int i = 0; i < 12; i++) {
+        static const int groups[] = { 1, 2, 7, 16, 33, 4 };
+        shape s = { .name = "unit, broken", .HQ = 2 * groups[i % 6], .H = 2, .D = i % 4 ? 32 : 48, .DV = dims[i % 6],
+                    .n_q = i == 9 ? 16 : groups[i % 6] > 6 ? 23 : 70, .n_kv = 140, .q_pos = i < 8 ? 64 : 0,
+                    .tq = halves[i / 6], .tk = halves[i / 6], .tv = halves[i / 6], .noncausal = i == 5, .B = 16,
+                    .top_k = 1, .seed = (uint64_t)i * 100 };
+        check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
+    }
+    for (int i = 0; i < 4; i++) {                            /* few rows, of several queries */
+        shape s = { .name = "unit, few broken", .HQ = i % 2 ? 8 : 2, .H = 2, .D = 32, .DV = 40 + 24 * (i / 2),
+                    .n_q = i % 2 ? 4 : 13, .n_kv = 140, .q_pos = i % 2 ? 75 : 67, .tq = SSA_BF16, .tk = SSA_BF16,
+                    .tv = SSA_BF16, .B = 16, .top_k = 1, .seed = (uint64_t)i * 100 };
+        check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
+    }
+}
+
+/* ---- the host's own tiles ---------------------------------------------------------------------------------------- */
+#if HAVE_TILES
+#define TILES __attribute__((target("amx-tile")))
+TILES static void host_load(const unsigned char *config) { _tile_loadconfig(config); }
+TILES static void host_store(unsigned char *config) { _tile_storeconfig(config); }
+TILES static void host_release(void) { _tile_release(); }
+
+static void test_host(void)
+{
+    if (level_at(level_count() - 1) != SSA_ISA_AMX) {
+        SKIP("unit", "level amx does not run here: the host's tile configuration is not tested");
+        return;
+    }
+    for (int i = 0; i < 24; i++) {
+        int what = i % 4, own = i / 4 % 3;                   /* own: none, odd shapes, one tile */
+        shape s = { .name = "host's tiles", .HQ = 16, .H = 1, .D = 64, .n_q = i < 12 ? 70 : 1, .n_kv = 300, .q_pos = -1,
+                    .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .B = 16, .top_k = 4, .seed = 3 };
+        unsigned char want[64] = { 0 }, got[64];
+        prob p;
+        prob_make(&p, &s);
+        p.a.blocks = p.blocks;
+        FOR_LEVELS(l) {
+            memset(want, 0, sizeof want);
+            if (own) want[0] = 1;
+            for (int t = 0; t < (own == 1 ? 8 : own == 2); t++) {
+                want[16 + 2 * t] = (unsigned char)(own == 1 ? 8 * (t + 1) : 12);
+                want[48 + t] = (unsigned char)(own == 1 ? 16 - t : 3);
+            }
+            if (own) host_load(want);
+            else host_release();
+            memset(got, 0xEE, sizeof got);
+            ssa_status status = what == 3 ? ssa_select_blocks(&p.a, &one)
+                                          : ssa_attention(&p.a, what ? SSA_SPARSE : SSA_FULL, &one);
+            if (what == 2) run_by(&p, SSA_SPARSE, 3);
+            host_store(got);
+            CHECK(status == SSA_OK && !memcmp(want, got, sizeof want),
+                  "the host's tile configuration (%d) is as it was: %s", own, shape_text(&p.s));
+            host_release();
+        }
+        prob_free(&p);
+    }
+}
+#else
+static void test_host(void) { SKIP("unit", "no tiles in this build: the host's configuration is not tested"); }
+#endif
+
+void test_unit(void)
+{
+    test_packed();
+    test_rank();
+    test_forms();
+    test_host();
+}
