@@ -1328,6 +1328,7 @@ SSA__DIAG_POP
 #define SSA__AMX_LAG  8.0f /* how far, in powers of 2, a maximum may run ahead of m */
 SSA__DIAG_SIGN
 
+/* Keys in whole steps of 32: what a product of values takes at a time, and two tiles of scores. */
 static int32_t ssa__amx_keys(int32_t n) { return (n + 31) & ~31; }
 
 /* All tiles whole; or tile 5 half as wide and tile 7 half as high, for products over 16 keys. */
@@ -1341,6 +1342,7 @@ SSA__AMXF void ssa__amx_shape(int half)
     _tile_loadconfig(&all);
 }
 
+/* A host may use tiles too: its configuration is kept, the tiles' contents are nobody's across a call. */
 SSA__AMXF void ssa__amx_enter(unsigned char *kept)
 {
     _tile_storeconfig(kept);
@@ -1603,7 +1605,8 @@ SSA__AMXF void ssa__amx_v_transposed(const ssa__tile *t, int32_t n, uint16_t *vt
 
 #define SSA__AMX_SPAN 128 /* keys whose p is collected before values are multiplied */
 
-/* Scores of 32 keys, from `key` on, for two groups of 16 rows: s [group][32][16]. */
+/* Scores of 32 keys, from `key` on, for two groups of 16 rows: s [group][32][16]. Four results from four operands a
+ * step: tiles 0 to 3 are the results, 4 and 5 the keys, 6 and 7 the groups' queries. */
 SSA__AMX void ssa__amx_many_scores(const ssa__tile *t, int32_t key, const unsigned char *q, float *s)
 {
     const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2;
@@ -1633,7 +1636,8 @@ SSA__AMX void ssa__amx_many_scores(const ssa__tile *t, int32_t key, const unsign
     _tile_stored(3, s + 768, 64);
 }
 
-/* All dims of two groups of rows: o += V^T.P^T over n keys from `key` on. p [group][term][pair of keys][16][2] */
+/* All dims of two groups of rows: o += V^T.P^T over n keys from `key` on, 32 dims at a time; tiles as for scores.
+ * p [group][term][pair of keys][16][2] */
 SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t key, int32_t n, const uint16_t *vt,
                                    const uint16_t *p, float *o)
 {
@@ -1775,7 +1779,7 @@ SSA__AMXF void ssa__amx_many_finish(const ssa__tile *t, const float *factor, flo
         }
 }
 
-/* -- few rows -- */
+/* -- few rows: scores of the whole chunk, then its p, then its values, each through L1 -- */
 SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
 {
     const int32_t n32 = ssa__amx_keys(n);
@@ -1951,6 +1955,8 @@ SSA__AMX void ssa__amx_rank_scores(const ssa__tile *t, const uint16_t *pooled, i
     SSA__BARRIER();
 }
 
+/* As the softmax of few, but p stays a float, with the exponential of two terms: importance ranks blocks by it. l sums
+ * 32 at a time first, so that tens of thousands of blocks cost no digits. */
 SSA__AMXF void ssa__amx_rank(const ssa__tile *t, const uint16_t *pooled, int64_t term, int32_t terms, int32_t n,
                              const int32_t *limit)
 {
@@ -1978,6 +1984,7 @@ SSA__AMXF void ssa__amx_rank(const ssa__tile *t, const uint16_t *pooled, int64_t
 }
 
 /* -- packed blocks: 16 keys [16][dk_unit], then their values in pairs [8][dv_unit][2] -- */
+/* Two rows of values are interleaved as few does, which leaves their dims in the order that finish restores. */
 SSA__AMXF int ssa__amx_bring(unsigned char *dst, const unsigned char *k, int64_t k_stride, const unsigned char *v,
                              int64_t v_stride, int32_t n, int32_t dk, int32_t dv)
 {
@@ -2076,6 +2083,7 @@ SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *c
     SSA__BARRIER();
 }
 
+/* On top of a filled avx512 table. */
 static void ssa__amx_fill(ssa__table *t)
 {
     t->isa = SSA_ISA_AMX;
