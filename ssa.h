@@ -1422,6 +1422,12 @@ SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
         memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)(t->q_terms * steps) * 1024);
 }
 
+/* From products to powers of 2. A negative scale's sign is in q. */
+SSA__AMX __m512 ssa__amx_scale(const ssa__tile *t)
+{
+    return _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
+}
+
 /* -- the exponential: 2^x = 2^floor(x) * poly(x - floor(x)), any x. For one term the error is 8e-5, and half a unit of
  * a bf16's last digit is on top, so that cutting rounds; for two terms it is 1e-7. -- */
 SSA__AMX __m512 ssa__amx_exp2(const int terms, __m512 x)
@@ -1701,7 +1707,7 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
 {
     const int32_t pairs = (t->rows + 31) / 32;
     const int64_t q_pair = (int64_t)2 * t->q_terms * (t->dk_unit / 32) * 1024, o_pair = (int64_t)t->dv_unit * 32;
-    const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
+    const __m512 scale = ssa__amx_scale(t);
     uint16_t *vt = (uint16_t *)(void *)t->work;
     float *s = (float *)(void *)(vt + (int64_t)t->keys_max * t->dv_unit * terms); /* of this step and the next */
     uint16_t *p = (uint16_t *)(void *)(s + 2048);
@@ -1780,16 +1786,50 @@ SSA__AMXF void ssa__amx_many_finish(const ssa__tile *t, const float *factor, flo
 }
 
 /* -- few rows: scores of the whole chunk, then its p, then its values, each through L1 -- */
+
+/* p of the n keys of a chunk from s [key][16], transposed: 32 keys of row r to p + r * ld, the next 32 keys `step`
+ * later, the second term `term` later. Rescales the output when a maximum moved; prefetches the values ahead. hidden: a
+ * row may see fewer keys than n, lim says how many. */
+SSA__AMX void ssa__amx_few_p(const int terms, const ssa__tile *t, int32_t n, int hidden, __m512i lim, const float *s,
+                             uint16_t *p, int32_t ld, int32_t step, int64_t term)
+{
+    const __m512 scale = ssa__amx_scale(t);
+    __m512 m, sum;
+    if (ssa__amx_max(terms, s, 0, n, hidden, lim, scale, t->m, t->l, t->fix))
+        for (int32_t r = 0; r < t->rows; r++)
+            for (int32_t e = 0; e < t->dv_unit; e += 16) {
+                float *o = t->o + (int64_t)r * t->dv_unit + e;
+                _mm512_storeu_ps(o, _mm512_mul_ps(_mm512_loadu_ps(o), _mm512_set1_ps(t->fix[r])));
+            }
+    m = _mm512_loadu_ps(t->m);
+    sum = _mm512_loadu_ps(t->l);
+    for (int32_t j = 0; j < n; j += 32, p += step) {
+        __m512 x[2][16];
+        const int some = hidden || j + 32 > n;
+        for (int32_t i = 0; i < 16; i++) {
+            __m512i y[2];
+            const int32_t key = j + 2 * i;
+            ssa__fetch_rows(t->ahead_v, t->ahead_v_stride, key, key + 2, t->ahead_rows, t->ahead_v_bytes);
+            if (some) sum = ssa__amx_p(terms, 1, s + key * 16, key, scale, m, lim, y, sum);
+            else sum = ssa__amx_p(terms, 0, s + key * 16, key, scale, m, lim, y, sum);
+            for (int a = 0; a < terms; a++) x[a][i] = _mm512_castsi512_ps(y[a]);
+        }
+        for (int a = 0; a < terms; a++) {
+            ssa__avx512_transpose(x[a]);
+            for (int i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(p + a * term + i * ld), x[a][i]);
+        }
+    }
+    _mm512_storeu_ps(t->l, sum);
+}
+
 SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
 {
     const int32_t n32 = ssa__amx_keys(n);
-    const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
     uint16_t *vp = (uint16_t *)(void *)t->work;                       /* [term][key pair][dv_unit][2] */
     float *s = (float *)(void *)(vp + (int64_t)t->keys_max * t->dv_unit * terms);
     uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_FEW * 16);       /* [term][16 rows][SSA__UNIT_FEW] */
     const int64_t p_term = 16 * SSA__UNIT_FEW, v_term = (int64_t)t->keys_max * t->dv_unit;
     const __m512i lim = limit ? _mm512_loadu_si512(limit) : _mm512_set1_epi32(n);
-    __m512 m, sum;
     ssa__amx_pad(t, n);
     SSA__BARRIER();
     for (int32_t j = 0; j < n; j += 32) {
@@ -1807,32 +1847,7 @@ SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, co
             }
     }
     SSA__BARRIER();
-    if (ssa__amx_max(terms, s, 0, n, limit != NULL, lim, scale, t->m, t->l, t->fix))
-        for (int32_t r = 0; r < t->rows; r++)
-            for (int32_t e = 0; e < t->dv_unit; e += 16) {
-                float *o = t->o + (int64_t)r * t->dv_unit + e;
-                _mm512_storeu_ps(o, _mm512_mul_ps(_mm512_loadu_ps(o), _mm512_set1_ps(t->fix[r])));
-            }
-    m = _mm512_loadu_ps(t->m);
-    sum = _mm512_loadu_ps(t->l);
-    for (int32_t j = 0; j < n32; j += 32) {
-        __m512 x[2][16];
-        const int hidden = limit != NULL || j + 32 > n;
-        for (int32_t i = 0; i < 16; i++) {
-            __m512i y[2];
-            const int32_t key = j + 2 * i;
-            ssa__fetch_rows(t->ahead_v, t->ahead_v_stride, key, key + 2, t->ahead_rows, t->ahead_v_bytes);
-            if (hidden) sum = ssa__amx_p(terms, 1, s + key * 16, key, scale, m, lim, y, sum);
-            else sum = ssa__amx_p(terms, 0, s + key * 16, key, scale, m, lim, y, sum);
-            for (int a = 0; a < terms; a++) x[a][i] = _mm512_castsi512_ps(y[a]);
-        }
-        for (int a = 0; a < terms; a++) {
-            ssa__avx512_transpose(x[a]);
-            for (int i = 0; i < 16; i++)
-                _mm512_storeu_ps((float *)(void *)(p + a * p_term + i * SSA__UNIT_FEW + j), x[a][i]);
-        }
-    }
-    _mm512_storeu_ps(t->l, sum);
+    ssa__amx_few_p(terms, t, n, limit != NULL, lim, s, p, SSA__UNIT_FEW, 32, p_term);
     SSA__BARRIER();
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         const int32_t ld = t->dv_unit * 4;
@@ -1960,7 +1975,7 @@ SSA__AMX void ssa__amx_rank_scores(const ssa__tile *t, const uint16_t *pooled, i
 SSA__AMXF void ssa__amx_rank(const ssa__tile *t, const uint16_t *pooled, int64_t term, int32_t terms, int32_t n,
                              const int32_t *limit)
 {
-    const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
+    const __m512 scale = ssa__amx_scale(t);
     const __m512i lim = _mm512_loadu_si512(limit);
     if (n > 0) ssa__amx_rank_scores(t, pooled, term, terms, 0, n);
     for (int32_t j = 0; j < n; j += 32) {
@@ -2020,12 +2035,9 @@ static void ssa__amx_hide(unsigned char *dst, const unsigned char *src, int32_t 
  * rows][32 keys]: half a tile's width a block, against 8 pairs of values, for which tiles 5 and 7 are made smaller. */
 SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last)
 {
-    const __m512 scale = _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
     const int32_t steps = t->dk_unit / 32, seen = (n - 1) * 16 + last;
     float *s = (float *)(void *)t->work;                                    /* [block][16 keys][16] */
-    unsigned char *p = t->work + SSA__UNIT_BLOCKS * 1024;
-    const __m512i lim = _mm512_set1_epi32(seen);
-    __m512 m, sum;
+    uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_BLOCKS * 256);
     for (int32_t b = 0; b < n; b++) {
         const uint16_t *k = (const uint16_t *)(const void *)block[b];
         const unsigned char *v = block[b] + 32 * t->dk_unit, *next = block[b + 2 < n ? b + 2 : n - 1];
@@ -2043,27 +2055,7 @@ SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *c
         else _tile_stored(0, s + b * 256, 64);
     }
     SSA__BARRIER();
-    if (ssa__amx_max(1, s, 0, seen, 0, lim, scale, t->m, t->l, t->fix))
-        for (int32_t r = 0; r < t->rows; r++)
-            for (int32_t e = 0; e < t->dv_unit; e += 16) {
-                float *o = t->o + (int64_t)r * t->dv_unit + e;
-                _mm512_storeu_ps(o, _mm512_mul_ps(_mm512_loadu_ps(o), _mm512_set1_ps(t->fix[r])));
-            }
-    m = _mm512_loadu_ps(t->m);
-    sum = _mm512_loadu_ps(t->l);
-    for (int32_t j = 0; j < seen; j += 32) {
-        __m512 x[16];
-        const int hidden = j + 32 > seen;
-        for (int32_t i = 0; i < 16; i++) {
-            __m512i y;
-            if (hidden) sum = ssa__amx_p(1, 1, s + (j + 2 * i) * 16, j + 2 * i, scale, m, lim, &y, sum);
-            else sum = ssa__amx_p(1, 0, s + (j + 2 * i) * 16, j + 2 * i, scale, m, lim, &y, sum);
-            x[i] = _mm512_castsi512_ps(y);
-        }
-        ssa__avx512_transpose(x);
-        for (int i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(p + j * 32 + i * 64), x[i]);
-    }
-    _mm512_storeu_ps(t->l, sum);
+    ssa__amx_few_p(1, t, seen, 0, _mm512_set1_epi32(seen), s, p, 32, 512, 0);
     SSA__BARRIER();
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         const int32_t ld = t->dv_unit * 4;
@@ -2071,7 +2063,7 @@ SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *c
         _tile_loadd(1, t->o + e + 16, ld);
         for (int32_t b = 0; b < n; b++) {
             const unsigned char *v = block[b] + 32 * t->dk_unit + 4 * e;
-            _tile_loadd(5, p + b / 2 * 1024 + b % 2 * 32, 64);
+            _tile_loadd(5, p + b / 2 * 512 + b % 2 * 16, 64);
             _tile_loadd(7, v, ld);
             _tile_dpbf16ps(0, 5, 7);
             _tile_loadd(7, v + 64, ld);

@@ -394,8 +394,40 @@ static void check_rank(const shape *s, int how, int pool, int broken, double sha
     prob_free(&p);
 }
 
+/* Pooled keys that differ in their last bits alone, from 2^-16 of their size down: two bf16 of three would not tell
+ * them apart. Blocks of one key, all dims alike, so that every sum is exact; equal ones are ties. */
+static void check_digits(int group, int pool)
+{
+    shape s = { .name = "rank, digits", .HQ = group, .H = 1, .D = 32, .n_q = 64, .n_kv = 96, .q_pos = -1,
+                .tq = SSA_BF16, .tk = SSA_F32, .scale = 1, .B = 1, .top_k = 6 };
+    prob p;
+    ssa_pool x;
+    prob_make(&p, &s);
+    for (int64_t e = 0; e < tensor_count(&p.q); e++) p.q.val[e] = 1;
+    for (int64_t e = 0; e < tensor_count(&p.k); e++)
+        p.k.val[e] = 1 + 0x1p-8f + 0x1p-18f * (float)(e / s.D * 5 % 8);
+    tensor_store(&p.q);
+    tensor_store(&p.k);
+    size_t bytes = ssa_pool_size(1, s.D, 1, s.n_kv, SSA_F32);
+    void *memory = xalloc((int64_t)bytes, 1);
+    double *pooled = xalloc((int64_t)s.n_kv * s.D, sizeof *pooled);
+    for (int64_t e = 0; e < tensor_count(&p.k); e++) pooled[e] = (double)p.k.val[e];
+    CHECK(ssa_pool_init(&x, 1, s.D, 1, s.n_kv, SSA_F32, memory, bytes) == SSA_OK
+              && ssa_pool_append(&x, &p.k.view, s.n_kv) == SSA_OK, "pool: %s", shape_text(&p.s));
+    p.a.blocks = p.blocks;
+    p.a.pool = pool ? &x : NULL;
+    FOR_LEVELS(l) {
+        prob_clear(&p);
+        CHECK(ssa_select_blocks(&p.a, &one) == SSA_OK, "status: %s", shape_text(&p.s));
+        CHECK(o_check_blocks(&p, pooled, 1, shape_text(&p.s)) >= 1, "every selection is clear: %s", shape_text(&p.s));
+    }
+    free(memory); free(pooled);
+    prob_free(&p);
+}
+
 static void test_rank(void)
 {
+    for (int i = 0; i < 6; i++) check_digits(i < 2 ? 1 : i < 4 ? 4 : 16, i % 2);
     static const int groups[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 17, 20, 40 };
     static const int dims[] = { 32, 64, 40, 128, 16, 96, 80 };
     static const int blocks[] = { 31, 32, 33, 47, 48, 49, 63, 64, 65, 16, 17, 15 };
