@@ -165,7 +165,15 @@ typedef enum {
     SSA_ERR_BATCH        = -24,     /* the number of calls is negative */
     SSA_ERR_OVERFLOW     = -25,     /* a size or stride is too large for 63-bit arithmetic, or for size_t */
     SSA_ERR_BETA         = -26,     /* alignment loss: beta or grad_scale is negative (beta), NaN or infinite */
-    SSA_ERR_UNSUPPORTED  = -27      /* the call asks for something this version does not compute */
+    SSA_ERR_UNSUPPORTED  = -27,     /* the call asks for something this version does not compute */
+    SSA_ERR_WINDOW       = -28,     /* window is negative, or given in sparse mode or without causal */
+    SSA_ERR_SOFTCAP      = -29,     /* softcap is negative, NaN or infinite */
+    SSA_ERR_MASK         = -30,     /* the mask's type or stride */
+    SSA_ERR_PAGES        = -31,     /* page_tokens below 1, or not a multiple of block_size; or a page stride */
+    SSA_ERR_SCORE        = -32,     /* score is not an ssa_score, or select_per_head is neither 0 nor 1 */
+    SSA_ERR_KEEP         = -33,     /* sink_blocks or local_blocks is negative, or with the own block above top_k */
+    SSA_ERR_TOP_P        = -34,     /* top_p is outside 0 .. 1, or NaN */
+    SSA_ERR_BUDGET       = -35      /* budget or min_context is negative */
 } ssa_status;
 
 /* Levels, in the order in which one is preferred within an architecture. A level is one complete table of operations.
@@ -216,6 +224,9 @@ typedef struct {
     int32_t *blocks;                  /* [n_q][H][top_k] chosen blocks, -1 = empty slot. In for GIVEN (any order); */
                                       /* else an optional output: ascending, the empty slots last */
     const ssa_pool *pool;             /* pooled keys of k; NULL: pooled inside the call, in f32, by reading all of k */
+    const float *alibi;               /* (*) optional [HQ]: a slope each; adds slope * (j - p) to the score of key j */
+    int64_t  budget;                  /* (*) sparse: keys a query may attend; top_k becomes max(1, budget/block_size) */
+    int64_t  min_context;             /* (*) sparse: a call with n_kv below this runs full */
 } ssa_attn;
 
 /* fn(task, ith, nth): the share of worker ith of nth. Every ith in 0..nth-1 must run once, in any order, on any thread.
@@ -2359,7 +2370,8 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
         (a->block_size < 2 || (a->block_size & (a->block_size - 1)) != 0 || a->top_k > a->block_size))
         return SSA_ERR_REFERENCE;
     if (a->score != SSA_SCORE_SOFTMAX || a->select_per_head != 0 || a->sink_blocks != 0 || a->local_blocks != 0 ||
-        ssa__bits(a->top_p) << 1 != 0 || a->top_k_per_head != NULL) return SSA_ERR_UNSUPPORTED;
+        ssa__bits(a->top_p) << 1 != 0 || a->top_k_per_head != NULL || a->budget != 0 || a->min_context != 0)
+        return SSA_ERR_UNSUPPORTED;
     if (a->n_q > 0 && a->q_pos + a->n_q > a->n_kv) return SSA_ERR_POSITION;
     if (a->blocks == NULL && (what == SSA__RUN_SELECT || a->select == SSA_SELECT_GIVEN) && a->n_q > 0)
         return SSA_ERR_BLOCKS;
@@ -2460,7 +2472,7 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
         if ((s = ssa__resolve_output(&a->out, a->n_q, a->n_heads, a->value_dim)) != SSA_OK) return s;
         if (a->n_q > 0 && ((a->n_kv > 0 && a->v.data == NULL) || a->out.data == NULL)) return SSA_ERR_NULL;
     }
-    if (a->window != 0 || ssa__bits(a->softcap) << 1 != 0 || a->sinks || a->mask || a->pages)
+    if (a->window != 0 || ssa__bits(a->softcap) << 1 != 0 || a->sinks || a->mask || a->pages || a->alibi)
         return SSA_ERR_UNSUPPORTED;
 
     c->group = a->n_heads / a->n_kv_heads;
@@ -4018,6 +4030,14 @@ SSA_API const char *ssa_status_string(ssa_status s)
     case SSA_ERR_OVERFLOW:    return "a size or stride overflows";
     case SSA_ERR_BETA:        return "beta and grad_scale must be finite, and beta not negative";
     case SSA_ERR_UNSUPPORTED: return "the call asks for something that this version does not compute";
+    case SSA_ERR_WINDOW:      return "window must not be negative, and needs full mode and causal";
+    case SSA_ERR_SOFTCAP:     return "softcap must be finite and not negative";
+    case SSA_ERR_MASK:        return "the mask must be f32, f16 or bf16, with a stride of 0 or at least a row";
+    case SSA_ERR_PAGES:       return "page_tokens must be a positive multiple of block_size, page strides not negative";
+    case SSA_ERR_SCORE:       return "score is not an ssa_score, or select_per_head is neither 0 nor 1";
+    case SSA_ERR_KEEP:        return "sink_blocks and local_blocks must not be negative, and fit in top_k";
+    case SSA_ERR_TOP_P:       return "top_p must be 0 to 1";
+    case SSA_ERR_BUDGET:      return "budget and min_context must not be negative";
     }
     return "unknown status";
 }
