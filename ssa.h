@@ -681,8 +681,8 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__UNIT_KEYS 512  /* a chunk of the unit form, to stay in L2 .. */
 #define SSA__UNIT_FEW  64   /* .. and with few rows, where it should stay in L1; multiples of 32 */
 #define SSA__UNIT_DIM  32
-#define SSA__UNIT_BLOCK 16  /* keys packed together for sparse prefill, and how many of these at once */
-#define SSA__UNIT_BLOCKS 16
+#define SSA__UNIT_BLOCK 16  /* keys packed together for sparse prefill */
+#define SSA__UNIT_SUMS  8   /* parts in which l of a gathered row is summed */
 #define SSA__CHUNK     96
 #define SSA__CHUNK_FEW 32   /* for tiles of up to SSA__LANES_MAX rows: little to compute, the chunk must stay in L1 */
 #define SSA__LANES_MAX 16
@@ -699,6 +699,7 @@ typedef struct {
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     uint16_t *tail;                  /* unit: room for the terms of 32 pooled keys */
+    float   *sums;                   /* unit, gathered rows: l in parts, [row][SSA__UNIT_SUMS] */
     const int32_t *limit;            /* row r sees the chunk's first limit[r] keys, never fewer than the row before: */
                                      /* wide qk and pv may leave out the rest; NULL: all rows see all */
     const unsigned char *ahead;      /* the rows of the cache that are read next, for qk and pv to prefetch as they */
@@ -727,6 +728,14 @@ SSA__FORCE_INLINE void ssa__fetch_rows(const unsigned char *ahead, int64_t strid
         for (int32_t b = 0; b < bytes; b += 64) SSA__PREFETCH_L2((uintptr_t)ahead + (uintptr_t)(from * stride + b));
 }
 
+/* Up to SSA__LANES_MAX rows of a tile that chose the same packed block. */
+typedef struct {
+    const unsigned char *block, *after;      /* the block; one that follows soon, or NULL */
+    const unsigned char *q[SSA__LANES_MAX];  /* each row's query, bf16, as the caller has it */
+    int32_t n, row[SSA__LANES_MAX], seen[SSA__LANES_MAX]; /* which row of the tile; keys of the block that it sees */
+    int     side;                            /* 0 and 1 in turn: which half of the scratch holds its scores */
+} ssa__gathered;
+
 typedef struct {
     int packs;                                       /* 1: qk and pv take packed f32 rows, in entry [SSA_F32] alone */
     /* q from rows [rows rounded up][dk_pad], the padding zero. */
@@ -753,16 +762,17 @@ typedef struct {
     /* unit: the importance of n blocks for each of the tile's queries, a group of rows each, from what rank left:
      * imp[query][j] = sum over the group's rows of s(j, r) * fix[r], queries ld apart. */
     void (*importances)(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp, int64_t ld);
-    /* unit, few rows: n <= SSA__UNIT_BLOCK bf16 keys and values into the unit's own packed layout of
+    /* unit: n <= SSA__UNIT_BLOCK bf16 keys and values into the unit's own packed layout of
      * SSA__UNIT_BLOCK * (dk_unit + dv_unit) * 2 bytes, zeros for keys that there are not. Returns 1 when a value is not
      * finite. */
     int (*bring)(unsigned char *dst, const unsigned char *k, int64_t k_stride, const unsigned char *v, int64_t v_stride,
                  int32_t n, int32_t dk, int32_t dv);
-    /* As attend, for the n <= SSA__UNIT_BLOCKS packed blocks, of the last of which only the first `last` keys count. */
-    void (*attend_blocks)(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last);
+    /* unit: gathered rows, a step ahead: the scores of next, then softmax and values of now, which was next in the call
+     * before. Either may be NULL. o as few has it, m and sums of each row; l is the sum of its sums. */
+    void (*gather)(const ssa__tile *t, const ssa__gathered *next, const ssa__gathered *now);
     /* dst = the packed block src with the values of keys from `seen` on taken out. */
     void (*hide)(unsigned char *dst, const unsigned char *src, int32_t seen, int32_t dk, int32_t dv);
-    void (*shape)(int blocks);                       /* 1: before attend_blocks, 0: before any other entry again */
+    void (*shape)(int gathers);                      /* 1: before gather, 0: before any other entry again */
 } ssa__form;
 
 typedef struct {
@@ -797,6 +807,11 @@ static inline int32_t ssa__terms(ssa_type t) { return t == SSA_BF16 ? 1 : t == S
 static inline int64_t ssa__unit_work(int32_t keys, int32_t dv_unit, int32_t terms)
 {
     return ((int64_t)keys * dv_unit * 2 + 24576) * terms;
+}
+/* The same for gathered rows: twice their queries and scores, and once p and what they add to the output. */
+static inline int64_t ssa__gather_work(int32_t dk_unit, int32_t dv_unit)
+{
+    return 64 * ((int64_t)dk_unit + dv_unit) + 4096;
 }
 
 /* =====================================================================================================================
@@ -1327,8 +1342,9 @@ SSA__DIAG_POP
  *              restores it.  o [row][dv_unit]
  *      rank    as scores and softmax of few, over all blocks: p stays in f32, s [block][16], pooled keys as three terms
  *              when they are floats, so that importance is exact to a float; summed over the group's rows at the end
- *      blocks  as few, for all blocks of a query at once, on keys and values packed before: products over 16 keys take
- *              half a tile's width of p and half a tile's height of values
+ *      gather  S = Q.K^T, O += P.V for 16 rows that chose a block, whose keys were transposed and whose values were
+ *              interleaved when it was packed: A = queries as they are, and p as the softmax leaves it, a row's 16 keys
+ *              along the lanes. Products over 16 keys take half a tile's width of p and half its height of values
  *    p is rounded to a bf16 (two terms when V has two), and l sums what p was rounded to: so the weights of a row add
  *    up to 1. m is in powers of 2. With one term it follows the maximum only when that is 8 ahead: p may reach 2^8,
  *    which costs no accuracy, and the output is rarely rescaled.
@@ -1441,13 +1457,13 @@ SSA__AMX __m512 ssa__amx_scale(const ssa__tile *t)
 
 /* -- the exponential: 2^x = 2^floor(x) * poly(x - floor(x)), any x. For one term the error is 8e-5, and half a unit of
  * a bf16's last digit is on top, so that cutting rounds; for two terms it is 1e-7. -- */
-SSA__AMX __m512 ssa__amx_exp2(const int terms, __m512 x)
+SSA__AMX __m512 ssa__amx_exp2_of(const int terms, const float up, __m512 x)
 {
     __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), p;
     if (terms == 1) {
         p = _mm512_fmadd_ps(_mm512_set1_ps(0.0780245227f), f, _mm512_set1_ps(0.226067155f));
         p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.695833541f));
-        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.999925219f + 0.00390625f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.999925219f + up));
     } else {
         p = _mm512_fmadd_ps(_mm512_set1_ps(0.00187757668f), f, _mm512_set1_ps(0.0089893401f));
         p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.0558263181f));
@@ -1457,6 +1473,7 @@ SSA__AMX __m512 ssa__amx_exp2(const int terms, __m512 x)
     }
     return _mm512_scalef_ps(p, x);
 }
+SSA__AMX __m512 ssa__amx_exp2(const int terms, __m512 x) { return ssa__amx_exp2_of(terms, 0.00390625f, x); }
 
 /* bf16 of two vectors by cutting, a in the low halves and b in the high ones. */
 SSA__AMX __m512i ssa__amx_pair(__m512 a, __m512 b)
@@ -1798,11 +1815,10 @@ SSA__AMXF void ssa__amx_many_finish(const ssa__tile *t, const float *factor, flo
 
 /* -- few rows: scores of the whole chunk, then its p, then its values, each through L1 -- */
 
-/* p of the n keys of a chunk from s [key][16], transposed: 32 keys of row r to p + r * ld, the next 32 keys `step`
- * later, the second term `term` later. Rescales the output when a maximum moved; prefetches the values ahead. hidden: a
- * row may see fewer keys than n, lim says how many. */
+/* p [term][16 rows][SSA__UNIT_FEW] of the n keys of a chunk from s [key][16]. Rescales the output when a maximum moved;
+ * prefetches the values ahead. hidden: a row may see fewer keys than n, lim says how many. */
 SSA__AMX void ssa__amx_few_p(const int terms, const ssa__tile *t, int32_t n, int hidden, __m512i lim, const float *s,
-                             uint16_t *p, int32_t ld, int32_t step, int64_t term)
+                             uint16_t *p)
 {
     const __m512 scale = ssa__amx_scale(t);
     __m512 m, sum;
@@ -1814,7 +1830,7 @@ SSA__AMX void ssa__amx_few_p(const int terms, const ssa__tile *t, int32_t n, int
             }
     m = _mm512_loadu_ps(t->m);
     sum = _mm512_loadu_ps(t->l);
-    for (int32_t j = 0; j < n; j += 32, p += step) {
+    for (int32_t j = 0; j < n; j += 32, p += 32) {
         __m512 x[2][16];
         const int some = hidden || j + 32 > n;
         for (int32_t i = 0; i < 16; i++) {
@@ -1827,7 +1843,8 @@ SSA__AMX void ssa__amx_few_p(const int terms, const ssa__tile *t, int32_t n, int
         }
         for (int a = 0; a < terms; a++) {
             ssa__avx512_transpose(x[a]);
-            for (int i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(p + a * term + i * ld), x[a][i]);
+            for (int i = 0; i < 16; i++)
+                _mm512_storeu_ps((float *)(void *)(p + (a * 16 + i) * SSA__UNIT_FEW), x[a][i]);
         }
     }
     _mm512_storeu_ps(t->l, sum);
@@ -1858,7 +1875,7 @@ SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, co
             }
     }
     SSA__BARRIER();
-    ssa__amx_few_p(terms, t, n, limit != NULL, lim, s, p, SSA__UNIT_FEW, 32, p_term);
+    ssa__amx_few_p(terms, t, n, limit != NULL, lim, s, p);
     SSA__BARRIER();
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         const int32_t ld = t->dv_unit * 4;
@@ -2009,17 +2026,26 @@ SSA__AMXF void ssa__amx_rank(const ssa__tile *t, const uint16_t *pooled, int64_t
     }
 }
 
-/* -- packed blocks: 16 keys [16][dk_unit], then their values in pairs [8][dv_unit][2] -- */
+/* -- packed blocks: 16 keys [32 dims]([pair of dims][key][2]), then their values [pair of keys][dv_unit][2] -- */
+
 /* Two rows of values are interleaved as few does, which leaves their dims in the order that finish restores. */
 SSA__AMXF int ssa__amx_bring(unsigned char *dst, const unsigned char *k, int64_t k_stride, const unsigned char *v,
                              int64_t v_stride, int32_t n, int32_t dk, int32_t dv)
 {
     const int32_t dk_unit = ssa__round_up(dk, 32), dv_unit = ssa__round_up(dv, 32);
     const __m512i ones = _mm512_set1_epi16(0x7f80);
-    uint16_t *keys = (uint16_t *)(void *)dst, *values = keys + 16 * dk_unit;
+    uint16_t *values = (uint16_t *)(void *)dst + 16 * dk_unit;
     __mmask32 bad = 0;
-    memset(dst, 0, (size_t)(16 * (dk_unit + dv_unit)) * 2);
-    ssa__amx_take_bf16(keys, 0, dk_unit, k, k_stride, n, dk);
+    for (int32_t e = 0; e < dk; e += 32) {
+        const __mmask32 some = dk - e >= 32 ? 0xffffffffu : (1u << (dk - e)) - 1;
+        __m512 x[16];
+        for (int32_t j = 0; j < 16; j++)
+            x[j] = j < n ? _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(some, k + j * k_stride + 2 * e))
+                         : _mm512_setzero_ps();
+        ssa__avx512_transpose(x);
+        for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(dst + 32 * e + 64 * i), x[i]);
+    }
+    memset(values, 0, (size_t)(16 * dv_unit) * 2);
     for (int32_t j = 0; j < n; j += 2)
         for (int32_t e = 0; e < dv; e += 32) {
             const __mmask32 some = dv - e >= 32 ? 0xffffffffu : (1u << (dv - e)) - 1;
@@ -2042,48 +2068,99 @@ static void ssa__amx_hide(unsigned char *dst, const unsigned char *src, int32_t 
         for (int32_t e = 0; e < dv_unit; e++) values[(j / 2 * dv_unit + e) * 2 + j % 2] = 0;
 }
 
-/* The whole of a query: up to SSA__UNIT_BLOCKS packed blocks, of whose last only `last` keys are seen. p [2 blocks][16
- * rows][32 keys]: half a tile's width a block, against 8 pairs of values, for which tiles 5 and 7 are made smaller. */
-SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last)
+/* m of a row moves up to the largest of the scores s (in powers of 2) of the keys in `seen`, and what came before
+ * shrinks. */
+SSA__AMXF void ssa__amx_gather_rise(const ssa__tile *t, int32_t row, __mmask16 seen, __m512 s)
 {
-    const int32_t steps = t->dk_unit / 32, seen = (n - 1) * 16 + last;
-    float *s = (float *)(void *)t->work;                                    /* [block][16 keys][16] */
-    uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_BLOCKS * 256);
-    for (int32_t b = 0; b < n; b++) {
-        const uint16_t *k = (const uint16_t *)(const void *)block[b];
-        const unsigned char *v = block[b] + 32 * t->dk_unit, *next = block[b + 2 < n ? b + 2 : n - 1];
-        for (int32_t i = 0; i < 16 * t->dv_unit * 2; i += 64) SSA__PREFETCH(v + i);
-        for (int32_t i = 0; i < 16 * t->dk_unit * 2; i += 64) SSA__PREFETCH(next + i);
-        if (b & 1) _tile_zero(1);
-        else _tile_zero(0);
-        for (int32_t i = 0; i < steps; i++) {
-            _tile_loadd(4, k + i * 32, t->dk_unit * 2);
-            _tile_loadd(6, (const unsigned char *)t->q + i * 1024, 64);
-            if (b & 1) _tile_dpbf16ps(1, 4, 6);
-            else _tile_dpbf16ps(0, 4, 6);
+    float *o = t->o + (int64_t)row * t->dv_unit, *sums = t->sums + (int64_t)row * SSA__UNIT_SUMS, m;
+    __m512 f;
+    seen &= _mm512_cmp_ps_mask(s, s, _CMP_ORD_Q);
+    m = _mm512_mask_reduce_max_ps(seen, s);
+    if (!seen || !(m > t->m[row])) return;
+    f = ssa__amx_exp2(2, _mm512_sub_ps(_mm512_set1_ps(t->m[row]), _mm512_set1_ps(m)));
+    t->m[row] = m;
+    for (int32_t e = 0; e < t->dv_unit; e += 16) _mm512_storeu_ps(o + e, _mm512_mul_ps(f, _mm512_loadu_ps(o + e)));
+    _mm256_storeu_ps(sums, _mm256_mul_ps(_mm512_castps512_ps256(f), _mm256_loadu_ps(sums)));
+}
+
+/* p [16 rows][16 keys] of gathered rows from their scores s [16][16]; adds up sums. As elsewhere m follows a maximum
+ * only when that is SSA__AMX_LAG above. */
+SSA__AMX void ssa__amx_gather_p(const ssa__tile *t, const ssa__gathered *now, const float *s, uint16_t *p)
+{
+    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E), lag = _mm512_set1_ps(SSA__AMX_LAG);
+    for (int32_t r = 0; r < now->n; r++) {
+        const __mmask16 seen = ssa__avx512_first_mask(now->seen[r]);
+        float *sums = t->sums + (int64_t)now->row[r] * SSA__UNIT_SUMS;
+        __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(s + r * 16), scale, _mm512_set1_ps(t->m[now->row[r]]));
+        __m256i y;
+        if (_mm512_mask_cmp_ps_mask(seen, x, lag, _CMP_NLE_UQ)) {
+            ssa__amx_gather_rise(t, now->row[r], seen, _mm512_mul_ps(_mm512_loadu_ps(s + r * 16), scale));
+            x = _mm512_fmsub_ps(_mm512_loadu_ps(s + r * 16), scale, _mm512_set1_ps(t->m[now->row[r]]));
         }
-        if (b & 1) _tile_stored(1, s + b * 256, 64);
-        else _tile_stored(0, s + b * 256, 64);
+        y = (__m256i)_mm512_maskz_cvtneps_pbh(seen, ssa__amx_exp2_of(1, 0.0f, x));
+        _mm256_storeu_si256((__m256i *)(void *)(p + r * 16), y);
+        _mm256_storeu_ps(sums, _mm256_dpbf16_ps(_mm256_loadu_ps(sums), (__m256bh)y,
+                                                (__m256bh)_mm256_set1_epi16(0x3f80)));
     }
+}
+
+/* Tiles: 0 to 3 results, 4 queries, 5 p, 6 keys, 7 values. Rows past the last hold what was there, for nobody. */
+SSA__AMXF void ssa__amx_gather(const ssa__tile *t, const ssa__gathered *next, const ssa__gathered *now)
+{
+    const int32_t dk = t->dk_unit, dv = t->dv_unit;
+    uint16_t *queries = (uint16_t *)(void *)t->work, *p = queries + 32 * dk; /* [side][16][dk_unit]; [16][16] */
+    float *scores = (float *)(void *)(p + 256), *out = scores + 512;         /* [side][16][16]; [16][dv_unit] */
+    if (next) {
+        uint16_t *q = queries + next->side * 16 * dk;
+        const int32_t bytes = 32 * (dk + dv);
+        for (int32_t r = 0; r < next->n; r++) {
+            const float *o = t->o + (int64_t)next->row[r] * dv;
+            ssa__amx_take_bf16(q + r * dk, 0, dk, next->q[r], 0, 1, t->dk);
+            for (int32_t e = 0; e < dv; e += 16) SSA__PREFETCH(o + e);
+        }
+        for (int32_t i = 0; next->after && i < bytes; i += 64) SSA__PREFETCH(next->after + i);
+        SSA__BARRIER();
+        _tile_zero(0);
+        for (int32_t e = 0; e < dk; e += 32) {
+            _tile_loadd(4, q + e, dk * 2);
+            _tile_loadd(6, next->block + 32 * e, 64);
+            _tile_dpbf16ps(0, 4, 6);
+        }
+        _tile_stored(0, scores + next->side * 256, 64);
+        SSA__BARRIER();
+    }
+    if (now == NULL) return;
+    ssa__amx_gather_p(t, now, scores + now->side * 256, p);
     SSA__BARRIER();
-    ssa__amx_few_p(1, t, seen, 0, _mm512_set1_epi32(seen), s, p, 32, 512, 0);
-    SSA__BARRIER();
-    for (int32_t e = 0; e < t->dv_unit; e += 32) {
-        const int32_t ld = t->dv_unit * 4;
-        _tile_loadd(0, t->o + e, ld);
-        _tile_loadd(1, t->o + e + 16, ld);
-        for (int32_t b = 0; b < n; b++) {
-            const unsigned char *v = block[b] + 32 * t->dk_unit + 4 * e;
-            _tile_loadd(5, p + b / 2 * 512 + b % 2 * 16, 64);
-            _tile_loadd(7, v, ld);
+    _tile_loadd(5, p, 32);
+    for (int32_t e = 0; e < dv; e += 32) { /* two steps in turn, so that one result is stored while the next is made */
+        const unsigned char *v = now->block + 32 * dk + 4 * e;
+        if (e & 32) {
+            _tile_zero(2);
+            _tile_loadd(7, v, dv * 4);
+            _tile_dpbf16ps(2, 5, 7);
+            _tile_zero(3);
+            _tile_loadd(7, v + 64, dv * 4);
+            _tile_dpbf16ps(3, 5, 7);
+            _tile_stored(2, out + e, dv * 4);
+            _tile_stored(3, out + e + 16, dv * 4);
+        } else {
+            _tile_zero(0);
+            _tile_loadd(7, v, dv * 4);
             _tile_dpbf16ps(0, 5, 7);
-            _tile_loadd(7, v + 64, ld);
+            _tile_zero(1);
+            _tile_loadd(7, v + 64, dv * 4);
             _tile_dpbf16ps(1, 5, 7);
+            _tile_stored(0, out + e, dv * 4);
+            _tile_stored(1, out + e + 16, dv * 4);
         }
-        _tile_stored(0, t->o + e, ld);
-        _tile_stored(1, t->o + e + 16, ld);
     }
     SSA__BARRIER();
+    for (int32_t r = 0; r < now->n; r++) {
+        float *o = t->o + (int64_t)now->row[r] * dv;
+        for (int32_t e = 0; e < dv; e += 16)
+            _mm512_storeu_ps(o + e, _mm512_add_ps(_mm512_loadu_ps(o + e), _mm512_loadu_ps(out + r * dv + e)));
+    }
 }
 
 /* On top of a filled avx512 table. */
@@ -2100,7 +2177,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->few.finish = ssa__amx_few_finish;
     t->few.rank = ssa__amx_rank;
     t->few.bring = ssa__amx_bring;
-    t->few.attend_blocks = ssa__amx_attend_blocks;
+    t->few.gather = ssa__amx_gather;
     t->few.shape = ssa__amx_shape;
     t->few.hide = ssa__amx_hide;
     t->few.importances = ssa__amx_importances;
@@ -2264,6 +2341,10 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 
 #define SSA__POOL_BLOCKS    64
 #define SSA__PACK_QUERIES   64     /* queries that are worth packing all keys and values for */
+#define SSA__GATHER_FLOATS  262144 /* of output in a task of gathered rows: 1 MiB, to stay in L2 .. */
+#define SSA__GATHER_LIST    131072 /* .. and pairs of a query and a packed block .. */
+#define SSA__GATHER_TASKS   64     /* .. but so many tasks in a call, while a task has .. */
+#define SSA__GATHER_LEAST   32     /* .. so many queries */
 #define SSA__MERGE_ROWS     16
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
 #define SSA__SPLIT_MIN      512    /* .. of at least this many keys each .. */
@@ -2276,7 +2357,8 @@ typedef struct {
     int32_t  group;                /* query heads per key/value head */
     int32_t  unit;                 /* 1: the attention loop takes the unit's forms */
     int32_t  tile_rows;            /* query rows per ATTEND tile in full mode */
-    int32_t  tile_tokens;          /* queries per SELECT task, and per ATTEND task in sparse mode */
+    int32_t  tile_tokens;          /* queries per SELECT task */
+    int32_t  task_tokens;          /* queries per ATTEND task in sparse mode */
     int64_t  n_rows, n_tiles;      /* query rows per key/value head, ATTEND tiles per key/value head */
     int64_t  n_keys;               /* bound on the keys that a query attends */
     int64_t  n_splits, split_keys;
@@ -2294,7 +2376,7 @@ typedef struct {
     unsigned char *packed;         /* [head][SSA__UNIT_BLOCK keys], as the unit wants them; NULL: none */
     unsigned char *packed_broken;  /* [head][SSA__UNIT_BLOCK keys]: 1 where a value is not finite */
     int64_t  n_packed, packed_bytes;  /* for each head, and of each */
-    int32_t  packs;
+    int32_t  packs;                /* 1: keys and values are packed, and rows gathered by the blocks they chose */
     float   *part_o, *part_lse;    /* [split][query][query head]([value_dim]): output and lse of each share */
     int64_t  n_tasks[SSA__KINDS], cost[SSA__KINDS];  /* cost: multiply-adds, roughly */
 } ssa__call;
@@ -2407,7 +2489,7 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
     int64_t tasks = c->n_tiles * c->a.n_kv_heads, most, keys;
     c->n_splits = c->task_heads = 1;
     c->split_keys = ssa__max(c->n_keys, 1);
-    if (c->n_tiles < 1 || (c->n_tiles > 1 && tasks >= SSA__SPLIT_TASKS)) return;
+    if (c->n_tiles < 1 || c->packs || (c->n_tiles > 1 && tasks >= SSA__SPLIT_TASKS)) return;
     most = c->n_tiles > 1 || what != SSA__RUN_FULL ? ssa__ceil_div(SSA__SPLIT_TASKS, tasks) : SSA__SPLIT_TASKS;
     keys = ssa__max(ssa__ceil_div(c->n_keys, most), SSA__SPLIT_MIN);
     keys = ssa__ceil_div(keys, SSA__SPLIT_STEP) * SSA__SPLIT_STEP;
@@ -2439,6 +2521,16 @@ static int32_t ssa__tile_rows(const ssa__call *c)
 {
     int64_t rows = c->n_rows * c->a.n_kv_heads / 64 / SSA__UNIT_DIM * SSA__UNIT_DIM;
     return c->unit ? (int32_t)ssa__max(ssa__min(rows, SSA__UNIT_ROWS), SSA__UNIT_ROWS / 4) : SSA__TILE_ROWS;
+}
+
+/* Queries of a task whose rows are gathered: as many as there is room for, so that many share a block. */
+static int32_t ssa__gather_tokens(const ssa__call *c)
+{
+    int64_t lists = (int64_t)c->keep * (c->a.block_size / SSA__UNIT_BLOCK);
+    int64_t room = ssa__min(SSA__GATHER_FLOATS / ssa__round_up(c->a.value_dim, SSA__UNIT_DIM) / c->group,
+                            SSA__GATHER_LIST / lists);
+    int64_t share = ssa__ceil_div(c->a.n_q * c->a.n_kv_heads, SSA__GATHER_TASKS);
+    return (int32_t)ssa__max(1, ssa__min(room, ssa__max(share, SSA__GATHER_LEAST)));
 }
 
 /* Everything that can be wrong with a call, and everything about it that can be known without its data. */
@@ -2491,14 +2583,15 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     c->unit = t->few.attend && what != SSA__RUN_SELECT && ssa__terms(a->q.type) && ssa__terms(a->k.type) &&
               ssa__terms(a->v.type);
     ssa__resolve_rank(t, c, what);
-    c->packs = what == SSA__RUN_SPARSE && c->unit && a->n_q >= SSA__PACK_QUERIES && c->group <= SSA__LANES_MAX &&
+    c->packs = what == SSA__RUN_SPARSE && c->unit && a->n_q >= SSA__PACK_QUERIES &&
                a->q.type == SSA_BF16 && a->k.type == SSA_BF16 && a->v.type == SSA_BF16 &&
                a->block_size % SSA__UNIT_BLOCK == 0;
     if (c->n_rows <= t->narrow_rows) c->unit = 0;
     c->tile_rows = ssa__tile_rows(c);
     c->tile_tokens = (int32_t)ssa__max(1, SSA__TILE_ROWS / c->group);
+    c->task_tokens = c->packs ? ssa__gather_tokens(c) : c->tile_tokens;
     c->n_tiles =
-        what == SSA__RUN_FULL ? ssa__ceil_div(c->n_rows, c->tile_rows) : ssa__ceil_div(a->n_q, c->tile_tokens);
+        what == SSA__RUN_FULL ? ssa__ceil_div(c->n_rows, c->tile_rows) : ssa__ceil_div(a->n_q, c->task_tokens);
     ssa__resolve_splits(c, what);
     return SSA_OK;
 }
@@ -2639,9 +2732,9 @@ static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int6
             return c->task_heads *
                    (fixed + (last + 1 - tile * c->tile_rows + reading) * (ssa__max(keys, 0) + 8) * dims);
         }
-        last = ssa__min((tile + 1) * c->tile_tokens, c->a.n_q) - 1;
+        last = ssa__min((tile + 1) * c->task_tokens, c->a.n_q) - 1;
         keys = ssa__min(ssa__visible(c, last), c->split_keys);
-        return fixed + (last + 1 - tile * c->tile_tokens) * (c->group + reading) * (keys + 8) * dims;
+        return fixed + (last + 1 - tile * c->task_tokens) * (c->group + reading) * (keys + 8) * dims;
     default:          return SSA__MERGE_ROWS * c->n_splits * c->a.value_dim;
     }
 }
@@ -2667,7 +2760,8 @@ typedef struct {
     float   *factor;               /* [row]: gate / l */
     int32_t *limit;                /* [row]: keys of the chunk, or pooled keys, that the row sees */
     int32_t  rows_max;             /* what the arrays of rows have room for */
-    unsigned char *hidden;         /* a packed block without the values out of sight */
+    unsigned char *hidden[2];      /* packed blocks without the values out of sight */
+    int32_t *start, *asked;        /* gathered rows: for each packed block where its list starts; the lists: queries */
     float   *imp;                  /* [query][imp_ld]: importance of blocks; of one query, or of a tile of the unit */
     int64_t  imp_ld;
     float   *heap_key, *pick_key;  /* candidates' importance and block: the best of the past, and of the best */
@@ -2681,18 +2775,20 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     int32_t dk = ssa__round_up(c->a.head_dim, round), dv = ssa__round_up(c->a.value_dim, round);
     int32_t dim = dk > dv ? dk : dv;
     int32_t rows = (int32_t)ssa__min(ssa__max(c->n_rows, 1), ssa__max(c->tile_rows, SSA__TILE_ROWS));
+    int32_t all = c->packs ? c->task_tokens * c->group : rows; /* rows whose output and state are kept at a time */
     int64_t scores = SSA__CHUNK;
     memset(x, 0, sizeof *x);
     rows = x->rows_max = ssa__round_up(rows, round);
+    all = ssa__round_up(all > rows ? all : rows, round);
     if (what != SSA__RUN_FULL && c->a.select != SSA_SELECT_GIVEN && c->n_blocks > c->keep)
         scores = ssa__max(scores, c->n_pooled);
     scores += 2 * SSA__LANES_MAX;  /* whole register tiles of keys, and a narrow row's padding */
     x->tiles    = (ssa__tile *)ssa__take(b, c->task_heads, (int64_t)sizeof(ssa__tile));
     for (int32_t i = c->task_heads - 1; i >= 0; i--) { /* the first one is left in tile */
         x->tile.q   = (float *)ssa__take(b, (int64_t)rows * dk, f);
-        x->tile.o   = (float *)ssa__take(b, (int64_t)rows * dv, f);
-        x->tile.m   = (float *)ssa__take(b, rows, f);
-        x->tile.l   = (float *)ssa__take(b, rows, f);
+        x->tile.o   = (float *)ssa__take(b, (int64_t)all * dv, f);
+        x->tile.m   = (float *)ssa__take(b, all, f);
+        x->tile.l   = (float *)ssa__take(b, all, f);
         x->tile.fix = (float *)ssa__take(b, rows, f);
         if (x->tiles) x->tiles[i] = x->tile;
     }
@@ -2701,7 +2797,14 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     x->limit    = (int32_t *)ssa__take(b, ssa__max(rows, SSA__TILE_ROWS), (int64_t)sizeof(int32_t));
     x->rows     = (float *)ssa__take(b, (int64_t)rows * dim, f);
     x->kv       = (float *)ssa__take(b, (int64_t)(SSA__CHUNK + 2 * SSA__LANES_MAX) * dim, f);
-    if (c->packs) x->hidden = (unsigned char *)ssa__take(b, SSA__UNIT_BLOCK * (int64_t)(dk + dv), 2);
+    for (int i = 0; c->packs && i < 2; i++)
+        x->hidden[i] = (unsigned char *)ssa__take(b, SSA__UNIT_BLOCK * (int64_t)(dk + dv), 2);
+    if (c->packs) {
+        int64_t lists = (int64_t)c->keep * (c->a.block_size / SSA__UNIT_BLOCK);
+        x->start = (int32_t *)ssa__take(b, ssa__max(c->n_packed, 0) + 2, (int64_t)sizeof(int32_t));
+        x->asked = (int32_t *)ssa__take(b, ssa__mul(c->task_tokens, lists, &b->bad), (int64_t)sizeof(int32_t));
+        x->tile.sums = (float *)ssa__take(b, (int64_t)all * SSA__UNIT_SUMS, f);
+    }
     if (c->rank) x->tile.tail = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_DIM * dk * c->rank_terms, 2);
     if (c->unit) {
         int32_t v_terms = ssa__terms(c->a.v.type);
@@ -2709,7 +2812,8 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
         x->tile.keys_max = keys;
         x->tile.k    = (uint16_t *)ssa__take(b, (int64_t)keys * dk * ssa__terms(c->a.k.type), 2);
         x->tile.v    = (uint16_t *)ssa__take(b, (int64_t)keys * dv * v_terms, 2);
-        x->tile.work = (unsigned char *)ssa__take(b, ssa__unit_work(keys, dv, v_terms), 1);
+        x->tile.work = (unsigned char *)ssa__take(b, ssa__max(ssa__unit_work(keys, dv, v_terms),
+                                                              c->packs ? ssa__gather_work(dk, dv) : 0), 1);
     }
     for (int32_t i = 0; x->tiles && i < c->task_heads; i++) {
         x->tiles[i].s = x->tile.s;
@@ -3059,15 +3163,9 @@ static const ssa__form *ssa__attend_form(const ssa__table *t, const ssa__call *c
     return rows <= SSA__LANES_MAX ? &t->few : &t->many;
 }
 
-/* A fresh tile of the form for query rows r0 <= r < r1 of key/value head h; row r is head r % G of query r / G. */
-static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int64_t r0,
-                            int64_t r1, ssa__scratch *x)
+/* What of a tile of the form follows from the call alone. */
+static void ssa__shape_tile(const ssa__call *c, const ssa__form *form, ssa__tile *tile)
 {
-    ssa__tile *tile = &x->tile;
-    float *rows = x->rows;
-    int32_t group = c->group;
-    int64_t padded;   /* rows beyond the last are zero: their lanes compute, and nobody reads them */
-    tile->rows = (int32_t)(r1 - r0);
     tile->dk = c->a.head_dim;
     tile->dv = c->a.value_dim;
     tile->dk_pad = ssa__round_up(tile->dk, SSA__LANES_MAX);
@@ -3081,6 +3179,18 @@ static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__
     tile->ahead_rows = 0;
     tile->limit = NULL;
     tile->m_unit = form->attend ? SSA__LN2 : 1.0;
+}
+
+/* A fresh tile of the form for query rows r0 <= r < r1 of key/value head h; row r is head r % G of query r / G. */
+static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int64_t r0,
+                            int64_t r1, ssa__scratch *x)
+{
+    ssa__tile *tile = &x->tile;
+    float *rows = x->rows;
+    int32_t group = c->group;
+    int64_t padded;   /* rows beyond the last are zero: their lanes compute, and nobody reads them */
+    ssa__shape_tile(c, form, tile);
+    tile->rows = (int32_t)(r1 - r0);
     tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
     padded = ssa__padded_rows(t, form, tile->rows);
     for (int64_t r = r0; r < r1;) { /* a query's heads at a time */
@@ -3499,39 +3609,110 @@ static void ssa__run_pack(const ssa__table *t, const ssa__call *c, int64_t task)
     }
 }
 
-/* A query of head h over the packed blocks of its list. Values out of sight are not multiplied where one is not finite,
- * not even by 0. */
-static void ssa__attend_packed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i, const ssa__keys *keys,
-                               ssa__scratch *x)
+/* The virtual keys of query i on list number h: those of its blocks, the last cut at its own position. */
+static ssa__keys ssa__listed_keys(const ssa__call *c, int64_t i, int64_t h)
 {
-    const unsigned char *block[SSA__UNIT_BLOCKS];
-    int32_t m = 0;
-    ssa__begin_tile(t, c, &t->few, h, i * c->group, (i + 1) * c->group, x);
-    memset(x->tile.o, 0, (size_t)(SSA__LANES_MAX * x->tile.dv_unit) * sizeof(float));
-    for (int64_t at = 0; at < keys->n; at += SSA__UNIT_BLOCK) {
-        int64_t key = keys->blocks[at / keys->block_size] * (int64_t)keys->block_size + at % keys->block_size;
-        int64_t packed = h * c->n_packed + key / SSA__UNIT_BLOCK;
-        int32_t seen = (int32_t)ssa__min(SSA__UNIT_BLOCK, keys->n - at);
-        block[m++] = c->packed + packed * c->packed_bytes;
-        if (seen < SSA__UNIT_BLOCK && c->packed_broken[packed]) {
-            t->few.hide(x->hidden, block[m - 1], seen, c->a.head_dim, c->a.value_dim);
-            block[m - 1] = x->hidden;
-        }
-        if (m < SSA__UNIT_BLOCKS && at + SSA__UNIT_BLOCK < keys->n) continue;
-        t->few.attend_blocks(&x->tile, block, m, seen);
-        m = 0;
-    }
-    ssa__close_tile(t, c, &t->few, h, i * c->group, 0, x);
+    ssa__keys keys = { c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride, 0, c->a.block_size };
+    int32_t n = 0;
+    while (n < c->keep && keys.blocks[n] >= 0) n++;
+    if (n > 0)
+        keys.n = (int64_t)(n - 1) * c->a.block_size +
+                 ssa__min(c->a.block_size, ssa__visible(c, i) - (int64_t)keys.blocks[n - 1] * c->a.block_size);
+    return keys;
 }
 
-/* ATTEND task: one tile of rows (full), or each query of a tile on its own list of blocks (sparse). */
+/* Where virtual key at of a list lies. */
+static int64_t ssa__key_of(const ssa__keys *keys, int64_t at)
+{
+    return keys->blocks[at / keys->block_size] * (int64_t)keys->block_size + at % keys->block_size;
+}
+
+/* For each packed block the queries i0 .. i1-1 of head h that chose it: x->asked from start[block] to start[block+1]-1,
+ * ascending, as numbers from i0 on. Returns the number of blocks. */
+static int64_t ssa__gather_lists(const ssa__call *c, int64_t h, int64_t i0, int64_t i1, ssa__scratch *x)
+{
+    int64_t n = ssa__ceil_div(ssa__max(c->a.q_pos + i1, 0), SSA__UNIT_BLOCK);
+    memset(x->start, 0, (size_t)(n + 2) * sizeof *x->start);
+    for (int64_t i = i0; i < i1; i++) { /* counts, two places up: the second pass moves them one down */
+        ssa__keys keys = ssa__listed_keys(c, i, h);
+        for (int64_t at = 0; at < keys.n; at += SSA__UNIT_BLOCK)
+            x->start[ssa__key_of(&keys, at) / SSA__UNIT_BLOCK + 2]++;
+    }
+    for (int64_t b = 0; b < n; b++) x->start[b + 2] += x->start[b + 1];
+    for (int64_t i = i0; i < i1; i++) {
+        ssa__keys keys = ssa__listed_keys(c, i, h);
+        for (int64_t at = 0; at < keys.n; at += SSA__UNIT_BLOCK)
+            x->asked[x->start[ssa__key_of(&keys, at) / SSA__UNIT_BLOCK + 1]++] = (int32_t)(i - i0);
+    }
+    return n;
+}
+
+/* Queries i0 .. i1-1 of head h over the packed blocks of their lists, block by block: the rows that chose one share its
+ * tiles. Values out of sight are not multiplied where one is not finite, not even by 0: such a block is copied for each
+ * of the rows that see it in part. */
+static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
+                                 ssa__scratch *x)
+{
+    ssa__tile all, *tile = &x->tile;
+    ssa__gathered step[2], *now = NULL;
+    const int64_t blocks = ssa__gather_lists(c, h, i0, i1, x), rows = (i1 - i0) * c->group;
+    ssa__shape_tile(c, &t->few, tile);
+    memset(tile->o, 0, (size_t)(rows * tile->dv_unit) * sizeof(float));
+    memset(tile->sums, 0, (size_t)(rows * SSA__UNIT_SUMS) * sizeof(float));
+    for (int64_t r = 0; r < rows; r++) tile->m[r] = -FLT_MAX;
+    t->few.shape(1);
+    for (int64_t b = 0; b < blocks; b++) {
+        const int64_t n = (int64_t)(x->start[b + 1] - x->start[b]) * c->group, at = h * c->n_packed + b;
+        const int32_t *asked = x->asked + x->start[b];
+        const unsigned char *block = c->packed + at * c->packed_bytes;
+        for (int64_t j = 0; j < n; j += now->n) {
+            const int side = now ? !now->side : 0, broken = c->packed_broken[at];
+            ssa__gathered *next = &step[side];
+            int32_t m = 0;
+            for (; m < ssa__min(n - j, SSA__LANES_MAX); m++) {
+                const int64_t i = asked[(j + m) / c->group], g = (j + m) % c->group;
+                next->seen[m] = (int32_t)ssa__min(SSA__UNIT_BLOCK, ssa__visible(c, i0 + i) - b * SSA__UNIT_BLOCK);
+                if (broken && m > 0 && next->seen[m] != next->seen[0]) break;
+                next->row[m] = (int32_t)(i * c->group + g);
+                next->q[m] = ssa__row(&c->a.q, i0 + i, h * c->group + g);
+            }
+            next->n = m;
+            next->side = side;
+            next->block = block;
+            next->after = b + 1 < blocks ? block + c->packed_bytes : NULL;
+            if (broken && next->seen[0] < SSA__UNIT_BLOCK) {
+                t->few.hide(x->hidden[side], block, next->seen[0], c->a.head_dim, c->a.value_dim);
+                next->block = x->hidden[side];
+            }
+            t->few.gather(tile, next, now);
+            now = next;
+        }
+    }
+    if (now) t->few.gather(tile, NULL, now);
+    t->few.shape(0);
+
+    all = *tile;
+    for (int64_t r = 0; r < rows; r += tile->rows) {
+        tile->rows = (int32_t)ssa__min(SSA__LANES_MAX, rows - r);
+        tile->o = all.o + r * all.dv_unit;
+        tile->m = all.m + r;
+        for (int64_t i = 0; i < tile->rows; i++) {
+            const float *sums = all.sums + (r + i) * SSA__UNIT_SUMS;
+            tile->l[i] = 0.0f;
+            for (int k = 0; k < SSA__UNIT_SUMS; k++) tile->l[i] += sums[k];
+        }
+        ssa__close_tile(t, c, &t->few, h, i0 * c->group + r, 0, x);
+    }
+    *tile = all;
+}
+
+/* ATTEND task: one tile of rows (full), or each query of a run on its own list of blocks, or these gathered. */
 static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what what, int64_t task, ssa__scratch *x)
 {
     int64_t tile = task % c->n_tiles, groups = ssa__ceil_div(c->a.n_kv_heads, c->task_heads),
             h = task / c->n_tiles % groups * c->task_heads, split = task / c->n_tiles / groups;
-    int64_t from = split * c->split_keys, to = from + c->split_keys;
+    int64_t from = split * c->split_keys, to = from + c->split_keys, i0, i1;
     ssa__keys keys = { NULL, 0, c->a.block_size };
-    const int packs = c->packs && c->n_splits == 1;
     if (what == SSA__RUN_FULL) {
         int64_t r0 = tile * c->tile_rows, r1 = ssa__min(r0 + c->tile_rows, c->n_rows);
         keys.n = ssa__visible(c, (r1 - 1) / c->group);
@@ -3539,25 +3720,18 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
                          ssa__min(to, keys.n), split, x);
         return;
     }
-    if (packs) t->few.shape(1);
-    for (int64_t i = tile * c->tile_tokens; i < ssa__min((tile + 1) * c->tile_tokens, c->a.n_q); i++) {
-        const int32_t *list = c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride;
-        int32_t n = 0;
-        while (n < c->keep && list[n] >= 0) n++;
-        keys.blocks = list;
-        keys.n = n > 0 ? (int64_t)(n - 1) * c->a.block_size +
-                         ssa__min(c->a.block_size, ssa__visible(c, i) - (int64_t)list[n - 1] * c->a.block_size) : 0;
-        if (packs && keys.n > 0) {
-            ssa__attend_packed(t, c, h, i, &keys, x);
-            continue;
-        }
-        if (packs) t->few.shape(0); /* a query that sees nothing */
+    i0 = tile * c->task_tokens;
+    i1 = ssa__min(i0 + c->task_tokens, c->a.n_q);
+    if (c->packs) {
+        ssa__attend_gathered(t, c, h, i0, i1, x);
+        return;
+    }
+    for (int64_t i = i0; i < i1; i++) {
+        keys = ssa__listed_keys(c, i, h);
         for (int64_t g = 0; g < c->group; g += SSA__TILE_ROWS)
             ssa__attend_tile(t, c, h, 1, i * c->group + g, i * c->group + ssa__min(g + SSA__TILE_ROWS, c->group),
                              &keys, from, ssa__min(to, keys.n), split, x);
-        if (packs) t->few.shape(1);
     }
-    if (packs) t->few.shape(0);
 }
 
 /* MERGE task: joins the shares of the keys, out = sum of exp(lse_s - top) * o_s over the sum of the weights. */
