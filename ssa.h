@@ -733,8 +733,10 @@ typedef struct {
     const unsigned char *block, *after;      /* the block; one that follows soon, or NULL */
     const unsigned char *q[SSA__LANES_MAX];  /* each row's query, bf16, as the caller has it */
     int32_t n, row[SSA__LANES_MAX], seen[SSA__LANES_MAX]; /* which row of the tile; keys of the block that it sees */
-    int     side;                            /* 0 and 1 in turn: which half of the scratch holds its scores */
+    float   m[SSA__LANES_MAX];               /* what m was for its p */
+    int     side;                            /* 0 and 1 in turn: which half of the scratch is its own */
 } ssa__gathered;
+#define SSA__GATHER_STEPS 5 /* of work on gathered rows */
 
 typedef struct {
     int packs;                                       /* 1: qk and pv take packed f32 rows, in entry [SSA_F32] alone */
@@ -767,9 +769,10 @@ typedef struct {
      * finite. */
     int (*bring)(unsigned char *dst, const unsigned char *k, int64_t k_stride, const unsigned char *v, int64_t v_stride,
                  int32_t n, int32_t dk, int32_t dv);
-    /* unit: gathered rows, a step ahead: the scores of next, then softmax and values of now, which was next in the call
-     * before. Either may be NULL. o as few has it, m and sums of each row; l is the sum of its sums. */
-    void (*gather)(const ssa__tile *t, const ssa__gathered *next, const ssa__gathered *now);
+    /* unit: five gathered sets of rows take a step each, so that none waits for another: queries of g[0], scores of
+     * g[1], softmax of g[2], values of g[3], and those of g[4] to the output. Any of them may be NULL; each set goes
+     * through all steps, in order. o as few has it, m and sums of each row; l is the sum of its sums. */
+    void (*gather)(const ssa__tile *t, ssa__gathered *const *g);
     /* dst = the packed block src with the values of keys from `seen` on taken out. */
     void (*hide)(unsigned char *dst, const unsigned char *src, int32_t seen, int32_t dk, int32_t dv);
     void (*shape)(int gathers);                      /* 1: before gather, 0: before any other entry again */
@@ -808,10 +811,10 @@ static inline int64_t ssa__unit_work(int32_t keys, int32_t dv_unit, int32_t term
 {
     return ((int64_t)keys * dv_unit * 2 + 24576) * terms;
 }
-/* The same for gathered rows: twice their queries and scores, and once p and what they add to the output. */
+/* The same for gathered rows: twice their queries, scores, p, and what they add to the output. */
 static inline int64_t ssa__gather_work(int32_t dk_unit, int32_t dv_unit)
 {
-    return 64 * ((int64_t)dk_unit + dv_unit) + 4096;
+    return 64 * ((int64_t)dk_unit + 2 * dv_unit) + 4096;
 }
 
 /* =====================================================================================================================
@@ -2085,18 +2088,19 @@ SSA__AMXF void ssa__amx_gather_rise(const ssa__tile *t, int32_t row, __mmask16 s
 
 /* p [16 rows][16 keys] of gathered rows from their scores s [16][16]; adds up sums. As elsewhere m follows a maximum
  * only when that is SSA__AMX_LAG above. */
-SSA__AMX void ssa__amx_gather_p(const ssa__tile *t, const ssa__gathered *now, const float *s, uint16_t *p)
+SSA__AMX void ssa__amx_gather_p(const ssa__tile *t, ssa__gathered *g, const float *s, uint16_t *p)
 {
     const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E), lag = _mm512_set1_ps(SSA__AMX_LAG);
-    for (int32_t r = 0; r < now->n; r++) {
-        const __mmask16 seen = ssa__avx512_first_mask(now->seen[r]);
-        float *sums = t->sums + (int64_t)now->row[r] * SSA__UNIT_SUMS;
-        __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(s + r * 16), scale, _mm512_set1_ps(t->m[now->row[r]]));
+    for (int32_t r = 0; r < g->n; r++) {
+        const __mmask16 seen = ssa__avx512_first_mask(g->seen[r]);
+        float *sums = t->sums + (int64_t)g->row[r] * SSA__UNIT_SUMS;
+        __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(s + r * 16), scale, _mm512_set1_ps(t->m[g->row[r]]));
         __m256i y;
         if (_mm512_mask_cmp_ps_mask(seen, x, lag, _CMP_NLE_UQ)) {
-            ssa__amx_gather_rise(t, now->row[r], seen, _mm512_mul_ps(_mm512_loadu_ps(s + r * 16), scale));
-            x = _mm512_fmsub_ps(_mm512_loadu_ps(s + r * 16), scale, _mm512_set1_ps(t->m[now->row[r]]));
+            ssa__amx_gather_rise(t, g->row[r], seen, _mm512_mul_ps(_mm512_loadu_ps(s + r * 16), scale));
+            x = _mm512_fmsub_ps(_mm512_loadu_ps(s + r * 16), scale, _mm512_set1_ps(t->m[g->row[r]]));
         }
+        g->m[r] = t->m[g->row[r]];
         y = (__m256i)_mm512_maskz_cvtneps_pbh(seen, ssa__amx_exp2_of(1, 0.0f, x));
         _mm256_storeu_si256((__m256i *)(void *)(p + r * 16), y);
         _mm256_storeu_ps(sums, _mm256_dpbf16_ps(_mm256_loadu_ps(sums), (__m256bh)y,
@@ -2104,63 +2108,78 @@ SSA__AMX void ssa__amx_gather_p(const ssa__tile *t, const ssa__gathered *now, co
     }
 }
 
+/* P.V of 16 rows: out [16][dv_unit]. Two pairs of results in turn, so that one is stored while the next is made. */
+SSA__AMX void ssa__amx_gather_values(const ssa__tile *t, const unsigned char *values, const uint16_t *p, float *out)
+{
+    const int32_t ld = t->dv_unit * 4;
+    _tile_loadd(5, p, 32);
+    for (int32_t e = 0; e < t->dv_unit; e += 32, values += 128, out += 32) {
+        if (e & 32) {
+            _tile_zero(2);
+            _tile_loadd(7, values, ld);
+            _tile_dpbf16ps(2, 5, 7);
+            _tile_zero(3);
+            _tile_loadd(7, values + 64, ld);
+            _tile_dpbf16ps(3, 5, 7);
+            _tile_stored(2, out, ld);
+            _tile_stored(3, out + 16, ld);
+        } else {
+            _tile_zero(0);
+            _tile_loadd(7, values, ld);
+            _tile_dpbf16ps(0, 5, 7);
+            _tile_zero(1);
+            _tile_loadd(7, values + 64, ld);
+            _tile_dpbf16ps(1, 5, 7);
+            _tile_stored(0, out, ld);
+            _tile_stored(1, out + 16, ld);
+        }
+    }
+}
+
 /* Tiles: 0 to 3 results, 4 queries, 5 p, 6 keys, 7 values. Rows past the last hold what was there, for nobody. */
-SSA__AMXF void ssa__amx_gather(const ssa__tile *t, const ssa__gathered *next, const ssa__gathered *now)
+SSA__AMXF void ssa__amx_gather(const ssa__tile *t, ssa__gathered *const *g)
 {
     const int32_t dk = t->dk_unit, dv = t->dv_unit;
-    uint16_t *queries = (uint16_t *)(void *)t->work, *p = queries + 32 * dk; /* [side][16][dk_unit]; [16][16] */
-    float *scores = (float *)(void *)(p + 256), *out = scores + 512;         /* [side][16][16]; [16][dv_unit] */
-    if (next) {
-        uint16_t *q = queries + next->side * 16 * dk;
-        const int32_t bytes = 32 * (dk + dv);
-        for (int32_t r = 0; r < next->n; r++) {
-            const float *o = t->o + (int64_t)next->row[r] * dv;
-            ssa__amx_take_bf16(q + r * dk, 0, dk, next->q[r], 0, 1, t->dk);
-            for (int32_t e = 0; e < dv; e += 16) SSA__PREFETCH(o + e);
-        }
-        for (int32_t i = 0; next->after && i < bytes; i += 64) SSA__PREFETCH(next->after + i);
-        SSA__BARRIER();
+    uint16_t *queries = (uint16_t *)(void *)t->work, *p = queries + 32 * dk; /* [side][16][dk_unit]; [side][16][16] */
+    float *scores = (float *)(void *)(p + 512), *out = scores + 512;         /* [side][16][16]; [side][16][dv_unit] */
+    SSA__BARRIER();
+    if (g[1]) {
+        const uint16_t *q = queries + g[1]->side * 16 * dk;
         _tile_zero(0);
         for (int32_t e = 0; e < dk; e += 32) {
             _tile_loadd(4, q + e, dk * 2);
-            _tile_loadd(6, next->block + 32 * e, 64);
+            _tile_loadd(6, g[1]->block + 32 * e, 64);
             _tile_dpbf16ps(0, 4, 6);
         }
-        _tile_stored(0, scores + next->side * 256, 64);
+        _tile_stored(0, scores + g[1]->side * 256, 64);
         SSA__BARRIER();
     }
-    if (now == NULL) return;
-    ssa__amx_gather_p(t, now, scores + now->side * 256, p);
-    SSA__BARRIER();
-    _tile_loadd(5, p, 32);
-    for (int32_t e = 0; e < dv; e += 32) { /* two steps in turn, so that one result is stored while the next is made */
-        const unsigned char *v = now->block + 32 * dk + 4 * e;
-        if (e & 32) {
-            _tile_zero(2);
-            _tile_loadd(7, v, dv * 4);
-            _tile_dpbf16ps(2, 5, 7);
-            _tile_zero(3);
-            _tile_loadd(7, v + 64, dv * 4);
-            _tile_dpbf16ps(3, 5, 7);
-            _tile_stored(2, out + e, dv * 4);
-            _tile_stored(3, out + e + 16, dv * 4);
-        } else {
-            _tile_zero(0);
-            _tile_loadd(7, v, dv * 4);
-            _tile_dpbf16ps(0, 5, 7);
-            _tile_zero(1);
-            _tile_loadd(7, v + 64, dv * 4);
-            _tile_dpbf16ps(1, 5, 7);
-            _tile_stored(0, out + e, dv * 4);
-            _tile_stored(1, out + e + 16, dv * 4);
+    if (g[3]) {
+        ssa__amx_gather_values(t, g[3]->block + 32 * dk, p + g[3]->side * 256, out + g[3]->side * 16 * dv);
+        SSA__BARRIER();
+    }
+    if (g[0]) {
+        const int32_t bytes = 32 * (dk + dv);
+        uint16_t *q = queries + g[0]->side * 16 * dk;
+        for (int32_t r = 0; r < g[0]->n; r++) ssa__amx_take_bf16(q + r * dk, 0, dk, g[0]->q[r], 0, 1, t->dk);
+        for (int32_t i = 0; g[0]->after && i < bytes; i += 64) SSA__PREFETCH(g[0]->after + i);
+    }
+    if (g[2]) ssa__amx_gather_p(t, g[2], scores + g[2]->side * 256, p + g[2]->side * 256);
+    if (g[4]) { /* p may be those of a lower m than the output's by now */
+        const float *add = out + g[4]->side * 16 * dv;
+        float fix[16];
+        for (int32_t r = 0; r < 16; r++) fix[r] = r < g[4]->n ? g[4]->m[r] - t->m[g[4]->row[r]] : 0.0f;
+        _mm512_storeu_ps(fix, ssa__amx_exp2(2, _mm512_loadu_ps(fix)));
+        for (int32_t r = 0; r < g[4]->n; r++) {
+            float *o = t->o + (int64_t)g[4]->row[r] * dv;
+            const __m512 f = _mm512_set1_ps(fix[r]);
+            for (int32_t e = 0; e < dv; e += 16)
+                _mm512_storeu_ps(o + e, _mm512_fmadd_ps(f, _mm512_loadu_ps(add + r * dv + e), _mm512_loadu_ps(o + e)));
         }
     }
-    SSA__BARRIER();
-    for (int32_t r = 0; r < now->n; r++) {
-        float *o = t->o + (int64_t)now->row[r] * dv;
-        for (int32_t e = 0; e < dv; e += 16)
-            _mm512_storeu_ps(o + e, _mm512_add_ps(_mm512_loadu_ps(o + e), _mm512_loadu_ps(out + r * dv + e)));
-    }
+    if (g[3])
+        for (int32_t r = 0; r < g[3]->n; r++)
+            for (int32_t e = 0; e < dv; e += 16) SSA__PREFETCH(t->o + (int64_t)g[3]->row[r] * dv + e);
 }
 
 /* On top of a filled avx512 table. */
@@ -2760,7 +2779,7 @@ typedef struct {
     float   *factor;               /* [row]: gate / l */
     int32_t *limit;                /* [row]: keys of the chunk, or pooled keys, that the row sees */
     int32_t  rows_max;             /* what the arrays of rows have room for */
-    unsigned char *hidden[2];      /* packed blocks without the values out of sight */
+    unsigned char *hidden;         /* a packed block for each step of gathered rows, without the values out of sight */
     int32_t *start, *asked;        /* gathered rows: for each packed block where its list starts; the lists: queries */
     float   *imp;                  /* [query][imp_ld]: importance of blocks; of one query, or of a tile of the unit */
     int64_t  imp_ld;
@@ -2797,10 +2816,9 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     x->limit    = (int32_t *)ssa__take(b, ssa__max(rows, SSA__TILE_ROWS), (int64_t)sizeof(int32_t));
     x->rows     = (float *)ssa__take(b, (int64_t)rows * dim, f);
     x->kv       = (float *)ssa__take(b, (int64_t)(SSA__CHUNK + 2 * SSA__LANES_MAX) * dim, f);
-    for (int i = 0; c->packs && i < 2; i++)
-        x->hidden[i] = (unsigned char *)ssa__take(b, SSA__UNIT_BLOCK * (int64_t)(dk + dv), 2);
     if (c->packs) {
         int64_t lists = (int64_t)c->keep * (c->a.block_size / SSA__UNIT_BLOCK);
+        x->hidden = (unsigned char *)ssa__take(b, SSA__GATHER_STEPS, c->packed_bytes);
         x->start = (int32_t *)ssa__take(b, ssa__max(c->n_packed, 0) + 2, (int64_t)sizeof(int32_t));
         x->asked = (int32_t *)ssa__take(b, ssa__mul(c->task_tokens, lists, &b->bad), (int64_t)sizeof(int32_t));
         x->tile.sums = (float *)ssa__take(b, (int64_t)all * SSA__UNIT_SUMS, f);
@@ -3653,8 +3671,10 @@ static int64_t ssa__gather_lists(const ssa__call *c, int64_t h, int64_t i0, int6
 static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
                                  ssa__scratch *x)
 {
+    enum { N = SSA__GATHER_STEPS };
     ssa__tile all, *tile = &x->tile;
-    ssa__gathered step[2], *now = NULL;
+    ssa__gathered sets[N], *g[N] = { NULL, NULL, NULL, NULL, NULL };
+    int32_t made = 0;
     const int64_t blocks = ssa__gather_lists(c, h, i0, i1, x), rows = (i1 - i0) * c->group;
     ssa__shape_tile(c, &t->few, tile);
     memset(tile->o, 0, (size_t)(rows * tile->dv_unit) * sizeof(float));
@@ -3665,30 +3685,36 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
         const int64_t n = (int64_t)(x->start[b + 1] - x->start[b]) * c->group, at = h * c->n_packed + b;
         const int32_t *asked = x->asked + x->start[b];
         const unsigned char *block = c->packed + at * c->packed_bytes;
-        for (int64_t j = 0; j < n; j += now->n) {
-            const int side = now ? !now->side : 0, broken = c->packed_broken[at];
-            ssa__gathered *next = &step[side];
+        for (int64_t j = 0; j < n; j += g[0]->n, made++) {
+            const int side = made & 1, broken = c->packed_broken[at];
+            ssa__gathered *next = &sets[made % N];
+            unsigned char *hidden = x->hidden + made % N * c->packed_bytes;
             int32_t m = 0;
             for (; m < ssa__min(n - j, SSA__LANES_MAX); m++) {
-                const int64_t i = asked[(j + m) / c->group], g = (j + m) % c->group;
+                const int64_t i = asked[(j + m) / c->group], r = (j + m) % c->group;
                 next->seen[m] = (int32_t)ssa__min(SSA__UNIT_BLOCK, ssa__visible(c, i0 + i) - b * SSA__UNIT_BLOCK);
                 if (broken && m > 0 && next->seen[m] != next->seen[0]) break;
-                next->row[m] = (int32_t)(i * c->group + g);
-                next->q[m] = ssa__row(&c->a.q, i0 + i, h * c->group + g);
+                next->row[m] = (int32_t)(i * c->group + r);
+                next->q[m] = ssa__row(&c->a.q, i0 + i, h * c->group + r);
             }
             next->n = m;
             next->side = side;
             next->block = block;
             next->after = b + 1 < blocks ? block + c->packed_bytes : NULL;
             if (broken && next->seen[0] < SSA__UNIT_BLOCK) {
-                t->few.hide(x->hidden[side], block, next->seen[0], c->a.head_dim, c->a.value_dim);
-                next->block = x->hidden[side];
+                t->few.hide(hidden, block, next->seen[0], c->a.head_dim, c->a.value_dim);
+                next->block = hidden;
             }
-            t->few.gather(tile, next, now);
-            now = next;
+            for (int k = N - 1; k > 0; k--) g[k] = g[k - 1];
+            g[0] = next;
+            t->few.gather(tile, g);
         }
     }
-    if (now) t->few.gather(tile, NULL, now);
+    for (int flush = 1; flush < N; flush++) {
+        for (int k = N - 1; k > 0; k--) g[k] = g[k - 1];
+        g[0] = NULL;
+        t->few.gather(tile, g);
+    }
     t->few.shape(0);
 
     all = *tile;
