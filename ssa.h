@@ -3639,30 +3639,49 @@ static ssa__keys ssa__listed_keys(const ssa__call *c, int64_t i, int64_t h)
     return keys;
 }
 
-/* Where virtual key at of a list lies. */
-static int64_t ssa__key_of(const ssa__keys *keys, int64_t at)
-{
-    return keys->blocks[at / keys->block_size] * (int64_t)keys->block_size + at % keys->block_size;
-}
-
 /* For each packed block the queries i0 .. i1-1 of head h that chose it: x->asked from start[block] to start[block+1]-1,
  * ascending, as numbers from i0 on. Returns the number of blocks. */
 static int64_t ssa__gather_lists(const ssa__call *c, int64_t h, int64_t i0, int64_t i1, ssa__scratch *x)
 {
-    int64_t n = ssa__ceil_div(ssa__max(c->a.q_pos + i1, 0), SSA__UNIT_BLOCK);
+    const int64_t n = ssa__ceil_div(ssa__max(c->a.q_pos + i1, 0), SSA__UNIT_BLOCK);
+    const int32_t parts = c->a.block_size / SSA__UNIT_BLOCK;
     memset(x->start, 0, (size_t)(n + 2) * sizeof *x->start);
-    for (int64_t i = i0; i < i1; i++) { /* counts, two places up: the second pass moves them one down */
-        ssa__keys keys = ssa__listed_keys(c, i, h);
-        for (int64_t at = 0; at < keys.n; at += SSA__UNIT_BLOCK)
-            x->start[ssa__key_of(&keys, at) / SSA__UNIT_BLOCK + 2]++;
-    }
-    for (int64_t b = 0; b < n; b++) x->start[b + 2] += x->start[b + 1];
-    for (int64_t i = i0; i < i1; i++) {
-        ssa__keys keys = ssa__listed_keys(c, i, h);
-        for (int64_t at = 0; at < keys.n; at += SSA__UNIT_BLOCK)
-            x->asked[x->start[ssa__key_of(&keys, at) / SSA__UNIT_BLOCK + 1]++] = (int32_t)(i - i0);
+    for (int fill = 0; fill < 2; fill++) { /* counts, two places up; then the lists, which moves them one down */
+        for (int64_t i = i0; i < i1; i++) {
+            const int32_t *list = c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride;
+            const int64_t last = (c->a.q_pos + i) / SSA__UNIT_BLOCK; /* the own block may end before its last part */
+            for (int32_t k = 0; k < c->keep && list[k] >= 0; k++) {
+                int64_t b = (int64_t)list[k] * parts, end = ssa__min(b + parts, last + 1);
+                for (; b < end && !fill; b++) x->start[b + 2]++;
+                for (; b < end; b++) x->asked[x->start[b + 1]++] = (int32_t)(i - i0);
+            }
+        }
+        for (int64_t b = 0; b < n && !fill; b++) x->start[b + 2] += x->start[b + 1];
     }
     return n;
+}
+
+/* The next rows of the lists e .. end-1 of packed block b, of group heads each from *head on: up to SSA__LANES_MAX, or,
+ * where alike is set, those that see as much of the block as the first. Returns the next list. */
+static int32_t ssa__gather_rows(const ssa__call *c, int64_t h, int64_t i0, int64_t b, const int32_t *asked, int32_t e,
+                                int32_t end, int32_t *head, int alike, ssa__gathered *g)
+{
+    const int64_t hs = c->a.q.head_stride, sees = c->a.q_pos + i0 + 1 - b * SSA__UNIT_BLOCK;
+    int32_t m = 0, r = *head;
+    while (e < end && m < SSA__LANES_MAX) {
+        const int32_t i = asked[e], seen = (int32_t)ssa__min(SSA__UNIT_BLOCK, sees + i);
+        const unsigned char *q = ssa__row(&c->a.q, i0 + i, h * c->group + r);
+        if (alike && m > 0 && seen != g->seen[0]) break;
+        for (; r < c->group && m < SSA__LANES_MAX; r++, m++, q += hs) {
+            g->row[m] = i * c->group + r;
+            g->seen[m] = seen;
+            g->q[m] = q;
+        }
+        if (r == c->group) { r = 0; e++; }
+    }
+    g->n = m;
+    *head = r;
+    return e;
 }
 
 /* Queries i0 .. i1-1 of head h over the packed blocks of their lists, block by block: the rows that chose one share its
@@ -3682,23 +3701,15 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
     for (int64_t r = 0; r < rows; r++) tile->m[r] = -FLT_MAX;
     t->few.shape(1);
     for (int64_t b = 0; b < blocks; b++) {
-        const int64_t n = (int64_t)(x->start[b + 1] - x->start[b]) * c->group, at = h * c->n_packed + b;
-        const int32_t *asked = x->asked + x->start[b];
+        const int64_t at = h * c->n_packed + b;
+        const int broken = c->packed_broken[at];
         const unsigned char *block = c->packed + at * c->packed_bytes;
-        for (int64_t j = 0; j < n; j += g[0]->n, made++) {
-            const int side = made & 1, broken = c->packed_broken[at];
+        int32_t head = 0;
+        for (int32_t e = x->start[b]; e < x->start[b + 1]; made++) {
             ssa__gathered *next = &sets[made % N];
             unsigned char *hidden = x->hidden + made % N * c->packed_bytes;
-            int32_t m = 0;
-            for (; m < ssa__min(n - j, SSA__LANES_MAX); m++) {
-                const int64_t i = asked[(j + m) / c->group], r = (j + m) % c->group;
-                next->seen[m] = (int32_t)ssa__min(SSA__UNIT_BLOCK, ssa__visible(c, i0 + i) - b * SSA__UNIT_BLOCK);
-                if (broken && m > 0 && next->seen[m] != next->seen[0]) break;
-                next->row[m] = (int32_t)(i * c->group + r);
-                next->q[m] = ssa__row(&c->a.q, i0 + i, h * c->group + r);
-            }
-            next->n = m;
-            next->side = side;
+            e = ssa__gather_rows(c, h, i0, b, x->asked, e, x->start[b + 1], &head, broken, next);
+            next->side = made & 1;
             next->block = block;
             next->after = b + 1 < blocks ? block + c->packed_bytes : NULL;
             if (broken && next->seen[0] < SSA__UNIT_BLOCK) {
