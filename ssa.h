@@ -699,7 +699,8 @@ typedef struct {
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     uint16_t *tail;                  /* unit: room for the terms of 32 pooled keys */
-    float   *sums;                   /* unit, gathered rows: l in parts, [row][SSA__UNIT_SUMS] */
+    uint16_t *queries;               /* unit, gathered rows: [row][dk_unit] */
+    float   *sums;                   /* likewise: l in parts, [row][SSA__UNIT_SUMS] */
     const int32_t *limit;            /* row r sees the chunk's first limit[r] keys, never fewer than the row before: */
                                      /* wide qk and pv may leave out the rest; NULL: all rows see all */
     const unsigned char *ahead;      /* the rows of the cache that are read next, for qk and pv to prefetch as they */
@@ -731,7 +732,6 @@ SSA__FORCE_INLINE void ssa__fetch_rows(const unsigned char *ahead, int64_t strid
 /* Up to SSA__LANES_MAX rows of a tile that chose the same packed block. */
 typedef struct {
     const unsigned char *block, *after;      /* the block; one that follows soon, or NULL */
-    const unsigned char *q[SSA__LANES_MAX];  /* each row's query, bf16, as the caller has it */
     int32_t n, row[SSA__LANES_MAX], seen[SSA__LANES_MAX]; /* which row of the tile; keys of the block that it sees */
     float   m[SSA__LANES_MAX];               /* what m was for its p */
     int     side;                            /* 0 and 1 in turn: which half of the scratch is its own */
@@ -2161,7 +2161,10 @@ SSA__AMXF void ssa__amx_gather(const ssa__tile *t, ssa__gathered *const *g)
     if (g[0]) {
         const int32_t bytes = 32 * (dk + dv);
         uint16_t *q = queries + g[0]->side * 16 * dk;
-        for (int32_t r = 0; r < g[0]->n; r++) ssa__amx_take_bf16(q + r * dk, 0, dk, g[0]->q[r], 0, 1, t->dk);
+        for (int32_t r = 0; r < g[0]->n; r++) {
+            const uint16_t *row = t->queries + (int64_t)g[0]->row[r] * dk;
+            for (int32_t e = 0; e < dk; e += 32) _mm512_storeu_si512(q + r * dk + e, _mm512_loadu_si512(row + e));
+        }
         for (int32_t i = 0; g[0]->after && i < bytes; i += 64) SSA__PREFETCH(g[0]->after + i);
     }
     if (g[2]) ssa__amx_gather_p(t, g[2], scores + g[2]->side * 256, p + g[2]->side * 256);
@@ -2821,6 +2824,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
         x->hidden = (unsigned char *)ssa__take(b, SSA__GATHER_STEPS, c->packed_bytes);
         x->start = (int32_t *)ssa__take(b, ssa__max(c->n_packed, 0) + 2, (int64_t)sizeof(int32_t));
         x->asked = (int32_t *)ssa__take(b, ssa__mul(c->task_tokens, lists, &b->bad), (int64_t)sizeof(int32_t));
+        x->tile.queries = (uint16_t *)ssa__take(b, (int64_t)all * dk, 2);
         x->tile.sums = (float *)ssa__take(b, (int64_t)all * SSA__UNIT_SUMS, f);
     }
     if (c->rank) x->tile.tail = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_DIM * dk * c->rank_terms, 2);
@@ -3333,8 +3337,9 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
                 first = i;
                 scored = ssa__min(i + most / group, i1);
                 pooled = (int32_t)((c->a.q_pos + scored) / block);
-                for (int32_t r = 0; r < SSA__TILE_ROWS; r++)
-                    x->limit[r] = r < (scored - i) * group ? (int32_t)((p + r / group + 1) / block) : 0;
+                memset(x->limit, 0, SSA__TILE_ROWS * sizeof *x->limit);
+                for (int32_t r = 0; r < (scored - i) * group; r += group)
+                    for (int32_t g = 0; g < group; g++) x->limit[r + g] = (int32_t)((p + r / group + 1) / block);
                 broken = ssa__score_tile(t, c, h, i * group, scored * group, pooled, x, &form);
                 if (form->importances) {
                     for (int32_t r = 0; r < SSA__LANES_MAX; r++)
@@ -3663,19 +3668,17 @@ static int64_t ssa__gather_lists(const ssa__call *c, int64_t h, int64_t i0, int6
 
 /* The next rows of the lists e .. end-1 of packed block b, of group heads each from *head on: up to SSA__LANES_MAX, or,
  * where alike is set, those that see as much of the block as the first. Returns the next list. */
-static int32_t ssa__gather_rows(const ssa__call *c, int64_t h, int64_t i0, int64_t b, const int32_t *asked, int32_t e,
-                                int32_t end, int32_t *head, int alike, ssa__gathered *g)
+static int32_t ssa__gather_rows(const ssa__call *c, int64_t i0, int64_t b, const int32_t *asked, int32_t e, int32_t end,
+                                int32_t *head, int alike, ssa__gathered *g)
 {
-    const int64_t hs = c->a.q.head_stride, sees = c->a.q_pos + i0 + 1 - b * SSA__UNIT_BLOCK;
+    const int64_t sees = c->a.q_pos + i0 + 1 - b * SSA__UNIT_BLOCK;
     int32_t m = 0, r = *head;
     while (e < end && m < SSA__LANES_MAX) {
         const int32_t i = asked[e], seen = (int32_t)ssa__min(SSA__UNIT_BLOCK, sees + i);
-        const unsigned char *q = ssa__row(&c->a.q, i0 + i, h * c->group + r);
         if (alike && m > 0 && seen != g->seen[0]) break;
-        for (; r < c->group && m < SSA__LANES_MAX; r++, m++, q += hs) {
+        for (; r < c->group && m < SSA__LANES_MAX; r++, m++) {
             g->row[m] = i * c->group + r;
             g->seen[m] = seen;
-            g->q[m] = q;
         }
         if (r == c->group) { r = 0; e++; }
     }
@@ -3699,6 +3702,9 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
     memset(tile->o, 0, (size_t)(rows * tile->dv_unit) * sizeof(float));
     memset(tile->sums, 0, (size_t)(rows * SSA__UNIT_SUMS) * sizeof(float));
     for (int64_t r = 0; r < rows; r++) tile->m[r] = -FLT_MAX;
+    for (int64_t i = i0; i < i1; i++) /* a copy of the queries, in few pages */
+        t->take[SSA_BF16](tile->queries + (i - i0) * c->group * tile->dk_unit, 0, tile->dk_unit,
+                          ssa__row(&c->a.q, i, h * c->group), c->a.q.head_stride, c->group, tile->dk);
     t->few.shape(1);
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t at = h * c->n_packed + b;
@@ -3708,7 +3714,7 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
         for (int32_t e = x->start[b]; e < x->start[b + 1]; made++) {
             ssa__gathered *next = &sets[made % N];
             unsigned char *hidden = x->hidden + made % N * c->packed_bytes;
-            e = ssa__gather_rows(c, h, i0, b, x->asked, e, x->start[b + 1], &head, broken, next);
+            e = ssa__gather_rows(c, i0, b, x->asked, e, x->start[b + 1], &head, broken, next);
             next->side = made & 1;
             next->block = block;
             next->after = b + 1 < blocks ? block + c->packed_bytes : NULL;
