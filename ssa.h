@@ -681,7 +681,8 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__UNIT_KEYS 512  /* a chunk of the unit form, to stay in L2 .. */
 #define SSA__UNIT_FEW  64   /* .. and with few rows, where it should stay in L1; multiples of 32 */
 #define SSA__UNIT_DIM  32
-#define SSA__UNIT_BLOCK 16  /* keys packed together for sparse prefill */
+#define SSA__UNIT_BLOCK 16  /* keys packed together for sparse prefill, and how many of these at once */
+#define SSA__UNIT_BLOCKS 16
 #define SSA__UNIT_SUMS  8   /* parts in which l of a gathered row is summed */
 #define SSA__CHUNK     96
 #define SSA__CHUNK_FEW 32   /* for tiles of up to SSA__LANES_MAX rows: little to compute, the chunk must stay in L1 */
@@ -773,9 +774,12 @@ typedef struct {
      * g[1], softmax of g[2], values of g[3], and those of g[4] to the output. Any of them may be NULL; each set goes
      * through all steps, in order. o as few has it, m and sums of each row; l is the sum of its sums. */
     void (*gather)(const ssa__tile *t, ssa__gathered *const *g);
+    /* unit: as gather, for SSA__LANES_MAX rows that chose the same n <= SSA__UNIT_BLOCKS blocks, all steps at once. Of
+     * the last block they see `last` keys. The tile's arrays start at the first of the rows. */
+    void (*attend_blocks)(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last);
     /* dst = the packed block src with the values of keys from `seen` on taken out. */
     void (*hide)(unsigned char *dst, const unsigned char *src, int32_t seen, int32_t dk, int32_t dv);
-    void (*shape)(int gathers);                      /* 1: before gather, 0: before any other entry again */
+    void (*shape)(int blocks);                       /* 1: before gather or attend_blocks, 0: before other entries */
 } ssa__form;
 
 typedef struct {
@@ -811,10 +815,11 @@ static inline int64_t ssa__unit_work(int32_t keys, int32_t dv_unit, int32_t term
 {
     return ((int64_t)keys * dv_unit * 2 + 24576) * terms;
 }
-/* The same for gathered rows: twice their queries, scores, p, and what they add to the output. */
-static inline int64_t ssa__gather_work(int32_t dk_unit, int32_t dv_unit)
+/* The same for packed blocks: twice the queries, scores, p, and additions to the output of gathered rows; or the scores
+ * and p of a row of blocks. */
+static inline int64_t ssa__packed_work(int32_t dk_unit, int32_t dv_unit)
 {
-    return 64 * ((int64_t)dk_unit + 2 * dv_unit) + 4096;
+    return 64 * ((int64_t)dk_unit + 2 * dv_unit) + SSA__UNIT_BLOCKS * 1536;
 }
 
 /* =====================================================================================================================
@@ -1347,7 +1352,8 @@ SSA__DIAG_POP
  *              when they are floats, so that importance is exact to a float; summed over the group's rows at the end
  *      gather  S = Q.K^T, O += P.V for 16 rows that chose a block, whose keys were transposed and whose values were
  *              interleaved when it was packed: A = queries as they are, and p as the softmax leaves it, a row's 16 keys
- *              along the lanes. Products over 16 keys take half a tile's width of p and half its height of values
+ *              along the lanes. Products over 16 keys take half a tile's width of p and half its height of values.
+ *              Groups of whole tiles stay a query at a time: all its blocks, with the output in tiles
  *    p is rounded to a bf16 (two terms when V has two), and l sums what p was rounded to: so the weights of a row add
  *    up to 1. m is in powers of 2. With one term it follows the maximum only when that is 8 ahead: p may reach 2^8,
  *    which costs no accuracy, and the output is rarely rescaled.
@@ -2185,6 +2191,69 @@ SSA__AMXF void ssa__amx_gather(const ssa__tile *t, ssa__gathered *const *g)
             for (int32_t e = 0; e < dv; e += 16) SSA__PREFETCH(t->o + (int64_t)g[3]->row[r] * dv + e);
 }
 
+/* s [block][16 rows][16 keys], p [16 rows][16 blocks][16 keys]: the keys of a row along the lanes. */
+SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last)
+{
+    const int32_t dk = t->dk_unit, ld = t->dv_unit * 4;
+    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E);
+    float *s = (float *)(void *)t->work;
+    uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_BLOCKS * 256);
+    SSA__BARRIER();
+    for (int32_t b = 0; b < n; b++) {
+        const unsigned char *v = block[b] + 32 * dk, *next = block[b + 2 < n ? b + 2 : n - 1];
+        for (int32_t i = 0; i < 32 * t->dv_unit; i += 64) SSA__PREFETCH(v + i);
+        for (int32_t i = 0; i < 32 * dk; i += 64) SSA__PREFETCH(next + i);
+        if (b & 1) _tile_zero(1);
+        else _tile_zero(0);
+        for (int32_t e = 0; e < dk; e += 32) {
+            _tile_loadd(4, t->queries + e, dk * 2);
+            _tile_loadd(6, block[b] + 32 * e, 64);
+            if (b & 1) _tile_dpbf16ps(1, 4, 6);
+            else _tile_dpbf16ps(0, 4, 6);
+        }
+        if (b & 1) _tile_stored(1, s + b * 256, 64);
+        else _tile_stored(0, s + b * 256, 64);
+    }
+    SSA__BARRIER();
+    for (int32_t r = 0; r < 16; r++) {
+        const float *s_r = s + r * 16;
+        __m512 top = _mm512_set1_ps(-FLT_MAX), m;
+        __m256 sums;
+        for (int32_t b = 0; b < n; b++) {
+            const __mmask16 seen = ssa__avx512_first_mask(b < n - 1 ? 16 : last);
+            top = _mm512_mask_max_ps(top, seen, _mm512_mul_ps(_mm512_loadu_ps(s_r + b * 256), scale), top);
+        }
+        if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(t->m[r] + SSA__AMX_LAG), _CMP_NLE_UQ))
+            ssa__amx_gather_rise(t, r, 0xffff, top);
+        m = _mm512_set1_ps(t->m[r]);
+        sums = _mm256_loadu_ps(t->sums + r * SSA__UNIT_SUMS);
+        for (int32_t b = 0; b < n; b++) {
+            const __mmask16 seen = ssa__avx512_first_mask(b < n - 1 ? 16 : last);
+            __m512 x = ssa__amx_exp2_of(1, 0.0f, _mm512_fmsub_ps(_mm512_loadu_ps(s_r + b * 256), scale, m));
+            __m256i y = (__m256i)_mm512_maskz_cvtneps_pbh(seen, x);
+            _mm256_storeu_si256((__m256i *)(void *)(p + r * 256 + b * 16), y);
+            sums = _mm256_dpbf16_ps(sums, (__m256bh)y, (__m256bh)_mm256_set1_epi16(0x3f80));
+        }
+        _mm256_storeu_ps(t->sums + r * SSA__UNIT_SUMS, sums);
+    }
+    SSA__BARRIER();
+    for (int32_t e = 0; e < t->dv_unit; e += 32) {
+        _tile_loadd(0, t->o + e, ld);
+        _tile_loadd(1, t->o + e + 16, ld);
+        for (int32_t b = 0; b < n; b++) {
+            const unsigned char *v = block[b] + 32 * dk + 4 * e;
+            _tile_loadd(5, p + b * 16, 512);
+            _tile_loadd(7, v, ld);
+            _tile_dpbf16ps(0, 5, 7);
+            _tile_loadd(7, v + 64, ld);
+            _tile_dpbf16ps(1, 5, 7);
+        }
+        _tile_stored(0, t->o + e, ld);
+        _tile_stored(1, t->o + e + 16, ld);
+    }
+    SSA__BARRIER();
+}
+
 /* On top of a filled avx512 table. */
 static void ssa__amx_fill(ssa__table *t)
 {
@@ -2200,6 +2269,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->few.rank = ssa__amx_rank;
     t->few.bring = ssa__amx_bring;
     t->few.gather = ssa__amx_gather;
+    t->few.attend_blocks = ssa__amx_attend_blocks;
     t->few.shape = ssa__amx_shape;
     t->few.hide = ssa__amx_hide;
     t->few.importances = ssa__amx_importances;
@@ -2835,7 +2905,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
         x->tile.k    = (uint16_t *)ssa__take(b, (int64_t)keys * dk * ssa__terms(c->a.k.type), 2);
         x->tile.v    = (uint16_t *)ssa__take(b, (int64_t)keys * dv * v_terms, 2);
         x->tile.work = (unsigned char *)ssa__take(b, ssa__max(ssa__unit_work(keys, dv, v_terms),
-                                                              c->packs ? ssa__gather_work(dk, dv) : 0), 1);
+                                                              c->packs ? ssa__packed_work(dk, dv) : 0), 1);
     }
     for (int32_t i = 0; x->tiles && i < c->task_heads; i++) {
         x->tiles[i].s = x->tile.s;
@@ -3574,8 +3644,9 @@ static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__
     ssa__tile *tile = &x->tile;
     int64_t rows = tile->rows, n_heads = c->a.n_heads, all = c->a.n_q * n_heads;
     float *lse = c->n_splits > 1 ? c->part_lse + split * all : c->a.lse; /* NULL: not wanted */
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
+    for (int64_t r = 0, i = r0 / c->group, g = r0 % c->group; r < rows; r++, g++) {
+        if (g == c->group) { g = 0; i++; }
+        int64_t head = h * c->group + g;
         float l = tile->l[r], gate = c->a.gate ? c->a.gate[i * n_heads + head] : 1.0f;
         int empty = ssa__bits(l) << 1 == 0;
         x->factor[r] = empty ? 0.0f : (c->n_splits > 1 ? 1.0f : gate) / l;
@@ -3585,8 +3656,9 @@ static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__
     }
     for (int64_t r = rows; r < ssa__padded_rows(t, form, tile->rows); r++) x->factor[r] = 0.0f;
     form->finish(tile, x->factor, x->rows);
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t i = (r0 + r) / c->group, head = h * c->group + (r0 + r) % c->group;
+    for (int64_t r = 0, i = r0 / c->group, g = r0 % c->group; r < rows; r++, g++) {
+        if (g == c->group) { g = 0; i++; }
+        int64_t head = h * c->group + g;
         const float *row = x->rows + r * tile->dv_pad;
         if (c->n_splits == 1) ssa__put_row(t, c, i, head, row);
         else memcpy(c->part_o + (split * all + i * n_heads + head) * tile->dv, row, (size_t)tile->dv * sizeof(float));
@@ -3687,17 +3759,80 @@ static int32_t ssa__gather_rows(const ssa__call *c, int64_t i0, int64_t b, const
     return e;
 }
 
+/* Block number at of head h as the unit takes it, of which seen keys are seen; hidden: room for a copy. Values out of
+ * sight are not multiplied where one is not finite, not even by 0. */
+static const unsigned char *ssa__packed_block(const ssa__table *t, const ssa__call *c, int64_t h, int64_t b,
+                                              int32_t seen, unsigned char *hidden)
+{
+    const unsigned char *block = c->packed + (h * c->n_packed + b) * c->packed_bytes;
+    if (seen == SSA__UNIT_BLOCK || !c->packed_broken[h * c->n_packed + b]) return block;
+    t->few.hide(hidden, block, seen, c->a.head_dim, c->a.value_dim);
+    return hidden;
+}
+
 /* Queries i0 .. i1-1 of head h over the packed blocks of their lists, block by block: the rows that chose one share its
- * tiles. Values out of sight are not multiplied where one is not finite, not even by 0: such a block is copied for each
- * of the rows that see it in part. */
+ * tiles. */
 static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
                                  ssa__scratch *x)
 {
     enum { N = SSA__GATHER_STEPS };
-    ssa__tile all, *tile = &x->tile;
     ssa__gathered sets[N], *g[N] = { NULL, NULL, NULL, NULL, NULL };
+    const int64_t blocks = ssa__gather_lists(c, h, i0, i1, x);
     int32_t made = 0;
-    const int64_t blocks = ssa__gather_lists(c, h, i0, i1, x), rows = (i1 - i0) * c->group;
+    for (int64_t b = 0; b < blocks; b++) {
+        const int broken = c->packed_broken[h * c->n_packed + b];
+        int32_t head = 0;
+        for (int32_t e = x->start[b]; e < x->start[b + 1]; made++) {
+            ssa__gathered *next = &sets[made % N];
+            e = ssa__gather_rows(c, i0, b, x->asked, e, x->start[b + 1], &head, broken, next);
+            next->side = made & 1;
+            next->block = ssa__packed_block(t, c, h, b, broken ? next->seen[0] : SSA__UNIT_BLOCK,
+                                            x->hidden + made % N * c->packed_bytes);
+            next->after = b + 1 < blocks ? c->packed + (h * c->n_packed + b + 1) * c->packed_bytes : NULL;
+            for (int k = N - 1; k > 0; k--) g[k] = g[k - 1];
+            g[0] = next;
+            t->few.gather(&x->tile, g);
+        }
+    }
+    for (int flush = 1; flush < N; flush++) {
+        for (int k = N - 1; k > 0; k--) g[k] = g[k - 1];
+        g[0] = NULL;
+        t->few.gather(&x->tile, g);
+    }
+}
+
+/* The same, query by query, for groups that fill the unit's tiles. */
+static void ssa__attend_listed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
+                               ssa__scratch *x)
+{
+    ssa__tile tile = x->tile;
+    const unsigned char *block[SSA__UNIT_BLOCKS];
+    const int64_t parts = c->a.block_size / SSA__UNIT_BLOCK;
+    for (int64_t r = 0; r < (i1 - i0) * c->group; r += SSA__LANES_MAX) {
+        const int64_t i = i0 + r / c->group;
+        const ssa__keys keys = ssa__listed_keys(c, i, h);
+        int32_t m = 0;
+        tile.o = x->tile.o + r * tile.dv_unit;
+        tile.m = x->tile.m + r;
+        tile.sums = x->tile.sums + r * SSA__UNIT_SUMS;
+        tile.queries = x->tile.queries + r * tile.dk_unit;
+        for (int64_t n = 0, part = 0, at = 0; at < keys.n; at += SSA__UNIT_BLOCK) {
+            const int32_t seen = (int32_t)ssa__min(SSA__UNIT_BLOCK, keys.n - at);
+            block[m++] = ssa__packed_block(t, c, h, keys.blocks[n] * parts + part, seen, x->hidden);
+            if (++part == parts) { part = 0; n++; }
+            if (m < SSA__UNIT_BLOCKS && at + SSA__UNIT_BLOCK < keys.n) continue;
+            t->few.attend_blocks(&tile, block, m, seen);
+            m = 0;
+        }
+    }
+}
+
+/* Queries i0 .. i1-1 of head h on packed blocks. */
+static void ssa__attend_packed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
+                               ssa__scratch *x)
+{
+    ssa__tile *tile = &x->tile, all;
+    const int64_t rows = (i1 - i0) * c->group;
     ssa__shape_tile(c, &t->few, tile);
     memset(tile->o, 0, (size_t)(rows * tile->dv_unit) * sizeof(float));
     memset(tile->sums, 0, (size_t)(rows * SSA__UNIT_SUMS) * sizeof(float));
@@ -3706,34 +3841,9 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
         t->take[SSA_BF16](tile->queries + (i - i0) * c->group * tile->dk_unit, 0, tile->dk_unit,
                           ssa__row(&c->a.q, i, h * c->group), c->a.q.head_stride, c->group, tile->dk);
     t->few.shape(1);
-    for (int64_t b = 0; b < blocks; b++) {
-        const int64_t at = h * c->n_packed + b;
-        const int broken = c->packed_broken[at];
-        const unsigned char *block = c->packed + at * c->packed_bytes;
-        int32_t head = 0;
-        for (int32_t e = x->start[b]; e < x->start[b + 1]; made++) {
-            ssa__gathered *next = &sets[made % N];
-            unsigned char *hidden = x->hidden + made % N * c->packed_bytes;
-            e = ssa__gather_rows(c, i0, b, x->asked, e, x->start[b + 1], &head, broken, next);
-            next->side = made & 1;
-            next->block = block;
-            next->after = b + 1 < blocks ? block + c->packed_bytes : NULL;
-            if (broken && next->seen[0] < SSA__UNIT_BLOCK) {
-                t->few.hide(hidden, block, next->seen[0], c->a.head_dim, c->a.value_dim);
-                next->block = hidden;
-            }
-            for (int k = N - 1; k > 0; k--) g[k] = g[k - 1];
-            g[0] = next;
-            t->few.gather(tile, g);
-        }
-    }
-    for (int flush = 1; flush < N; flush++) {
-        for (int k = N - 1; k > 0; k--) g[k] = g[k - 1];
-        g[0] = NULL;
-        t->few.gather(tile, g);
-    }
+    if (c->group % SSA__LANES_MAX == 0) ssa__attend_listed(t, c, h, i0, i1, x);
+    else ssa__attend_gathered(t, c, h, i0, i1, x);
     t->few.shape(0);
-
     all = *tile;
     for (int64_t r = 0; r < rows; r += tile->rows) {
         tile->rows = (int32_t)ssa__min(SSA__LANES_MAX, rows - r);
@@ -3766,7 +3876,7 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
     i0 = tile * c->task_tokens;
     i1 = ssa__min(i0 + c->task_tokens, c->a.n_q);
     if (c->packs) {
-        ssa__attend_gathered(t, c, h, i0, i1, x);
+        ssa__attend_packed(t, c, h, i0, i1, x);
         return;
     }
     for (int64_t i = i0; i < i1; i++) {
