@@ -407,6 +407,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
     __attribute__((target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
 #define SSA__BARRIER() __asm__ __volatile__("" ::: "memory")
 #define SSA__LOWEST(bits) __builtin_ctz(bits) /* index of the lowest bit set; bits != 0 */
+#define SSA__COUNT(bits)  __builtin_popcount(bits)
 #define SSA__ATOMIC_GET(p)    __atomic_load_n((p), __ATOMIC_RELAXED)
 #define SSA__ATOMIC_SET(p, x) __atomic_store_n((p), (x), __ATOMIC_RELAXED)
 #define SSA__CAN_SIMD 1
@@ -421,6 +422,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__TARGET_AMX
 #define SSA__BARRIER() _ReadWriteBarrier()
 #define SSA__LOWEST(bits) ((int)_tzcnt_u32(bits))
+#define SSA__COUNT(bits)  ((int)_mm_popcnt_u32(bits))
 #define SSA__ATOMIC_GET(p)    (*(const volatile int *)(p)) /* an aligned int is read and written whole */
 #define SSA__ATOMIC_SET(p, x) (*(volatile int *)(p) = (x))
 #define SSA__CAN_SIMD 1
@@ -688,6 +690,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__CHUNK_FEW 32   /* for tiles of up to SSA__LANES_MAX rows: little to compute, the chunk must stay in L1 */
 #define SSA__LANES_MAX 16
 #define SSA__TOPS      32
+#define SSA__RUNNERS   96 /* room for candidates that are compared with one another */
 
 typedef struct {
     int32_t rows, dk, dv;            /* query rows in use; head_dim; value_dim */
@@ -801,6 +804,11 @@ typedef struct {
     void (*pool[SSA__TYPES])(float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d);
     /* The first i in from..n-1 with x[i] > bar, else n. NaN is not above anything. */
     int64_t (*above)(const float *x, int64_t from, int64_t n, float bar);
+    /* index[0..] = the i in from..n-1 with x[i] > bar, ascending; index has room for SSA__RUNNERS. Returns how many; -1
+     * when it has no room for all, which more than SSA__RUNNERS - 2 * SSA__LANES_MAX may be. */
+    int32_t (*all_above)(const float *x, int64_t from, int64_t n, float bar, int32_t *index);
+    /* rank[i] = how many of x[0..n-1] are above x[i]; n is a multiple of SSA__LANES_MAX. */
+    void (*ranks)(const float *x, int32_t n, int32_t *rank);
     /* Maxima of the elements i with the same i % SSA__TOPS, or -1 where there is nothing above that; NaN is not. */
     void (*tops)(const float *x, int64_t n, float *top);
     /* acc[0..d-1] += w * x[0..d-1] */
@@ -868,6 +876,25 @@ static int64_t ssa__scalar_above(const float *x, int64_t from, int64_t n, float 
     for (; from < n; from++)
         if (!ssa__is_nan(x[from]) && x[from] > bar) break;
     return from;
+}
+
+static int32_t ssa__scalar_all_above(const float *x, int64_t from, int64_t n, float bar, int32_t *index)
+{
+    int32_t m = 0;
+    for (; from < n; from++) {
+        if (ssa__is_nan(x[from]) || !(x[from] > bar)) continue;
+        if (m == SSA__RUNNERS - SSA__LANES_MAX) return -1;
+        index[m++] = (int32_t)from;
+    }
+    return m;
+}
+
+static void ssa__scalar_ranks(const float *x, int32_t n, int32_t *rank)
+{
+    for (int32_t i = 0; i < n; i++) {
+        rank[i] = 0;
+        for (int32_t j = 0; j < n; j++) rank[i] += x[j] > x[i];
+    }
 }
 
 static void ssa__scalar_tops(const float *x, int64_t n, float *top)
@@ -1020,6 +1047,8 @@ static void ssa__fill_scalar(ssa__table *t)
     t->wide.finish       = ssa__scalar_wide_finish;
     t->wide.importance   = ssa__scalar_wide_importance;
     t->above             = ssa__scalar_above;
+    t->all_above         = ssa__scalar_all_above;
+    t->ranks             = ssa__scalar_ranks;
     t->tops              = ssa__scalar_tops;
     t->axpy              = ssa__scalar_axpy;
 #define SSA__PER_TYPE(t_, T)                                                                    \
@@ -1047,6 +1076,7 @@ static void ssa__fill_scalar(ssa__table *t)
  *    first(n, a, b)                         lanes < n of a, the others of b
  *    below(limit, j, a, b)                  lanes with j < limit[lane] of a, the others of b
  *    above_bits(a, b)                       bit per lane: a > b, false for NaN
+ *    lanes(dst, bits, at)                   the numbers at + lane of the bits set, ascending; may write L; how many
  *    hmax hsum                              over the lanes;  hsum4: four sums times scale to p[0..3]
  *    transpose(V r[L])                      L x L in place
  * ================================================================================================================== */
@@ -1091,6 +1121,12 @@ SSA__AVX2 __m256 ssa__avx2_below(const int32_t *limit, int32_t j, __m256 a, __m2
 SSA__AVX2 uint32_t ssa__avx2_above_bits(__m256 a, __m256 b)
 {
     return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+SSA__AVX2 int32_t ssa__avx2_lanes(int32_t *dst, uint32_t bits, int32_t at)
+{
+    int32_t n = 0;
+    for (; bits; bits &= bits - 1) dst[n++] = at + SSA__LOWEST(bits);
+    return n;
 }
 SSA__AVX2 __m256 ssa__avx2_load_n(const unsigned char *p, int32_t n)
 {
@@ -1228,6 +1264,13 @@ SSA__AVX512 __m512 ssa__avx512_below(const int32_t *limit, int32_t j, __m512 a, 
         b, _mm512_cmpgt_epi32_mask(_mm512_loadu_si512((const void *)limit), _mm512_set1_epi32(j)), a);
 }
 SSA__AVX512 uint32_t ssa__avx512_above_bits(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+SSA__AVX512 int32_t ssa__avx512_lanes(int32_t *dst, uint32_t bits, int32_t at)
+{
+    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    lane = _mm512_add_epi32(lane, _mm512_set1_epi32(at));
+    _mm512_storeu_si512((void *)dst, _mm512_maskz_compress_epi32((__mmask16)bits, lane));
+    return SSA__COUNT(bits);
+}
 SSA__AVX512 __m512 ssa__avx512_load_n(const unsigned char *p, int32_t n)
 {
     return _mm512_maskz_loadu_ps(ssa__avx512_first_mask(n), (const void *)p);
@@ -3120,35 +3163,41 @@ static void ssa__heap_sink(float *key, int32_t *index, int32_t n, int32_t at, fl
     index[at] = i;
 }
 
-static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *index_of, int64_t from, int64_t to,
-                         int32_t most, float *key, int32_t *index);
-
-/* ssa__best of many candidates: of SSA__TOPS maxima of disjoint parts the one of rank `most` is a bar that so many
- * clear, and not many more. 0: that is not above 0. */
+/* ssa__best of many candidates, in the order of the blocks: of SSA__TOPS maxima of disjoint parts the one of rank
+ * `most` is a bar that so many clear, and not many more; these are compared with one another. 0: there is no such bar,
+ * or too many clear it. */
 static int32_t ssa__best_above(const ssa__table *t, const float *imp, int64_t from, int64_t to, int32_t most,
                                float *key, int32_t *index)
 {
-    float top[SSA__TOPS], bar;
-    int32_t n = 0;
-    t->tops(imp + from, to - from, top);
-    (void)ssa__best(t, top, NULL, 0, SSA__TOPS, most, key, index);
-    if (!(key[0] > 0.0f)) return 0;
-    bar = ssa__float(ssa__bits(key[0]) - 1); /* the float below: those equal to the bar clear it */
-    for (int64_t i = t->above(imp, from, to, bar); i < to; i = t->above(imp, i + 1, to, bar)) {
-        if (n < most) {
-            key[n] = imp[i];
-            index[n++] = (int32_t)i;
-            for (int32_t j = n / 2 - 1; n == most && j >= 0; j--) ssa__heap_sink(key, index, n, j, key[j], index[j]);
-        } else if (imp[i] > key[0]) {
-            ssa__heap_sink(key, index, n, 0, imp[i], (int32_t)i);
-            bar = key[0]; /* a later one must be strictly better */
+    float x[SSA__RUNNERS], bar = FLT_MAX, last = FLT_MAX;
+    int32_t found[SSA__RUNNERS], rank[SSA__RUNNERS], n, kept = 0, spare = -most;
+    t->tops(imp + from, to - from, x);
+    t->ranks(x, SSA__TOPS, rank);
+    for (int i = 0; i < SSA__TOPS; i++) if (rank[i] < most && x[i] < bar) bar = x[i];
+    if (!(bar > 0.0f)) return 0;
+    bar = ssa__float(ssa__bits(bar) - 1); /* the float below: those equal to the bar clear it */
+    n = t->all_above(imp, from, to, bar, found);
+    if (n < most) return 0;
+    for (int32_t i = 0; i < n; i++) x[i] = imp[found[i]];
+    for (int32_t i = n; i < ssa__round_up(n, SSA__LANES_MAX); i++) x[i] = -FLT_MAX;
+    t->ranks(x, ssa__round_up(n, SSA__LANES_MAX), rank);
+    for (int32_t i = 0; i < n; i++)
+        if (rank[i] < most) {
+            spare++;
+            if (x[i] < last) last = x[i];
         }
-    }
-    return n;
+    for (int32_t i = n - 1; i >= 0 && spare > 0; i--) /* equal to the last: the later ones go */
+        if (rank[i] < most && !(x[i] > last)) { rank[i] = most; spare--; }
+    for (int32_t i = 0; i < n; i++)
+        if (rank[i] < most) {
+            key[kept] = x[i];
+            index[kept++] = found[i];
+        }
+    return kept;
 }
 
-/* The best `most` of the candidates from <= i < to by imp[i], as a heap; index_of NULL: candidate i is block i. Returns
- * how many. imp is never negative but may be NaN, which ranks below everything. */
+/* The best `most` of the candidates from <= i < to by imp[i], in no order; index_of NULL: candidate i is block i.
+ * Returns how many. imp is never negative but may be NaN, which ranks below everything. */
 static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *index_of, int64_t from, int64_t to,
                          int32_t most, float *key, int32_t *index)
 {
@@ -3176,8 +3225,11 @@ static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *i
     return n;
 }
 
-static void ssa__sort(int32_t *x, int32_t n) /* ascending; heapsort: n may be thousands */
+static void ssa__sort(int32_t *x, int32_t n) /* ascending; heapsort: n may be thousands. Often it is sorted already */
 {
+    int32_t sorted = 1;
+    while (sorted < n && x[sorted - 1] <= x[sorted]) sorted++;
+    if (sorted >= n) return;
     for (int32_t half = n / 2, end = n; end > 1;) {
         int32_t at, item;
         if (half > 0) item = x[at = --half];
@@ -4477,6 +4529,32 @@ SSA__LOCAL int64_t SSA__FN(above)(const float *x, int64_t from, int64_t n, float
     return ssa__scalar_above(x, from, n, bar);
 }
 
+SSA__LOCAL int32_t SSA__FN(all_above)(const float *x, int64_t from, int64_t n, float bar, int32_t *index)
+{
+    const SSA__V b = SSA__FN(set1)(bar);
+    int32_t m = 0;
+    for (; from + SSA__L <= n; from += SSA__L) {
+        if (m > SSA__RUNNERS - 2 * SSA__LANES_MAX) return -1;
+        m += SSA__FN(lanes)(index + m, SSA__FN(above_bits)(SSA__FN(load)(x + from), b), (int32_t)from);
+    }
+    for (; from < n; from++) {
+        if (ssa__is_nan(x[from]) || !(x[from] > bar)) continue;
+        if (m == SSA__RUNNERS - SSA__LANES_MAX) return -1;
+        index[m++] = (int32_t)from;
+    }
+    return m;
+}
+
+SSA__LOCAL void SSA__FN(ranks)(const float *x, int32_t n, int32_t *rank)
+{
+    for (int32_t i = 0; i < n; i++) {
+        const SSA__V v = SSA__FN(set1)(x[i]);
+        rank[i] = 0;
+        for (int32_t j = 0; j < n; j += SSA__L)
+            rank[i] += SSA__COUNT(SSA__FN(above_bits)(SSA__FN(load)(x + j), v));
+    }
+}
+
 SSA__LOCAL void SSA__FN(tops)(const float *x, int64_t n, float *top)
 {
     enum { N = SSA__TOPS / SSA__L };
@@ -4902,6 +4980,8 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
     t->wide.finish       = SSA__FN(wide_finish);
     t->wide.importance   = SSA__FN(wide_importance);
     t->above             = SSA__FN(above);
+    t->all_above         = SSA__FN(all_above);
+    t->ranks             = SSA__FN(ranks);
     t->tops              = SSA__FN(tops);
     t->axpy              = SSA__FN(axpy);
 #define SSA__PER_TYPE(t_, T)                                                                        \

@@ -52,6 +52,31 @@ static int same_bits(const float *a, const float *b,
     return 1;
 }
 
+/* What block selection asks of n numbers, some of them equal, some NaN: maxima of parts, who is above a bar, and of the
+ * first whole vectors, without NaN, the rank of each. */
+static void check_ranking(const ssa__table *t, const ssa__table *def, int n, int from)
+{
+    int32_t *got = xalloc(SSA__RUNNERS, 4), *want = xalloc(SSA__RUNNERS, 4), m, most;
+    float *x = (float *)(void *)at_end(n * 4), top[SSA__TOPS], top_want[SSA__TOPS];
+    for (int i = 0; i < n; i++) x[i] = rng_int(&r, 0, 9) ? (float)rng_int(&r, 0, 5) - 2 : (float)NAN;
+    for (int bar = -3; bar <= 2; bar++) {
+        m = t->all_above(x, from, n, (float)bar, got);
+        most = def->all_above(x, from, n, (float)bar, want);
+        CHECK(m == most || ((m < 0 || most < 0) && m + most >= SSA__RUNNERS - 2 * SSA__LANES_MAX), "%s finds %d of %d",
+              level, m, most);
+        CHECK(m < 0 || most < 0 || memcmp(got, want, (size_t)m * 4) == 0, "%s all above %d, n %d", level, bar, n);
+    }
+    t->tops(x, n, top);
+    def->tops(x, n, top_want);
+    CHECK(memcmp(top, top_want, sizeof top) == 0, "%s tops n %d", level, n);
+    for (int i = 0; i < n; i++) if (isnan(x[i])) x[i] = -FLT_MAX;
+    m = n < SSA__RUNNERS ? n / SSA__LANES_MAX * SSA__LANES_MAX : SSA__RUNNERS;
+    t->ranks(x, m, got);
+    def->ranks(x, m, want);
+    CHECK(memcmp(got, want, (size_t)m * 4) == 0, "%s ranks n %d", level, m);
+    free(got); free(want);
+}
+
 static void test_rows(const ssa__table *t, const ssa__table *def)
 {
     static float a[4 * 1100], b[4 * 1100], src[1024];
@@ -83,12 +108,41 @@ static void test_rows(const ssa__table *t, const ssa__table *def)
         int from = rng_int(&r, 0, n), high = rng_int(&r, 0, 2 * n + 1);
         for (int i = 0; i < n; i++) x[i] = i == high ? 2.0f : rng_int(&r, 0, 3) ? 1.0f : (float)NAN;
         CHECK(t->above(x, from, n, 1.0f) == def->above(x, from, n, 1.0f), "%s above n %d from %d", level, n, from);
+        check_ranking(t, def, n, from);
         for (int i = 0; i < n; i++) { x[i] = rng_f(&r); b[i] = rng_f(&r); a[i] = b[i]; }
         t->axpy(a, 0.37f, x, n);
         def->axpy(b, 0.37f, x, n);
         int bad = 0;
         for (int i = 0; i < n; i++) bad += !(fabs((double)a[i] - (double)b[i]) <= 4 * EPS);
         CHECK(bad == 0 && a[n] == b[n], "%s axpy n %d", level, n);
+    }
+}
+
+/* The best of many candidates, most of them equal to others: who is better, or as good and earlier, than all but `most`
+ * of the rest. */
+static void test_best(const ssa__table *t)
+{
+    enum { MOST = 40 };
+    float x[700], key[MOST];
+    int32_t index[MOST];
+    for (int rep = 0; rep < 400; rep++) {
+        int from = rng_int(&r, 0, 20), to = rng_int(&r, from, 700), most = rng_int(&r, 1, MOST), wrong = 0, n;
+        int values = rng_int(&r, 1, 60), clear = rng_int(&r, 0, 3) == 0;
+        for (int i = 0; i < 700; i++) {
+            x[i] = clear ? rng_f(&r) + 1.5f : (float)rng_int(&r, 0, values) * 0.25f;
+            if (values % 4 == 0 && rng_int(&r, 0, 9) == 0) x[i] = (float)NAN;
+        }
+        n = ssa__best(t, x, NULL, from, to, most, key, index);
+        for (int j = 0; j < n; j++) {
+            int better = 0, b = index[j];
+            for (int i = from; i < to; i++)
+                better += i != b && !isnan(x[i]) && (isnan(x[b]) || x[i] > x[b] || (!(x[i] < x[b]) && i < b));
+            for (int i = from; i < b; i++) better += isnan(x[b]) && isnan(x[i]);
+            wrong += b < from || b >= to || better >= most;
+            for (int i = 0; i < j; i++) wrong += index[i] == b;
+        }
+        CHECK(n == (to - from < most ? to - from : most) && wrong == 0, "%s best %d of %d to %d: %d, %d of them wrong",
+              level, most, from, to, n, wrong);
     }
 }
 
@@ -269,6 +323,7 @@ void test_table(void)
         level = ssa_isa_name(t.isa);
         CHECK((int)t.isa == isa, "%s names itself", level);
         test_rows(&t, &def);
+        test_best(&t);
         test_exp(&t.narrow, 1, &a);
         test_exp(&t.wide, 0, &a);
         for (int i = 0; i < COUNT(some_rows); i++)
