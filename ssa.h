@@ -3093,14 +3093,15 @@ static int32_t ssa__reach(const ssa__call *c, int32_t cur, const float *imp, int
 }
 
 /* Chooses at most `keep` blocks for a query whose own block is cur by imp[0..cur-1]; list gets them ascending. Returns
- * how many. What is always kept lies at both ends, so that the candidates are adjacent. */
+ * how many. What is always kept lies at both ends, so that the candidates are adjacent; where it meets there are none.
+ * */
 static int32_t ssa__choose(const ssa__table *t, const ssa__call *c, int32_t cur, int32_t keep, const float *imp,
                            ssa__scratch *x, int32_t *list)
 {
     int32_t n, block = c->a.block_size, past = keep - 1;
     int32_t from = (int32_t)ssa__min(c->a.sink_blocks, cur), to = (int32_t)ssa__max(from, cur - c->a.local_blocks);
     if (c->a.select == SSA_SELECT_TOPK || cur < block) {
-        n = ssa__best(t, imp, NULL, from, to, past - from - (cur - to), x->heap_key, x->heap);
+        n = ssa__best(t, imp, NULL, from, to, past - c->a.sink_blocks - c->a.local_blocks, x->heap_key, x->heap);
         if (c->nucleus) n = ssa__reach(c, cur, imp, from, to, n, x->heap_key, x->heap);
         memcpy(list, x->heap, (size_t)n * sizeof *list);
     } else { /* the best half of all before the chunk of cur, and the best half of that chunk, cur always first */

@@ -14,7 +14,7 @@ typedef struct {
     int          dot, per_head, sinks, locals;
     double       top_p;
     const int32_t *k_of;              /* [H], or [HQ] per_head; NULL: top_k for all */
-    double       unit;                /* of importance: what differs by less than 1e-5 of it is not clear; 0: of itself */
+    double       unit;                /* importances less than 1e-5 of it apart are a near tie; 0: of themselves */
     const float *q, *k, *v, *gate;
 } o_call;
 
@@ -29,8 +29,8 @@ void n_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_block
 /* Pooled keys [H][n_kv / B][D], the mean of every complete block. */
 void o_pool(const o_call *c, double *pooled);
 /* Importance of blocks 0..cur for query i and list j (of a key/value head, or per_head of a query head); returns cur,
- * -1 for a query before key 0. The own block's is infinite: always chosen. NaN for a block whose pooled key is not finite; it counts for no
- * other. */
+ * -1 for a query before key 0. The own block's is infinite: always chosen. NaN for a block whose pooled key is not
+ * finite; it counts for no other. */
 int64_t o_importance(const o_call *c, const double *pooled, int64_t i, int j, double *importance);
 /* The unit of raw scores: the largest sum of |scale * q * kbar| that goes into one. 0 with a softmax. */
 double  o_unit(const o_call *c, const double *pooled, int64_t i, int j);
@@ -64,9 +64,10 @@ void o_solve(const prob *p, const int32_t *blocks, o_result *r, two_x *out, two_
 void o_compare(prob *p, const o_result *r, int level, two_x *out, two_x *lse);     /* reads p's outputs */
 void o_result_free(o_result *r);
 
-/* Are p->blocks right for TOPK or REFERENCE, with all that the call says about them? pooled: as kept, [H][nb][D]. Returns the share of rows whose selection was
- * clear (margin over 1e-5) and so compared exactly; the others must be near ties. exact_ties: the data has blocks that
- * are equal bit for bit, so that a tie in double is one in f32 too, and goes to the lower index. */
+/* Are p->blocks right for TOPK or REFERENCE, with all that the call says about them? pooled: as kept, [H][nb][D].
+ * Returns the share of rows whose selection was clear (margin over 1e-5) and so compared exactly; the others must be
+ * near ties. exact_ties: the data has blocks that are equal bit for bit, so that a tie in double is one in f32 too, and
+ * goes to the lower index. */
 double o_check_blocks(const prob *p, const double *pooled, int exact_ties, const char *text);
 
 #endif

@@ -2,8 +2,8 @@
 #include "oracle.h"
 
 #define MOST_STATUS (-35)
-static char seen[1 - MOST_STATUS] = { [28] = 1, [29] = 1, [30] = 1, [31] = 1 };  /* which statuses were provoked; these */
-                                                                         /* belong to fields not supported yet */
+/* Which statuses were provoked; those of fields that are not supported yet cannot be. */
+static char seen[1 - MOST_STATUS] = { [28] = 1, [29] = 1, [30] = 1, [31] = 1 };
 static int is(ssa_status got, ssa_status want)
 {
     if (got <= 0 && got >= MOST_STATUS) seen[-got] = 1;

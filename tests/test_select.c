@@ -1,5 +1,5 @@
-/* test_select.c - what a selection can be asked for beside the best k: raw scores, lists for each query head, blocks that
- * are always kept, a share of the importance, budgets, short contexts that run full */
+/* test_select.c - what a selection can be asked for beside the best k: raw scores, lists for each query head, blocks
+ * that are always kept, a share of the importance, budgets, short contexts that run full */
 #include "oracle.h"
 
 static const ssa_exec one = { 1, NULL, NULL, NULL, 0 };
@@ -21,11 +21,14 @@ static int run_by(const ssa_attn *a, int32_t n, ssa_mode mode, int nth)
 }
 
 /* ---- against the oracle ------------------------------------------------------------------------------------------ */
-/* Queries and keys that mostly point away from each other: raw scores below zero. */
-static void turn_away(prob *p)
+/* Queries and keys that point away from each other, raw scores well below zero; but for each 97th block, 2: so that few
+ * are above zero. */
+static void turn_away(prob *p, int how)
 {
+    const int64_t block = (int64_t)p->s.B * p->s.H * p->s.D;
     for (int64_t e = 0; e < tensor_count(&p->q); e++) p->q.val[e] += 0.5f;
-    for (int64_t e = 0; e < tensor_count(&p->k); e++) p->k.val[e] -= 1.5f;
+    for (int64_t e = 0; e < tensor_count(&p->k); e++)
+        p->k.val[e] += how == 2 && e / block % 97 == 60 ? 1.5f : -1.5f;
     tensor_store(&p->q);
     tensor_store(&p->k);
 }
@@ -51,7 +54,7 @@ static void check_select(const shape *s, kind how)
     ssa_pool x;
     prob p;
     prob_make(&p, s);
-    if (how.away) turn_away(&p);
+    if (how.away) turn_away(&p, how.away);
     if (how.period) repeat_blocks(&p, how.period);
     const char *text = shape_text(&p.s);
     int64_t nb = p.s.n_kv / p.s.B, size = p.n_blocks * (int64_t)sizeof(int32_t);
@@ -65,7 +68,7 @@ static void check_select(const shape *s, kind how)
     p.a.blocks = p.blocks;
     for (int rep = 0; rep < reps; rep++) {
         if (rep) prob_refill(&p, s->seed + 100 + 10 * (uint64_t)rep);
-        if (rep && how.away) turn_away(&p);
+        if (rep && how.away) turn_away(&p, how.away);
         if (rep && how.period) repeat_blocks(&p, how.period);
         o_call_of(&c, &p);
         o_pool(&c, pooled);
@@ -146,7 +149,8 @@ static void test_random(void)
     static const float shares[] = { 0.02f, 0.3f, 0.6f, 0.9f, 0.999f };
     rng r = { 20260, 0 };
     for (int i = 0; i < 240; i++) {
-        int g = groups[i % 5], kv = g > 4 ? 1 : rng_int(&r, 1, 3), b = sizes[i / 5 % 4], nq = i % 3 ? rng_int(&r, 2, 24) : 1;
+        int g = groups[i % 5], kv = g > 4 ? 1 : rng_int(&r, 1, 3), b = sizes[i / 5 % 4],
+            nq = i % 3 ? rng_int(&r, 2, 24) : 1;
         int32_t k_of[64];
         shape s = { .name = "select", .HQ = g * kv, .H = kv, .D = RNG_PICK(&r, dims), .DV = RNG_PICK(&r, dims),
                     .n_q = nq, .n_kv = nq + rng_int(&r, 0, b < 16 ? 60 * b : 14 * b), .q_pos = -1,
@@ -179,12 +183,12 @@ static void test_many(void)
         rng r = { (uint64_t)i, 0 };
         shape s = { .name = "many blocks", .HQ = i % 5 == 4 ? 20 : 4, .H = i % 2 ? 2 : 1, .D = 32 + i, .DV = 16,
                     .n_q = 1 + i % 4 * 7, .n_kv = 900 + 71 * i, .q_pos = -1, .tq = types[i % 3], .tk = types[i % 3],
-                    .tv = types[i % 3], .B = 1 + i % 3, .top_k = 4 + i % 9 * 4, .score = (ssa_score)(i % 3 != 2),
-                    .per_head = i / 2 % 2, .sinks = i % 4, .locals = i % 3 == 1 ? 0 : i % 4 == 3 ? 0 : 1,
-                    .top_p = i % 3 == 2 ? 0.2f : 0, .seed = (uint64_t)i * 100 };
+                    .tv = types[i % 3], .B = 1 + i % 3, .top_k = 4 + i % 9 * 4, .score = (ssa_score)(i % 4 != 3),
+                    .per_head = i / 2 % 2, .sinks = i % 4, .locals = i % 3 != 1 && i % 4 != 3,
+                    .top_p = i % 4 == 3 ? 0.2f : 0, .seed = (uint64_t)i * 100 };
         if (s.sinks + s.locals + 1 > s.top_k) s.sinks = 0;
         if (i % 5 == 0) s.k_of = budgets_for(k_of, lists_of(&s), s.top_k, &s, &r);
-        check_select(&s, (kind){ .pool = i % 4 ? POOL_F32 : NO_POOL, .away = i % 2, .attend = i % 7 == 0 });
+        check_select(&s, (kind){ .pool = i % 4 ? POOL_F32 : NO_POOL, .away = i % 3, .attend = i % 7 == 0 });
     }
 }
 
@@ -236,7 +240,7 @@ static void check_moba(const shape *s, int away)
 {
     prob p;
     prob_make(&p, s);
-    if (away) turn_away(&p);
+    if (away) turn_away(&p, 1);
     p.a.blocks = p.blocks;
     int32_t *want = xalloc(s->top_k, sizeof *want);
     FOR_LEVELS(l) {
@@ -353,9 +357,10 @@ static void test_same(void)
 static void test_covering(void)
 {
     for (int i = 0; i < 12; i++) {
-        shape s = { .name = "covering", .HQ = i % 2 ? 4 : 20, .H = 1, .D = 48, .n_q = i % 3 ? 70 : 1, .n_kv = 80 + 9 * i,
-                    .q_pos = -1, .tq = types[i % 3], .tk = types[i % 3], .tv = types[i % 3], .B = 16, .top_k = 12,
-                    .per_head = 1, .score = (ssa_score)(i / 3 % 2), .sinks = i % 4, .locals = i % 5, .seed = 4 };
+        shape s = { .name = "covering", .HQ = i % 2 ? 4 : 20, .H = 1, .D = 48, .n_q = i % 3 ? 70 : 1,
+                    .n_kv = 80 + 9 * i, .q_pos = -1, .tq = types[i % 3], .tk = types[i % 3], .tv = types[i % 3],
+                    .B = 16, .top_k = 12, .per_head = 1, .score = (ssa_score)(i / 3 % 2),
+                    .sinks = i % 4, .locals = i % 5, .seed = 4 };
         two_x out = { 0 }, lse = { 0 };
         o_result r;
         prob p;
@@ -380,8 +385,9 @@ static void test_short(void)
     prob p[4];
     ssa_attn a[4];
     for (int i = 0; i < 4; i++) {                            /* two calls below 200 keys, two not */
-        shape s = { .name = "short", .HQ = 8, .H = 2, .D = 64, .n_q = i % 2 ? 70 : 1, .n_kv = i < 2 ? 150 + 49 * i : 200 + i,
-                    .q_pos = -1, .tq = types[i % 3], .tk = types[i % 3], .tv = types[i % 3], .B = 16, .top_k = 3,
+        shape s = { .name = "short", .HQ = 8, .H = 2, .D = 64, .n_q = i % 2 ? 70 : 1, .q_pos = -1,
+                    .n_kv = i < 2 ? 150 + 49 * i : 200 + i, .tq = types[i % 3], .tk = types[i % 3],
+                    .tv = types[i % 3], .B = 16, .top_k = 3,
                     .per_head = i / 2 % 2, .seed = (uint64_t)i };
         shapes[i] = s;
     }
@@ -401,7 +407,8 @@ static void test_short(void)
                 want[i] = result_of(&p[i], &a[i], SSA_SPARSE, "short");
                 int empty = 1;
                 for (int64_t e = 0; e < p[i].n_blocks; e++) empty &= p[i].blocks[e] == -1;
-                CHECK(given || empty == (i < 2), "lists of a call that runs full are empty: %s", shape_text(&shapes[i]));
+                CHECK(given || empty == (i < 2), "lists of a call that runs full are empty: %s",
+                      shape_text(&shapes[i]));
                 ssa_attn none = a[i];
                 if (!given) none.blocks = NULL;
                 uint64_t bits = result_of(&p[i], &none, SSA_SPARSE, "no lists");
@@ -431,6 +438,7 @@ static void check_broken(const shape *s, float bad, int block, int pool)
     ssa_pool x;
     o_call c;
     prob_make(&p, s);
+    if (s->score) turn_away(&p, 1);
     for (int64_t e = 0; e < (int64_t)s->H * s->D; e += 3)
         p.k.val[((int64_t)block * s->B + s->B - 1) * s->H * s->D + e] = bad;
     tensor_store(&p.k);
@@ -481,8 +489,9 @@ static void test_broken(void)
     }
     /* A query that is NaN: its own lists alone suffer, a shared one with its group. */
     for (int i = 0; i < 12; i++) {
-        shape s = { .name = "NaN query", .HQ = 6, .H = 2, .D = 24, .n_q = 20, .n_kv = 200, .q_pos = -1, .tq = types[i % 3],
-                    .tk = types[i / 3 % 3], .B = 4, .top_k = 6, .per_head = i % 2, .score = (ssa_score)(i / 2 % 2),
+        shape s = { .name = "NaN query", .HQ = 6, .H = 2, .D = 24, .n_q = 20, .n_kv = 200, .q_pos = -1,
+                    .tq = types[i % 3], .tk = types[i / 3 % 3], .B = 4, .top_k = 6, .per_head = i % 2,
+                    .score = (ssa_score)(i / 2 % 2),
                     .seed = 8 };
         int lists = lists_of(&s), group = s.HQ / lists, row = 9 * s.HQ + 4;
         prob p;
@@ -518,8 +527,8 @@ static void test_share(void)
 {
     for (int per_head = 0; per_head < 2; per_head++)
         for (int keep = 0; keep < 3; keep++) {               /* sinks, locals */
-            shape s = { .name = "share", .HQ = 4, .H = 2, .D = 16, .n_q = 1, .n_kv = 33, .q_pos = -1, .B = 4, .top_k = 9,
-                        .per_head = per_head, .sinks = keep, .locals = keep, .seed = 3 };
+            shape s = { .name = "share", .HQ = 4, .H = 2, .D = 16, .n_q = 1, .n_kv = 33, .q_pos = -1, .B = 4,
+                        .top_k = 9, .per_head = per_head, .sinks = keep, .locals = keep, .seed = 3 };
             prob p;
             prob_make(&p, &s);
             repeat_blocks(&p, 1);
