@@ -3088,7 +3088,7 @@ static int32_t ssa__reach(const ssa__call *c, int32_t cur, const float *imp, int
         index[end] = index[0];
         ssa__heap_sink(key, index, end, 0, k, i);
     }
-    while (m < n && key[m] > 0.0f && kept < (double)c->a.top_p * all) kept += (double)key[m++];
+    while (m < n && kept < (double)c->a.top_p * all) kept += (double)key[m++]; /* a NaN is never needed */
     return m;
 }
 

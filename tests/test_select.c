@@ -295,7 +295,8 @@ static void test_same(void)
         int32_t k_of[32];
         shape s = { .name = "same", .HQ = i % 3 ? 6 : 2, .H = i % 2 ? 1 : 2, .D = 32, .n_q = i % 4 ? 66 : 1,
                     .n_kv = 280 + i, .q_pos = -1, .tq = types[i % 3], .tk = types[i % 3], .tv = types[i % 3],
-                    .B = i % 2 ? 16 : 8, .top_k = 4 + i % 5, .per_head = i / 2 % 2, .seed = (uint64_t)i };
+                    .B = i % 2 ? 16 : 8, .top_k = 4 + i % 5, .per_head = i / 2 % 2,
+                    .amp = i / 3 % 2 ? 20 : 1, .seed = (uint64_t)i }; /* 20: importances of 0 */
         if (i % 5 == 0) s.H = s.HQ;
         prob p;
         prob_make(&p, &s);
