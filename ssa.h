@@ -151,7 +151,7 @@ typedef enum {
     SSA_ERR_SCALE        = -10,     /* scale is NaN or infinite */
     SSA_ERR_CAUSAL       = -11,     /* causal is neither 0 nor 1, or sparse without causal */
     SSA_ERR_BLOCK_SIZE   = -12,     /* block_size outside 1..SSA_MAX_BLOCK */
-    SSA_ERR_TOP_K        = -13,     /* top_k below 1 */
+    SSA_ERR_TOP_K        = -13,     /* top_k below 1; a top_k_per_head outside 1 .. top_k, or with GIVEN */
     SSA_ERR_SELECT       = -14,     /* select is not an ssa_select */
     SSA_ERR_REFERENCE    = -15,     /* REFERENCE: block_size is not a power of two, or below 2, or below top_k */
     SSA_ERR_BLOCKS       = -16,     /* blocks: NULL where needed; with SSA_CHECKED also duplicates or out of range */
@@ -170,9 +170,10 @@ typedef enum {
     SSA_ERR_SOFTCAP      = -29,     /* softcap is negative, NaN or infinite */
     SSA_ERR_MASK         = -30,     /* the mask's type or stride */
     SSA_ERR_PAGES        = -31,     /* page_tokens below 1, or not a multiple of block_size; or a page stride */
-    SSA_ERR_SCORE        = -32,     /* score is not an ssa_score, or select_per_head is neither 0 nor 1 */
-    SSA_ERR_KEEP         = -33,     /* sink_blocks or local_blocks is negative, or with the own block above top_k */
-    SSA_ERR_TOP_P        = -34,     /* top_p is outside 0 .. 1, or NaN */
+    SSA_ERR_SCORE        = -32,     /* score is not an ssa_score, or DOT without TOPK; select_per_head is not 0 or 1 */
+    SSA_ERR_KEEP         = -33,     /* sink_blocks or local_blocks: negative, with the own block above top_k, or */
+                                    /* without TOPK */
+    SSA_ERR_TOP_P        = -34,     /* top_p is outside 0 .. 1, or NaN; or not 0 without TOPK and SOFTMAX */
     SSA_ERR_BUDGET       = -35      /* budget or min_context is negative */
 } ssa_status;
 
@@ -218,15 +219,21 @@ typedef struct {
     const int32_t *pages; int64_t page_tokens, page_stride_k, page_stride_v;      /* (*) NULL: none */
     int32_t  block_size, top_k;       /* sparse: defaults 16, 16; top_k counts the query's own block */
     ssa_select select;                /* default SSA_SELECT_TOPK */
-    ssa_score score;                  /* default SSA_SCORE_SOFTMAX; DOT (*) */
-    int32_t  select_per_head;         /* (*) 0 */
-    int32_t  sink_blocks, local_blocks; float top_p; const int32_t *top_k_per_head; /* (*) 0, 0, 0, NULL */
-    int32_t *blocks;                  /* [n_q][H][top_k] chosen blocks, -1 = empty slot. In for GIVEN (any order); */
+    ssa_score score;                  /* default SSA_SCORE_SOFTMAX; DOT: the raw scores rank blocks (MoBA) */
+    int32_t  select_per_head;         /* 0: the heads of a group share their lists of blocks, L = H; 1: L = HQ */
+    int32_t  sink_blocks, local_blocks; /* so many of the first blocks, and of those right before the own one, are */
+                                      /* always kept; both and the own one within top_k. Default 0, 0 */
+    float    top_p;                   /* 0 (or 1): off. Else in 0 .. 1: no more blocks than reach this share of the */
+                                      /* importance of all */
+    const int32_t *top_k_per_head;    /* optional [L]: a top_k for each list, 1 .. top_k */
+    int32_t *blocks;                  /* [n_q][L][top_k] chosen blocks, -1 = empty slot. In for GIVEN (any order); */
                                       /* else an optional output: ascending, the empty slots last */
     const ssa_pool *pool;             /* pooled keys of k; NULL: pooled inside the call, in f32, by reading all of k */
     const float *alibi;               /* (*) optional [HQ]: a slope each; adds slope * (j - p) to the score of key j */
-    int64_t  budget;                  /* (*) sparse: keys a query may attend; top_k becomes max(1, budget/block_size) */
-    int64_t  min_context;             /* (*) sparse: a call with n_kv below this runs full */
+    int64_t  budget;                  /* sparse, 0: off. Keys that a query may attend: max(1, budget / block_size) */
+                                      /* stands in for top_k everywhere, in the shape of blocks too */
+    int64_t  min_context;             /* sparse, 0: off. With n_kv below this ssa_attention runs the call as SSA_FULL */
+                                      /* does, bit for bit; lists that it would have written are all -1 */
 } ssa_attn;
 
 /* fn(task, ith, nth): the share of worker ith of nth. Every ith in 0..nth-1 must run once, in any order, on any thread.
@@ -272,15 +279,16 @@ SSA_API ssa_attn    ssa_attn_default(int32_t n_heads, int32_t n_kv_heads, int32_
 
 /* Says what is wrong with a call, runs nothing. a: NULL gives SSA_ERR_NULL. Everything that ssa_attention would refuse
  * for the call's sake is refused here, with the same status: also a pool that does not hold n_kv tokens yet, so check
- * options at start-up without one. O(1), except GIVEN with SSA_CHECKED: O(n_q * n_kv_heads * top_k^2). */
+ * options at start-up without one. A sparse call that min_context runs full is checked as a sparse one. O(1), except
+ * top_k_per_head: O(L), and GIVEN with SSA_CHECKED: O(n_q * L * top_k^2). */
 SSA_API ssa_status  ssa_check(const ssa_attn *a, ssa_mode mode);
 
 /* Bytes of workspace for ssa_attention_batch(a, n, mode, x) or ssa_plan_make with n_threads workers (below 1 counts as
- * 1). 0 when a call is invalid or the size overflows. Depends on shapes, strides, types, positions, select, top_k, on
- * whether a pool or blocks are given, and on the level in use; not on data. It grows with n_kv but not always with n_q:
- * a decode splits a long cache into shares, a prefill does not; take the maximum over the shapes you use. Sparse
- * without a pool needs n_kv_heads * head_dim * 4 bytes for each block of the cache, and a sparse prefill on level amx
- * another copy of the keys and values it reads. Any alignment will do. */
+ * 1). 0 when a call is invalid or the size overflows. Depends on shapes, strides, types, positions, the selection's
+ * fields, on whether a pool or blocks are given, and on the level in use; not on data. It grows with n_kv but not
+ * always with n_q: a decode splits a long cache into shares, a prefill does not; take the maximum over the shapes you
+ * use. Sparse without a pool needs n_kv_heads * head_dim * 4 bytes for each block of the cache, and a sparse prefill on
+ * level amx another copy of the keys and values it reads. Any alignment will do. */
 SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads);
 
 /* out = gate * softmax(scale * q.K^T) . V over the visible keys (SSA_FULL), or over those in the selected blocks
@@ -296,9 +304,9 @@ SSA_API ssa_status  ssa_attention(const ssa_attn *a, ssa_mode mode, const ssa_ex
  * calls must not overlap. n = 0 does nothing. Checked first as a whole: one invalid call and nothing is written. */
 SSA_API ssa_status  ssa_attention_batch(const ssa_attn *a, int32_t n, ssa_mode mode, const ssa_exec *x);
 
-/* Writes a->blocks [n_q][n_kv_heads][top_k] only; v and out are not touched and may be NULL. The query at position p,
- * in block cur = p / block_size, always chooses cur; of the blocks before it, those whose mean key the group's heads
- * like most:
+/* Writes a->blocks [n_q][L][top_k] only (L = n_kv_heads, or n_heads with select_per_head); v and out are not touched
+ * and may be NULL. The query at position p, in block cur = p / block_size, always chooses cur; of the blocks before it,
+ * those whose mean key the group's heads like most:
  *   importance(c) = sum over the group's g of exp(scale * q_g.kbar_c - lse_g),  lse_g = log sum over complete blocks c
  *   of exp(scale * q_g.kbar_c), where block c is complete for the query when (c+1) * block_size <= p + 1.
  * SSA_SELECT_TOPK (the paper): the top_k blocks of highest importance, exactly; ties to the lower index. A block whose
@@ -309,6 +317,24 @@ SSA_API ssa_status  ssa_attention_batch(const ssa_attn *a, int32_t n, ssa_mode m
  *   block_size/2 of that one; of these the best top_k. While cur < block_size, or when top_k <= block_size/2: the same
  *   as TOPK.
  * SSA_SELECT_GIVEN: refused with SSA_ERR_SELECT: there is nothing to select.
+ * What the other fields change, here and in ssa_attention:
+ *   select_per_head  each query head chooses by its own importance alone, the same blocks it would choose as a group of
+ *                    one. With every select; GIVEN then reads a list for each query head.
+ *   SSA_SCORE_DOT    importance(c) = sum over the group's g of scale * q_g.kbar_c: no softmax, may be negative. With
+ *                    select_per_head this is MoBA's gate (arXiv 2502.13189). Importance that is not finite ranks below
+ *                    all other. TOPK only, else SSA_ERR_SCORE.
+ *   sink_blocks, local_blocks   blocks 0 .. sink_blocks - 1 and cur - local_blocks .. cur - 1 are kept first. Where
+ *                    they overlap, or there are not so many, the others get their slots. They and the own block may not
+ *                    exceed top_k, nor a top_k of a list: SSA_ERR_KEEP. TOPK only, else SSA_ERR_KEEP.
+ *   top_p            after sinks and locals the best follow only until those kept have the share top_p of the
+ *                    importance of all blocks before cur (the own block counts for neither); top_k still holds. Sums
+ *                    are in double. 1 keeps as many as 0. TOPK with SOFTMAX only, else SSA_ERR_TOP_P.
+ *   top_k_per_head   list l keeps at most top_k_per_head[l] blocks; the slots after them are -1. A value outside 1 ..
+ *                    top_k, or GIVEN: SSA_ERR_TOP_K. With REFERENCE: the best so many of what it amounts to.
+ *   budget           as the field says, with every select.
+ *   min_context      has no effect here: lists are selected however few the keys.
+ * Importance is rounded to f32, differently by each level: near ties, of two blocks or with the share, may be cut
+ * differently by levels, and in a prefill and a decode.
  * A query at a negative position (n_q > n_kv) sees nothing: all its slots are -1. */
 SSA_API ssa_status  ssa_select_blocks(const ssa_attn *a, const ssa_exec *x);
 
@@ -809,7 +835,7 @@ typedef struct {
     int32_t (*all_above)(const float *x, int64_t from, int64_t n, float bar, int32_t *index);
     /* rank[i] = how many of x[0..n-1] are above x[i]; n is a multiple of SSA__LANES_MAX. */
     void (*ranks)(const float *x, int32_t n, int32_t *rank);
-    /* Maxima of the elements i with the same i % SSA__TOPS, or -1 where there is nothing above that; NaN is not. */
+    /* Maxima of the elements i with the same i % SSA__TOPS, or -FLT_MAX where nothing is above that; NaN is not. */
     void (*tops)(const float *x, int64_t n, float *top);
     /* acc[0..d-1] += w * x[0..d-1] */
     void (*axpy)(float *acc, float w, const float *x, int32_t d);
@@ -899,7 +925,7 @@ static void ssa__scalar_ranks(const float *x, int32_t n, int32_t *rank)
 
 static void ssa__scalar_tops(const float *x, int64_t n, float *top)
 {
-    for (int i = 0; i < SSA__TOPS; i++) top[i] = -1.0f;
+    for (int i = 0; i < SSA__TOPS; i++) top[i] = -FLT_MAX;
     for (int64_t i = 0; i < n; i++)
         if (!ssa__is_nan(x[i]) && x[i] > top[i % SSA__TOPS]) top[i % SSA__TOPS] = x[i];
 }
@@ -2501,7 +2527,13 @@ typedef struct {
     int32_t  n_blocks;             /* blocks that some query sees, the open one included */
     int32_t  n_pooled;             /* complete blocks that some query sees */
     int32_t  keep;                 /* min(top_k, n_blocks): slots per list */
-    int32_t *chosen; int64_t chosen_stride;          /* lists of (query, key/value head), ascending, -1 at the end */
+    int32_t  lists, list_group;    /* lists of a query and key/value head, and the query heads that share one: 1 and */
+                                   /* group, or with select_per_head group and 1 */
+    int32_t  scored;               /* 1: some query has more blocks than it may keep: they are pooled and scored */
+    int32_t  nucleus;              /* 1: top_p cuts lists short */
+    int32_t  blank;                /* 1: a sparse call that runs full: its lists stay empty */
+    ssa__what what;                /* what is run: a sparse call may be full */
+    int32_t *chosen; int64_t chosen_stride;          /* [query][key/value head][lists], ascending, -1 at the end */
     const unsigned char *pooled; ssa_type pooled_type; int64_t pooled_head_stride;
     float   *pooled_own;           /* where the POOL phase writes when the call brought no pool */
     int32_t  rank, rank_terms;     /* 1: the unit scores blocks; terms of a pooled key */
@@ -2556,9 +2588,10 @@ static ssa_status ssa__resolve_output(ssa_view *v, int64_t n, int32_t heads, int
 static ssa_status ssa__check_given(const ssa_attn *a)
 {
 #if SSA_CHECKED
+    const int32_t heads = a->select_per_head ? a->n_heads : a->n_kv_heads;
     for (int64_t i = 0; i < a->n_q; i++)
-        for (int32_t h = 0; h < a->n_kv_heads; h++) {
-            const int32_t *list = a->blocks + (i * a->n_kv_heads + h) * a->top_k;
+        for (int32_t h = 0; h < heads; h++) {
+            const int32_t *list = a->blocks + (i * heads + h) * a->top_k;
             int64_t p = a->q_pos + i;
             for (int32_t x = 0; x < a->top_k; x++) {
                 if (list[x] == -1) continue;
@@ -2572,13 +2605,37 @@ static ssa_status ssa__check_given(const ssa_attn *a)
     return SSA_OK;
 }
 
+/* How many blocks a list keeps, and which ones always. Replaces top_k by what the budget amounts to; *least becomes the
+ * smallest top_k of any list. */
+static ssa_status ssa__resolve_budget(ssa_attn *a, int32_t *least)
+{
+    const int32_t lists = a->select_per_head ? a->n_heads : a->n_kv_heads;
+    const int off = ssa__bits(a->top_p) << 1 == 0;
+    int64_t always = (int64_t)a->sink_blocks + a->local_blocks + 1;
+    *least = a->top_k;
+    if (a->top_k_per_head && a->select == SSA_SELECT_GIVEN) return SSA_ERR_TOP_K;
+    for (int32_t h = 0; a->top_k_per_head && h < lists; h++) {
+        if (a->top_k_per_head[h] < 1 || a->top_k_per_head[h] > a->top_k) return SSA_ERR_TOP_K;
+        if (a->top_k_per_head[h] < *least) *least = a->top_k_per_head[h];
+    }
+    if (a->sink_blocks < 0 || a->local_blocks < 0 || (always > 1 && a->select != SSA_SELECT_TOPK)) return SSA_ERR_KEEP;
+    if (always > *least) return SSA_ERR_KEEP;
+    if (!ssa__is_finite(a->top_p) || a->top_p < 0.0f || a->top_p > 1.0f) return SSA_ERR_TOP_P;
+    if (!off && (a->select != SSA_SELECT_TOPK || a->score != SSA_SCORE_SOFTMAX)) return SSA_ERR_TOP_P;
+    return SSA_OK;
+}
+
 /* The part of a call that only block selection reads. */
 static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
 {
     ssa_attn *a = &c->a;
+    ssa_status s;
     int64_t blocks, last;
+    int32_t least = 0;
     int bad = 0;
     if (a->block_size < 1 || a->block_size > SSA_MAX_BLOCK) return SSA_ERR_BLOCK_SIZE;
+    if (a->budget < 0 || a->min_context < 0) return SSA_ERR_BUDGET;
+    if (a->budget > 0) a->top_k = (int32_t)ssa__max(1, ssa__min(a->budget / a->block_size, INT32_MAX));
     if (a->top_k < 1) return SSA_ERR_TOP_K;
     if (a->select != SSA_SELECT_TOPK && a->select != SSA_SELECT_REFERENCE && a->select != SSA_SELECT_GIVEN)
         return SSA_ERR_SELECT;
@@ -2586,9 +2643,11 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
     if (a->select == SSA_SELECT_REFERENCE &&
         (a->block_size < 2 || (a->block_size & (a->block_size - 1)) != 0 || a->top_k > a->block_size))
         return SSA_ERR_REFERENCE;
-    if (a->score != SSA_SCORE_SOFTMAX || a->select_per_head != 0 || a->sink_blocks != 0 || a->local_blocks != 0 ||
-        ssa__bits(a->top_p) << 1 != 0 || a->top_k_per_head != NULL || a->budget != 0 || a->min_context != 0)
-        return SSA_ERR_UNSUPPORTED;
+    if ((a->score != SSA_SCORE_SOFTMAX && a->score != SSA_SCORE_DOT) ||
+        (a->select_per_head != 0 && a->select_per_head != 1) ||
+        (a->score == SSA_SCORE_DOT && a->select != SSA_SELECT_TOPK))
+        return SSA_ERR_SCORE;
+    if ((s = ssa__resolve_budget(a, &least)) != SSA_OK) return s;
     if (a->n_q > 0 && a->q_pos + a->n_q > a->n_kv) return SSA_ERR_POSITION;
     if (a->blocks == NULL && (what == SSA__RUN_SELECT || a->select == SSA_SELECT_GIVEN) && a->n_q > 0)
         return SSA_ERR_BLOCKS;
@@ -2599,9 +2658,14 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
     c->n_blocks = (int32_t)blocks;
     c->n_pooled = last < 0 ? 0 : (int32_t)((last + 1) / a->block_size);
     c->keep = (int32_t)ssa__max(1, ssa__min(a->top_k, blocks));
+    c->lists = a->select_per_head ? c->group : 1;
+    c->list_group = c->group / c->lists;
+    c->nucleus = a->top_p > 0.0f && a->top_p < 1.0f;
+    c->scored = a->select != SSA_SELECT_GIVEN && blocks > (c->nucleus ? 1 : least);
     c->n_keys = ssa__min(ssa__max(last + 1, 0), (int64_t)c->keep * a->block_size);
     if (a->blocks) {
-        int64_t bytes = ssa__mul(ssa__mul(ssa__mul(a->n_q, a->n_kv_heads, &bad), a->top_k, &bad), 4, &bad);
+        int64_t lists = ssa__mul(a->n_q, a->select_per_head ? a->n_heads : a->n_kv_heads, &bad);
+        int64_t bytes = ssa__mul(ssa__mul(lists, a->top_k, &bad), 4, &bad);
         if (bad || (uint64_t)bytes > PTRDIFF_MAX) return SSA_ERR_OVERFLOW;
     }
     if (a->pool && a->select != SSA_SELECT_GIVEN) {
@@ -2640,7 +2704,7 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
 static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
 {
     int direct = c->pooled && c->pooled_type == SSA_BF16 && c->a.head_dim % SSA__UNIT_DIM == 0;
-    if (t->few.rank == NULL || what == SSA__RUN_FULL || c->a.select == SSA_SELECT_GIVEN || c->n_blocks <= c->keep ||
+    if (t->few.rank == NULL || what == SSA__RUN_FULL || !c->scored || c->a.score != SSA_SCORE_SOFTMAX ||
         !ssa__terms(c->a.q.type) || c->n_rows < 4 || (!direct && c->a.n_q < SSA__LANES_MAX))
         return;
     c->rank = 1;
@@ -2661,7 +2725,7 @@ static int32_t ssa__tile_rows(const ssa__call *c)
 /* Queries of a task whose rows are gathered: as many as there is room for, so that many share a block. */
 static int32_t ssa__gather_tokens(const ssa__call *c)
 {
-    int64_t lists = (int64_t)c->keep * (c->a.block_size / SSA__UNIT_BLOCK);
+    int64_t lists = (int64_t)c->lists * c->keep * (c->a.block_size / SSA__UNIT_BLOCK);
     int64_t room = ssa__min(SSA__GATHER_FLOATS / ssa__round_up(c->a.value_dim, SSA__UNIT_DIM) / c->group,
                             SSA__GATHER_LIST / lists);
     int64_t share = ssa__ceil_div(c->a.n_q * c->a.n_kv_heads, SSA__GATHER_TASKS);
@@ -2714,6 +2778,12 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     }
     c->n_keys = a->n_kv;
     if (what != SSA__RUN_FULL && (s = ssa__resolve_sparse(c, what)) != SSA_OK) return s;
+    if (what == SSA__RUN_SPARSE && a->n_kv < a->min_context) { /* checked as what it is, run as a full one */
+        what = SSA__RUN_FULL;
+        c->blank = a->blocks != NULL && a->select != SSA_SELECT_GIVEN;
+        c->n_keys = a->n_kv;
+    }
+    c->what = what;
 
     c->unit = t->few.attend && what != SSA__RUN_SELECT && ssa__terms(a->q.type) && ssa__terms(a->k.type) &&
               ssa__terms(a->v.type);
@@ -2828,7 +2898,7 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
     if (c->a.n_q == 0) return 0;
     switch (kind) {
     case SSA__POOL:
-        if (what == SSA__RUN_FULL || c->a.select == SSA_SELECT_GIVEN || c->n_blocks <= c->keep ||
+        if (what == SSA__RUN_FULL || !c->scored ||
             (c->pooled && !c->pooled_own && (!c->rank || (c->terms && !c->terms_own))))
             return 0;
         return ssa__ceil_div(c->n_pooled, SSA__POOL_BLOCKS) * c->a.n_kv_heads;
@@ -2836,7 +2906,8 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
         if (!c->packs) return 0;
         return ssa__ceil_div(ssa__ceil_div(c->a.q_pos + c->a.n_q, SSA__UNIT_BLOCK), SSA__POOL_BLOCKS) * c->a.n_kv_heads;
     case SSA__SELECT:
-        return what == SSA__RUN_FULL ? 0 : ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
+        if (what == SSA__RUN_FULL && !c->blank) return 0;
+        return ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
     case SSA__ATTEND:
         return what == SSA__RUN_SELECT ? 0 : c->n_splits * ssa__ceil_div(c->a.n_kv_heads, c->task_heads) * c->n_tiles;
     default:
@@ -2915,7 +2986,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     memset(x, 0, sizeof *x);
     rows = x->rows_max = ssa__round_up(rows, round);
     all = ssa__round_up(all > rows ? all : rows, round);
-    if (what != SSA__RUN_FULL && c->a.select != SSA_SELECT_GIVEN && c->n_blocks > c->keep)
+    if (what != SSA__RUN_FULL && c->scored)
         scores = ssa__max(scores, c->n_pooled);
     scores += 2 * SSA__LANES_MAX;  /* whole register tiles of keys, and a narrow row's padding */
     x->tiles    = (ssa__tile *)ssa__take(b, c->task_heads, (int64_t)sizeof(ssa__tile));
@@ -2933,7 +3004,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     x->rows     = (float *)ssa__take(b, (int64_t)rows * dim, f);
     x->kv       = (float *)ssa__take(b, (int64_t)(SSA__CHUNK + 2 * SSA__LANES_MAX) * dim, f);
     if (c->packs) {
-        int64_t lists = (int64_t)c->keep * (c->a.block_size / SSA__UNIT_BLOCK);
+        int64_t lists = (int64_t)c->lists * c->keep * (c->a.block_size / SSA__UNIT_BLOCK);
         x->hidden = (unsigned char *)ssa__take(b, SSA__GATHER_STEPS, c->packed_bytes);
         x->start = (int32_t *)ssa__take(b, ssa__max(c->n_packed, 0) + 2, (int64_t)sizeof(int32_t));
         x->asked = (int32_t *)ssa__take(b, ssa__mul(c->task_tokens, lists, &b->bad), (int64_t)sizeof(int32_t));
@@ -2960,7 +3031,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     if (what != SSA__RUN_FULL) {
         int64_t list = (int64_t)c->keep + c->a.block_size;
         x->imp_ld   = ssa__ceil_div(c->n_blocks, SSA__LANES_MAX) * SSA__LANES_MAX;
-        x->imp      = (float *)ssa__take(b, x->imp_ld * (c->rank ? ssa__max(SSA__LANES_MAX / c->group, 2) : 1), f);
+        x->imp      = (float *)ssa__take(b, x->imp_ld * (c->rank ? ssa__max(SSA__LANES_MAX / c->list_group, 2) : 1), f);
         x->heap_key = (float *)ssa__take(b, list, f);
         x->pick_key = (float *)ssa__take(b, list, f);
         x->heap     = (int32_t *)ssa__take(b, list, (int64_t)sizeof(int32_t));
@@ -2972,7 +3043,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
 static void ssa__take_shared(ssa__bump *b, ssa__call *c, ssa__what what)
 {
     const int64_t f = (int64_t)sizeof(float);
-    int64_t lists = ssa__mul(c->a.n_q, c->a.n_kv_heads, &b->bad);
+    int64_t lists = ssa__mul(c->a.n_q, (int64_t)c->a.n_kv_heads * ssa__max(c->lists, 1), &b->bad);
     if (ssa__count_tasks(c, what, SSA__POOL) > 0 && c->rank) {
         int32_t dk = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM);
         c->term_stride = ssa__mul(c->n_pooled, dk, &b->bad);
@@ -2994,7 +3065,7 @@ static void ssa__take_shared(ssa__bump *b, ssa__call *c, ssa__what what)
         c->packed = (unsigned char *)ssa__take(b, ssa__mul(c->n_packed, c->a.n_kv_heads, &b->bad), c->packed_bytes);
         c->packed_broken = (unsigned char *)ssa__take(b, ssa__mul(c->n_packed, c->a.n_kv_heads, &b->bad), 1);
     }
-    if (what != SSA__RUN_FULL) {
+    if (what != SSA__RUN_FULL || c->blank) {
         if (c->a.blocks && c->a.select != SSA_SELECT_GIVEN) {
             c->chosen = c->a.blocks;
             c->chosen_stride = c->a.top_k;
@@ -3034,8 +3105,8 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
         ssa_status s = ssa__resolve(&table, &one, &a[i], what);
         if (s != SSA_OK) return s;
         units |= one.unit || one.rank;
-        ssa__take_shared(&shared, &one, what);
-        ssa__take_scratch(&own, &one, what, &x);
+        ssa__take_shared(&shared, &one, one.what);
+        ssa__take_scratch(&own, &one, one.what, &x);
         scratch = ssa__max(scratch, own.at);
         if (own.bad) return SSA_ERR_OVERFLOW;
     }
@@ -3060,10 +3131,11 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     for (int32_t i = 0; i < n; i++) {
         call = (ssa__call *)(void *)p->calls + i;
         (void)ssa__resolve(&table, call, &a[i], what);
-        ssa__take_shared(&shared, call, what);
+        ssa__take_shared(&shared, call, call->what);
         for (int kind = 0; kind < SSA__KINDS; kind++) {
-            call->n_tasks[kind] = ssa__count_tasks(call, what, kind);
-            for (int64_t t = 0; t < call->n_tasks[kind]; t++) call->cost[kind] += ssa__task_cost(call, what, kind, t);
+            call->n_tasks[kind] = ssa__count_tasks(call, call->what, kind);
+            for (int64_t t = 0; t < call->n_tasks[kind]; t++)
+                call->cost[kind] += ssa__task_cost(call, call->what, kind, t);
             tasks[kind] += call->n_tasks[kind];
             p->cost += call->cost[kind];
         }
@@ -3084,7 +3156,9 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
  *     all complete blocks gives p / l, which is exp(scale * q.kbar - lse); importance is its sum over the group's rows.
  *     Rows of a tile that belong to different queries see different numbers of complete blocks: limit. The own block
  *     always wins and is never ranked. The best of the others are kept in a heap whose root is the worst of them, so
- *     that most blocks cost one vector comparison with the root.
+ *     that most blocks cost one vector comparison with the root. Raw scores (SSA_SCORE_DOT) take the same way without
+ *     the softmax. A list is shared by the group's rows, or is of one row (select_per_head), whose scores are made
+ *     with the group's all the same.
  *     The maxima of parts of the blocks give the heap a good start. A matrix unit scores a tile's queries in one go
  *     (rank, importances), from bf16 terms of the pooled keys.
  * ================================================================================================================== */
@@ -3174,8 +3248,8 @@ static int32_t ssa__best_above(const ssa__table *t, const float *imp, int64_t fr
     t->tops(imp + from, to - from, x);
     t->ranks(x, SSA__TOPS, rank);
     for (int i = 0; i < SSA__TOPS; i++) if (rank[i] < most && x[i] < bar) bar = x[i];
-    if (!(bar > 0.0f)) return 0;
-    bar = ssa__float(ssa__bits(bar) - 1); /* the float below: those equal to the bar clear it */
+    if (!(bar > -FLT_MAX && (bar > 0.0f || bar < 0.0f))) return 0;
+    bar = ssa__float(ssa__bits(bar) + (bar < 0.0f ? 1u : ~0u)); /* the float below: those equal to the bar clear it */
     n = t->all_above(imp, from, to, bar, found);
     if (n < most) return 0;
     for (int32_t i = 0; i < n; i++) x[i] = imp[found[i]];
@@ -3197,7 +3271,7 @@ static int32_t ssa__best_above(const ssa__table *t, const float *imp, int64_t fr
 }
 
 /* The best `most` of the candidates from <= i < to by imp[i], in no order; index_of NULL: candidate i is block i.
- * Returns how many. imp is never negative but may be NaN, which ranks below everything. */
+ * Returns how many. NaN ranks below everything. */
 static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *index_of, int64_t from, int64_t to,
                          int32_t most, float *key, int32_t *index)
 {
@@ -3210,7 +3284,7 @@ static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *i
     }
     for (int32_t j = 0; j < n; j++) {
         float k = imp[from + j];
-        key[j] = ssa__is_nan(k) ? -1.0f : k;
+        key[j] = ssa__is_nan(k) ? -FLT_MAX : k;
         index[j] = index_of ? index_of[from + j] : (int32_t)(from + j);
     }
     for (int32_t j = n / 2 - 1; j >= 0; j--) ssa__heap_sink(key, index, n, j, key[j], index[j]);
@@ -3243,13 +3317,41 @@ static void ssa__sort(int32_t *x, int32_t n) /* ascending; heapsort: n may be th
     }
 }
 
-/* Chooses for the query whose own block is cur by imp[0..cur-1]; list gets the blocks ascending. Returns how many. */
-static int32_t ssa__choose(const ssa__table *t, const ssa__call *c, int32_t cur, const float *imp, ssa__scratch *x,
-                           int32_t *list)
+/* top_p: how many of the n best a list needs beside the blocks below `from` and from `to` on, so that what it
+ * keeps has that share of the importance of all blocks before cur. They are left sorted, the best first. */
+static int32_t ssa__reach(const ssa__call *c, int32_t cur, const float *imp, int32_t from, int32_t to, int32_t n,
+                          float *key, int32_t *index)
 {
-    int32_t n, block = c->a.block_size, past = c->keep - 1;
+    double all = 0.0, kept = 0.0; /* in the order of the blocks, then of the ranks */
+    int32_t m = 0;
+    for (int32_t b = 0; b < cur; b++) {
+        double x = ssa__is_nan(imp[b]) ? 0.0 : (double)imp[b];
+        all += x;
+        if (b < from || b >= to) kept += x;
+    }
+    for (int32_t j = n / 2 - 1; j >= 0; j--) ssa__heap_sink(key, index, n, j, key[j], index[j]);
+    for (int32_t end = n - 1; end > 0; end--) {
+        float k = key[end];
+        int32_t i = index[end];
+        key[end] = key[0];
+        index[end] = index[0];
+        ssa__heap_sink(key, index, end, 0, k, i);
+    }
+    while (m < n && kept < (double)c->a.top_p * all) kept += (double)key[m++]; /* a NaN is never needed */
+    return m;
+}
+
+/* Chooses at most `keep` blocks for a query whose own block is cur by imp[0..cur-1]; list gets them ascending. Returns
+ * how many. What is always kept lies at both ends, so that the candidates are adjacent; where it meets there are none.
+ * */
+static int32_t ssa__choose(const ssa__table *t, const ssa__call *c, int32_t cur, int32_t keep, const float *imp,
+                           ssa__scratch *x, int32_t *list)
+{
+    int32_t n, block = c->a.block_size, past = keep - 1;
+    int32_t from = (int32_t)ssa__min(c->a.sink_blocks, cur), to = (int32_t)ssa__max(from, cur - c->a.local_blocks);
     if (c->a.select == SSA_SELECT_TOPK || cur < block) {
-        n = ssa__best(t, imp, NULL, 0, cur, past, x->heap_key, x->heap);
+        n = ssa__best(t, imp, NULL, from, to, past - c->a.sink_blocks - c->a.local_blocks, x->heap_key, x->heap);
+        if (c->nucleus) n = ssa__reach(c, cur, imp, from, to, n, x->heap_key, x->heap);
         memcpy(list, x->heap, (size_t)n * sizeof *list);
     } else { /* the best half of all before the chunk of cur, and the best half of that chunk, cur always first */
         int32_t chunk = cur - cur % block;
@@ -3258,7 +3360,8 @@ static int32_t ssa__choose(const ssa__table *t, const ssa__call *c, int32_t cur,
         n = ssa__best(t, x->heap_key, x->heap, 0, n, past, x->pick_key, x->pick);
         memcpy(list, x->pick, (size_t)n * sizeof *list);
     }
-    list[n++] = cur;
+    for (int32_t b = 0; b < from; b++) list[n++] = b;
+    for (int32_t b = to; b <= cur; b++) list[n++] = b;
     ssa__sort(list, n);
     return n;
 }
@@ -3349,16 +3452,18 @@ static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__
     for (int64_t r = 0; r < padded; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
 }
 
-/* Adds to imp the importance of blocks 0 .. n-1 from the tile's rows lo <= r < hi, whose scores are in s. */
-static void ssa__add_importance(const ssa__form *form, ssa__tile *tile, int32_t n, int32_t lo, int32_t hi, float *imp)
+/* Adds to imp the importance of blocks 0 .. n-1 from the tile's rows lo <= r < hi, whose p, or with SSA_SCORE_DOT
+ * scores, are in s. */
+static void ssa__add_importance(const ssa__call *c, const ssa__form *form, ssa__tile *tile, int32_t n, int32_t lo,
+                                int32_t hi, float *imp)
 {
-    for (int32_t r = lo; r < hi; r++) tile->fix[r] = 1.0f / tile->l[r];
+    for (int32_t r = lo; r < hi; r++) tile->fix[r] = c->a.score == SSA_SCORE_DOT ? 1.0f : 1.0f / tile->l[r];
     form->importance(tile, n, lo, hi, imp);
 }
 
-/* Scores of the tile's rows against pooled keys 0 .. n-1 of head h, softmaxed; row r counts limit[r] of them. A score
- * that is not finite counts as -infinity, so that a broken key spoils no other block's importance. Returns 1 when there
- * was one. */
+/* Scores of the tile's rows against pooled keys 0 .. n-1 of head h, softmaxed (SSA_SCORE_DOT: as they are); row r
+ * counts limit[r] of them. A score that is not finite counts as -infinity, so that a broken key spoils no other block's
+ * importance. Returns 1 when there was one. */
 static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int32_t n,
                              ssa__scratch *x)
 {
@@ -3376,6 +3481,7 @@ static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa_
                 form->qk[SSA_F32](tile, (const unsigned char *)x->kv, tile->dk * (int64_t)sizeof(float), m, at);
             } else form->qk[c->pooled_type](tile, pooled + at * stride, stride, m, at);
         }
+        if (c->a.score == SSA_SCORE_DOT) return 0;
         for (int64_t i = 0; scrub && i < (narrow ? tile->rows : n); i++) {
             float *s = tile->s + i * tile->ld;
             for (int64_t j = 0; j < (narrow ? n : tile->ld); j++)
@@ -3420,25 +3526,32 @@ static void ssa__mark_broken(const ssa__call *c, int64_t h, int32_t n, float *im
             }
 }
 
-/* SELECT task: the lists of the queries of one tile, one head. While a query sees no more blocks than it may keep there
- * is nothing to score. As many queries are scored at once as a tile has room for; a group of more heads than that is
- * scored in parts, a query at a time. */
+/* Importance NaN, the lowest rank, where a raw score or a sum of them is not finite. */
+static void ssa__mark_infinite(int32_t n, float *imp)
+{
+    for (int32_t b = 0; b < n; b++) if (!ssa__is_finite(imp[b])) imp[b] = ssa__float(0x7fc00000u);
+}
+
+/* SELECT task: the lists of the queries of one tile, one key/value head; list u is of the list_group rows from u *
+ * list_group on. While a query sees no more blocks than it may keep there is nothing to score. As many lists are scored
+ * at once as a tile has room for; a group of more heads than that is scored in parts, a query at a time. */
 static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
 {
-    int64_t groups = ssa__ceil_div(c->a.n_q, c->tile_tokens), h = task / groups;
-    int64_t i0 = task % groups * c->tile_tokens, i1 = ssa__min(i0 + c->tile_tokens, c->a.n_q), scored = i0, first = i0;
+    const int64_t tiles = ssa__ceil_div(c->a.n_q, c->tile_tokens), h = task / tiles, lists = ssa__max(c->lists, 1);
+    const int64_t i0 = task % tiles * c->tile_tokens, u1 = ssa__min(i0 + c->tile_tokens, c->a.n_q) * lists;
+    int64_t scored = i0 * lists, first = scored;
     const ssa__form *form = NULL;
-    int32_t block = c->a.block_size, group = c->group, most = c->rank ? SSA__LANES_MAX : SSA__TILE_ROWS;
+    int32_t block = c->a.block_size, group = c->list_group, most = c->rank ? SSA__LANES_MAX : SSA__TILE_ROWS;
     int broken = 0;
-    for (int64_t i = i0; i < i1; i++) {
-        int64_t p = c->a.q_pos + i;
-        int32_t *list = c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride, n = 0,
-                cur = (int32_t)(ssa__max(p, 0) / block);
-        if (p < 0) {
+    for (int64_t u = i0 * lists; u < u1; u++) {
+        int64_t i = u / lists, p = c->a.q_pos + i, at = (i * c->a.n_kv_heads + h) * lists + u % lists;
+        int32_t *list = c->chosen + at * c->chosen_stride, n = 0, cur = (int32_t)(ssa__max(p, 0) / block);
+        int32_t keep = c->a.top_k_per_head ? c->a.top_k_per_head[h * lists + u % lists] : c->keep;
+        if (p < 0 || c->blank) {
             n = 0; /* before the first key: nothing to see */
         } else if (c->a.select == SSA_SELECT_GIVEN) {
-            n = ssa__choose_given(c, c->a.blocks + (i * c->a.n_kv_heads + h) * c->a.top_k, cur, x, list);
-        } else if (cur < c->keep) { /* room for every block up to its own */
+            n = ssa__choose_given(c, c->a.blocks + at * c->a.top_k, cur, x, list);
+        } else if (cur == 0 || (cur < keep && !c->nucleus)) { /* room for every block up to its own */
             for (; n <= cur; n++) list[n] = n;
         } else {
             float *imp = x->imp;
@@ -3446,38 +3559,40 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
             for (int32_t g = 0; group > most && g < group; g += most) { /* a group larger than a tile: parts add up */
                 int32_t rows = (int32_t)ssa__min(most, group - g), pooled = (int32_t)((p + 1) / block);
                 for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
-                broken |= ssa__score_tile(t, c, h, i * group + g, i * group + g + rows, pooled, x, &form);
+                broken |= ssa__score_tile(t, c, h, u * group + g, u * group + g + rows, pooled, x, &form);
                 if (form->importances) {
                     float *part = x->imp + x->imp_ld;
                     for (int32_t r = 0; r < SSA__LANES_MAX; r++) x->tile.fix[r] = r < rows ? 1.0f / x->tile.l[r] : 0.0f;
                     form->importances(&x->tile, cur, rows, 1, part, x->imp_ld);
                     t->axpy(imp, 1.0f, part, cur);
-                } else ssa__add_importance(form, &x->tile, cur, 0, rows, imp);
+                } else ssa__add_importance(c, form, &x->tile, cur, 0, rows, imp);
             }
-            if (group <= most && i >= scored) { /* this query and the next ones, as many as fit */
+            if (group <= most && u >= scored) { /* this list and the next ones, as many as fit */
                 int32_t pooled;
-                first = i;
-                scored = ssa__min(i + most / group, i1);
-                pooled = (int32_t)((c->a.q_pos + scored) / block);
+                first = u;
+                scored = ssa__min(u + most / group, u1);
+                pooled = (int32_t)((c->a.q_pos + (scored - 1) / lists + 1) / block);
                 memset(x->limit, 0, SSA__TILE_ROWS * sizeof *x->limit);
-                for (int32_t r = 0; r < (scored - i) * group; r += group)
-                    for (int32_t g = 0; g < group; g++) x->limit[r + g] = (int32_t)((p + r / group + 1) / block);
-                broken = ssa__score_tile(t, c, h, i * group, scored * group, pooled, x, &form);
+                for (int64_t v = u; v < scored; v++)
+                    for (int64_t g = 0; g < group; g++)
+                        x->limit[(v - u) * group + g] = (int32_t)((c->a.q_pos + v / lists + 1) / block);
+                broken = ssa__score_tile(t, c, h, u * group, scored * group, pooled, x, &form);
                 if (form->importances) {
                     for (int32_t r = 0; r < SSA__LANES_MAX; r++)
                         x->tile.fix[r] = r < x->tile.rows ? 1.0f / x->tile.l[r] : 0.0f;
-                    form->importances(&x->tile, pooled, group, (int32_t)(scored - i), x->imp, x->imp_ld);
+                    form->importances(&x->tile, pooled, group, (int32_t)(scored - u), x->imp, x->imp_ld);
                 }
             }
             if (group <= most && form->importances) {
-                imp = x->imp + (i - first) * x->imp_ld;
+                imp = x->imp + (u - first) * x->imp_ld;
             } else if (group <= most) {
-                int32_t lo = (int32_t)(i - first) * group;
+                int32_t lo = (int32_t)(u - first) * group;
                 memset(imp, 0, (size_t)cur * sizeof(float));
-                ssa__add_importance(form, &x->tile, cur, lo, lo + group, imp);
+                ssa__add_importance(c, form, &x->tile, cur, lo, lo + group, imp);
             }
             if (broken) ssa__mark_broken(c, h, cur, imp);
-            n = ssa__choose(t, c, cur, imp, x, list);
+            if (c->a.score == SSA_SCORE_DOT) ssa__mark_infinite(cur, imp);
+            n = ssa__choose(t, c, cur, keep, imp, x, list);
         }
         for (int64_t j = n; j < c->chosen_stride; j++) list[j] = -1;
     }
@@ -3756,33 +3871,40 @@ static void ssa__run_pack(const ssa__table *t, const ssa__call *c, int64_t task)
     }
 }
 
-/* The virtual keys of query i on list number h: those of its blocks, the last cut at its own position. */
-static ssa__keys ssa__listed_keys(const ssa__call *c, int64_t i, int64_t h)
+/* List number u of key/value head h: that of query u / c->lists. Up to c->keep blocks, ascending, then -1. */
+static const int32_t *ssa__list(const ssa__call *c, int64_t u, int64_t h)
 {
-    ssa__keys keys = { c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride, 0, c->a.block_size };
+    return c->chosen + ((u / c->lists * c->a.n_kv_heads + h) * c->lists + u % c->lists) * c->chosen_stride;
+}
+
+/* The virtual keys of a list: those of its blocks, the last cut at the query's own position. */
+static ssa__keys ssa__listed_keys(const ssa__call *c, int64_t u, int64_t h)
+{
+    ssa__keys keys = { ssa__list(c, u, h), 0, c->a.block_size };
     int32_t n = 0;
     while (n < c->keep && keys.blocks[n] >= 0) n++;
     if (n > 0)
         keys.n = (int64_t)(n - 1) * c->a.block_size +
-                 ssa__min(c->a.block_size, ssa__visible(c, i) - (int64_t)keys.blocks[n - 1] * c->a.block_size);
+                 ssa__min(c->a.block_size,
+                          ssa__visible(c, u / c->lists) - (int64_t)keys.blocks[n - 1] * c->a.block_size);
     return keys;
 }
 
-/* For each packed block the queries i0 .. i1-1 of head h that chose it: x->asked from start[block] to start[block+1]-1,
- * ascending, as numbers from i0 on. Returns the number of blocks. */
+/* For each packed block the lists of queries i0 .. i1-1 and head h that hold it: x->asked from start[block] to
+ * start[block+1]-1, ascending, as numbers from that of i0 on. Returns the number of blocks. */
 static int64_t ssa__gather_lists(const ssa__call *c, int64_t h, int64_t i0, int64_t i1, ssa__scratch *x)
 {
-    const int64_t n = ssa__ceil_div(ssa__max(c->a.q_pos + i1, 0), SSA__UNIT_BLOCK);
+    const int64_t n = ssa__ceil_div(ssa__max(c->a.q_pos + i1, 0), SSA__UNIT_BLOCK), u0 = i0 * c->lists;
     const int32_t parts = c->a.block_size / SSA__UNIT_BLOCK;
     memset(x->start, 0, (size_t)(n + 2) * sizeof *x->start);
     for (int fill = 0; fill < 2; fill++) { /* counts, two places up; then the lists, which moves them one down */
-        for (int64_t i = i0; i < i1; i++) {
-            const int32_t *list = c->chosen + (i * c->a.n_kv_heads + h) * c->chosen_stride;
-            const int64_t last = (c->a.q_pos + i) / SSA__UNIT_BLOCK; /* the own block may end before its last part */
+        for (int64_t u = u0; u < i1 * c->lists; u++) {
+            const int32_t *list = ssa__list(c, u, h);
+            const int64_t last = (c->a.q_pos + u / c->lists) / SSA__UNIT_BLOCK; /* a block may end past it */
             for (int32_t k = 0; k < c->keep && list[k] >= 0; k++) {
                 int64_t b = (int64_t)list[k] * parts, end = ssa__min(b + parts, last + 1);
                 for (; b < end && !fill; b++) x->start[b + 2]++;
-                for (; b < end; b++) x->asked[x->start[b + 1]++] = (int32_t)(i - i0);
+                for (; b < end; b++) x->asked[x->start[b + 1]++] = (int32_t)(u - u0);
             }
         }
         for (int64_t b = 0; b < n && !fill; b++) x->start[b + 2] += x->start[b + 1];
@@ -3790,21 +3912,21 @@ static int64_t ssa__gather_lists(const ssa__call *c, int64_t h, int64_t i0, int6
     return n;
 }
 
-/* The next rows of the lists e .. end-1 of packed block b, of group heads each from *head on: up to SSA__LANES_MAX, or,
- * where alike is set, those that see as much of the block as the first. Returns the next list. */
+/* The next rows of packed block b, whose lists are asked[e .. end-1], from row *head of the first one on: up to
+ * SSA__LANES_MAX, or, where alike is set, those that see as much of the block as the first. Returns the next e. */
 static int32_t ssa__gather_rows(const ssa__call *c, int64_t i0, int64_t b, const int32_t *asked, int32_t e, int32_t end,
                                 int32_t *head, int alike, ssa__gathered *g)
 {
     const int64_t sees = c->a.q_pos + i0 + 1 - b * SSA__UNIT_BLOCK;
     int32_t m = 0, r = *head;
     while (e < end && m < SSA__LANES_MAX) {
-        const int32_t i = asked[e], seen = (int32_t)ssa__min(SSA__UNIT_BLOCK, sees + i);
+        const int32_t u = asked[e], seen = (int32_t)ssa__min(SSA__UNIT_BLOCK, sees + u / c->lists);
         if (alike && m > 0 && seen != g->seen[0]) break;
-        for (; r < c->group && m < SSA__LANES_MAX; r++, m++) {
-            g->row[m] = i * c->group + r;
+        for (; r < c->list_group && m < SSA__LANES_MAX; r++, m++) {
+            g->row[m] = u * c->list_group + r;
             g->seen[m] = seen;
         }
-        if (r == c->group) { r = 0; e++; }
+        if (r == c->list_group) { r = 0; e++; }
     }
     g->n = m;
     *head = r;
@@ -3822,8 +3944,8 @@ static const unsigned char *ssa__packed_block(const ssa__table *t, const ssa__ca
     return hidden;
 }
 
-/* Queries i0 .. i1-1 of head h over the packed blocks of their lists, block by block: the rows that chose one share its
- * tiles. */
+/* Queries i0 .. i1-1 of head h over the packed blocks of their lists, block by block: the rows that chose one share
+ * its tiles. */
 static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
                                  ssa__scratch *x)
 {
@@ -3853,7 +3975,7 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
     }
 }
 
-/* The same, query by query, for groups that fill the unit's tiles. */
+/* The same, query by query, for groups that share a list and fill the unit's tiles. */
 static void ssa__attend_listed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
                                ssa__scratch *x)
 {
@@ -3893,7 +4015,7 @@ static void ssa__attend_packed(const ssa__table *t, const ssa__call *c, int64_t 
         t->take[SSA_BF16](tile->queries + (i - i0) * c->group * tile->dk_unit, 0, tile->dk_unit,
                           ssa__row(&c->a.q, i, h * c->group), c->a.q.head_stride, c->group, tile->dk);
     t->few.shape(1);
-    if (c->group % SSA__LANES_MAX == 0) ssa__attend_listed(t, c, h, i0, i1, x);
+    if (c->list_group % SSA__LANES_MAX == 0) ssa__attend_listed(t, c, h, i0, i1, x);
     else ssa__attend_gathered(t, c, h, i0, i1, x);
     t->few.shape(0);
     all = *tile;
@@ -3931,11 +4053,12 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
         ssa__attend_packed(t, c, h, i0, i1, x);
         return;
     }
-    for (int64_t i = i0; i < i1; i++) {
-        keys = ssa__listed_keys(c, i, h);
-        for (int64_t g = 0; g < c->group; g += SSA__TILE_ROWS)
-            ssa__attend_tile(t, c, h, 1, i * c->group + g, i * c->group + ssa__min(g + SSA__TILE_ROWS, c->group),
-                             &keys, from, ssa__min(to, keys.n), split, x);
+    for (int64_t u = i0 * c->lists; u < i1 * c->lists; u++) {
+        const int64_t r0 = u * c->list_group, r1 = r0 + c->list_group;
+        keys = ssa__listed_keys(c, u, h);
+        for (int64_t r = r0; r < r1; r += SSA__TILE_ROWS)
+            ssa__attend_tile(t, c, h, 1, r, ssa__min(r + SSA__TILE_ROWS, r1), &keys, from, ssa__min(to, keys.n), split,
+                             x);
     }
 }
 
@@ -3989,7 +4112,6 @@ static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
 {
     const ssa__table *t = (const ssa__table *)p->table;
     const ssa__call *calls = (const ssa__call *)(const void *)p->calls;
-    ssa__what what = (ssa__what)p->what;
     int64_t total = 0, from, to, at = 0;
     unsigned char kept[64];
     for (int32_t i = 0; i < p->n; i++) total += calls[i].cost[kind];
@@ -4005,10 +4127,10 @@ static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
         own.base = p->scratch + (size_t)ith * p->scratch_stride;
         own.at = 0;
         own.bad = 0;
-        ssa__take_scratch(&own, c, what, &x);
+        ssa__take_scratch(&own, c, c->what, &x);
         for (int64_t task = 0; task < c->n_tasks[kind] && at < to; task++) { /* at: where the task starts in the cost */
-            if (at >= from) ssa__run_task(t, c, what, kind, task, &x);
-            at += ssa__task_cost(c, what, kind, task);
+            if (at >= from) ssa__run_task(t, c, c->what, kind, task, &x);
+            at += ssa__task_cost(c, c->what, kind, task);
         }
     }
     if (t->leave) t->leave(kept);
@@ -4391,7 +4513,7 @@ SSA_API const char *ssa_status_string(ssa_status s)
     case SSA_ERR_SCALE:       return "scale must be finite";
     case SSA_ERR_CAUSAL:      return "causal must be 0 or 1, and 1 in sparse mode";
     case SSA_ERR_BLOCK_SIZE:  return "block_size must be 1 to 4096";
-    case SSA_ERR_TOP_K:       return "top_k must be at least 1";
+    case SSA_ERR_TOP_K:       return "top_k must be at least 1, and top_k_per_head 1 to top_k, not with GIVEN";
     case SSA_ERR_SELECT:      return "select is not an ssa_select, or there is nothing to select";
     case SSA_ERR_REFERENCE:
         return "SSA_SELECT_REFERENCE needs a block_size that is a power of two, at least 2 and at least top_k";
@@ -4413,9 +4535,9 @@ SSA_API const char *ssa_status_string(ssa_status s)
     case SSA_ERR_SOFTCAP:     return "softcap must be finite and not negative";
     case SSA_ERR_MASK:        return "the mask must be f32, f16 or bf16, with a stride of 0 or at least a row";
     case SSA_ERR_PAGES:       return "page_tokens must be a positive multiple of block_size, page strides not negative";
-    case SSA_ERR_SCORE:       return "score is not an ssa_score, or select_per_head is neither 0 nor 1";
-    case SSA_ERR_KEEP:        return "sink_blocks and local_blocks must not be negative, and fit in top_k";
-    case SSA_ERR_TOP_P:       return "top_p must be 0 to 1";
+    case SSA_ERR_SCORE:       return "score must be an ssa_score, DOT only with TOPK; select_per_head must be 0 or 1";
+    case SSA_ERR_KEEP:        return "sink_blocks and local_blocks must not be negative, fit in top_k, need TOPK";
+    case SSA_ERR_TOP_P:       return "top_p must be 0 to 1, and needs TOPK and SOFTMAX";
     case SSA_ERR_BUDGET:      return "budget and min_context must not be negative";
     }
     return "unknown status";
@@ -4560,7 +4682,7 @@ SSA__LOCAL void SSA__FN(tops)(const float *x, int64_t n, float *top)
     enum { N = SSA__TOPS / SSA__L };
     SSA__V v[N];
     int64_t i = 0;
-    for (int k = 0; k < N; k++) v[k] = SSA__FN(set1)(-1.0f);
+    for (int k = 0; k < N; k++) v[k] = SSA__FN(set1)(-FLT_MAX);
     for (; i + SSA__TOPS <= n; i += SSA__TOPS) {
         SSA__UNROLL
         for (int k = 0; k < N; k++) v[k] = SSA__FN(max)(SSA__FN(load)(x + i + k * SSA__L), v[k]); /* NaN: v stays */

@@ -8,6 +8,8 @@ void o_call_of(o_call *c, const prob *p)
     c->HQ = s->HQ; c->H = s->H; c->D = s->D; c->DV = s->DV; c->B = s->B; c->top_k = s->top_k; c->causal = !s->noncausal;
     c->n_q = s->n_q; c->n_kv = s->n_kv; c->q0 = p->q0;
     c->scale = s->scale != 0 ? (double)s->scale : 1 / sqrt((double)s->D);
+    c->dot = s->score == SSA_SCORE_DOT; c->per_head = s->per_head; c->sinks = s->sinks; c->locals = s->locals;
+    c->top_p = (double)s->top_p; c->k_of = s->k_of;
     c->q = p->q.val; c->k = p->k.val; c->v = p->v.val; c->gate = p->a.gate;
 }
 
@@ -121,28 +123,52 @@ void o_pool(const o_call *c, double *pooled)
             }
 }
 
+/* The query heads of list j, from *first on, and their key/value head. */
+static int heads_of(const o_call *c, int j, int *first, int *kv)
+{
+    int G = c->HQ / c->H;
+    *first = c->per_head ? j : j * G;
+    *kv = *first / G;
+    return c->per_head ? 1 : G;
+}
+
+double o_unit(const o_call *c, const double *pooled, int64_t i, int j)
+{
+    int64_t p = c->q0 + i, cur = p < 0 ? 0 : p / c->B, nb = c->n_kv / c->B;
+    int first, kv, n = heads_of(c, j, &first, &kv);
+    double unit = 0;
+    for (int64_t b = 0; c->dot && b < cur; b++) {
+        double sum = 0;
+        for (int h = first; h < first + n; h++)
+            for (int d = 0; d < c->D; d++)
+                sum += fabs(c->scale * (double)c->q[(i * c->HQ + h) * c->D + d] * pooled[(kv * nb + b) * c->D + d]);
+        if (isfinite(sum) && sum > unit) unit = sum;
+    }
+    return unit;
+}
+
 int64_t o_importance(const o_call *c, const double *pooled, int64_t i, int j, double *importance)
 {
     int64_t p = c->q0 + i, cur = p < 0 ? -1 : p / c->B, nc = (p + 1) / c->B, nb = c->n_kv / c->B;
-    int G = c->HQ / c->H;
+    int first, kv, n = heads_of(c, j, &first, &kv);
     if (cur < 0) return -1;
     double *s = xalloc(nc, sizeof *s);
     for (int64_t b = 0; b <= cur; b++) importance[b] = 0;
-    for (int g = 0; g < G; g++) {
-        const float *q = c->q + (i * c->HQ + j * G + g) * c->D;
+    for (int h = first; h < first + n; h++) {
+        const float *q = c->q + (i * c->HQ + h) * c->D;
         double max = -INFINITY, sum = 0;
         for (int64_t b = 0; b < nc; b++) {
-            const double *k = pooled + (j * nb + b) * c->D;
+            const double *k = pooled + (kv * nb + b) * c->D;
             double x = 0;
             for (int d = 0; d < c->D; d++) x += (double)q[d] * k[d];
             s[b] = isfinite(x) ? c->scale * x : -(double)INFINITY; /* as if it were not there */
             if (s[b] > max) max = s[b];
         }
         for (int64_t b = 0; b < nc; b++) sum += exp(s[b] - max);
-        for (int64_t b = 0; b < cur; b++) importance[b] += exp(s[b] - max - log(sum));
+        for (int64_t b = 0; b < cur; b++) importance[b] += c->dot ? s[b] : exp(s[b] - max - log(sum));
     }
     for (int64_t b = 0; b < cur; b++)
-        for (int d = 0; d < c->D; d++) if (!isfinite(pooled[(j * nb + b) * c->D + d])) importance[b] = NAN;
+        for (int d = 0; d < c->D; d++) if (!isfinite(pooled[(kv * nb + b) * c->D + d])) importance[b] = NAN;
     importance[cur] = INFINITY;
     free(s);
     return cur;
@@ -153,7 +179,7 @@ typedef struct { double importance; int32_t block; } entry;        /* block -1: 
 static int by_importance(const void *pa, const void *pb) /* ties: lower index, empty entries last, NaN below all */
 {
     const entry *a = pa, *b = pb;
-    double x = isnan(a->importance) ? -1 : a->importance, y = isnan(b->importance) ? -1 : b->importance;
+    double x = isnan(a->importance) ? -INFINITY : a->importance, y = isnan(b->importance) ? -INFINITY : b->importance;
     if (x != y) return x > y ? -1 : 1;
     if ((a->block < 0) != (b->block < 0)) return a->block < 0 ? 1 : -1;
     return a->block < b->block ? -1 : a->block > b->block;
@@ -165,21 +191,49 @@ static int by_block(const void *pa, const void *pb)
 }
 
 /* How clear is the cut between list[n - 1], kept, and list[n], dropped? */
-static double cut_margin(const entry *list, int64_t n, int64_t len)
+static double cut_margin(const o_call *c, const entry *list, int64_t n, int64_t len)
 {
     if (n >= len || n < 1 || list[n].block < 0 || isinf(list[n - 1].importance)) return 1;
     if (isnan(list[n].importance)) return 1;                 /* below all others, by index among themselves */
+    if (c->dot) return c->unit > 0 ? (list[n - 1].importance - list[n].importance) / c->unit : 0;
     if (!(list[n - 1].importance > 1e-30)) return -1;
     return 1 - list[n].importance / list[n - 1].importance;
+}
+
+/* Is block b kept whatever its importance? */
+static int always(const o_call *c, int64_t b, int64_t cur)
+{
+    return b <= cur && (b == cur || b < c->sinks || b >= cur - c->locals);
+}
+
+/* The share of the importance of all blocks before cur that the blocks chosen have. */
+static double share_of(const int32_t *chosen, int n, const double *importance, int64_t cur)
+{
+    double sum = 0, all = 0;
+    for (int64_t b = 0; b < cur; b++) if (!isnan(importance[b])) all += importance[b];
+    for (int e = 0; e < n; e++)
+        if (chosen[e] >= 0 && chosen[e] < cur && !isnan(importance[chosen[e]])) sum += importance[chosen[e]];
+    return all > 0 ? sum / all : 1;
 }
 
 double o_topk(const o_call *c, const double *importance, int64_t cur, int32_t *chosen)
 {
     entry *list = xalloc(cur + 1, sizeof *list);
-    for (int64_t b = 0; b <= cur; b++) { list[b].importance = importance[b]; list[b].block = (int32_t)b; }
-    qsort(list, (size_t)(cur + 1), sizeof *list, by_importance);
-    for (int64_t e = 0; e < c->top_k; e++) chosen[e] = e <= cur ? list[e].block : -1;
-    double margin = cut_margin(list, c->top_k, cur + 1);
+    int64_t n = 0, kept = 0, others = 0;
+    double margin, near = 1;
+    for (int64_t b = 0; b <= cur; b++)
+        if (always(c, b, cur)) chosen[n++] = (int32_t)b;
+        else { list[others].importance = importance[b]; list[others++].block = (int32_t)b; }
+    qsort(list, (size_t)others, sizeof *list, by_importance);
+    for (int share = c->top_p > 0 && c->top_p < 1; n < c->top_k && kept < others; n++) {
+        double over = share ? share_of(chosen, (int)n, importance, cur) - c->top_p : -1;
+        if (fabs(over) < near) near = fabs(over);
+        if (over >= 0) break;
+        chosen[n] = list[kept++].block;
+    }
+    margin = kept ? cut_margin(c, list, kept, others) : 1;
+    if (near < 1e-5) margin = -1;
+    for (; n < c->top_k; n++) chosen[n] = -1;
     qsort(chosen, (size_t)c->top_k, sizeof *chosen, by_block);
     free(list);
     return margin;
@@ -199,13 +253,13 @@ double o_reference(const o_call *c, const double *importance, int64_t cur, int32
         }
         qsort(chunk, (size_t)B, sizeof *chunk, by_importance);
         if (first == 0) { memcpy(list, chunk, (size_t)B * sizeof *list); continue; }
-        m = cut_margin(list, half, B);  if (m < margin) margin = m;
-        m = cut_margin(chunk, half, B); if (m < margin) margin = m;
+        m = cut_margin(c, list, half, B);  if (m < margin) margin = m;
+        m = cut_margin(c, chunk, half, B); if (m < margin) margin = m;
         memcpy(list + half, chunk, (size_t)(B - half) * sizeof *list);
         qsort(list, (size_t)B, sizeof *list, by_importance);
     }
     for (int e = 0; e < c->top_k; e++) chosen[e] = list[e].block;
-    m = cut_margin(list, c->top_k, B); if (m < margin) margin = m;
+    m = cut_margin(c, list, c->top_k, B); if (m < margin) margin = m;
     qsort(chosen, (size_t)c->top_k, sizeof *chosen, by_block);
     free(list); free(chunk);
     return margin;
@@ -215,38 +269,56 @@ double o_check_blocks(const prob *p, const double *pooled, int exact_ties, const
 {
     o_call c;
     o_call_of(&c, p);
-    int64_t room = c.n_kv / c.B + 2, clear = 0, rows = c.n_q * c.H;
+    int64_t room = c.n_kv / c.B + 2, clear = 0, lists = c.per_head ? c.HQ : c.H, rows = c.n_q * lists;
     double *imp = xalloc(room, sizeof *imp);
     int32_t *want = xalloc(c.top_k, sizeof *want);
-    int exact = 1, near = 1, form = 1, own = 1;
+    int exact = 1, near = 1, form = 1, own = 1, slots = c.top_k, share = c.top_p > 0 && c.top_p < 1;
     for (int64_t r = 0; r < rows; r++) {
-        int64_t cur = o_importance(&c, pooled, r / c.H, (int)(r % c.H), imp);
+        int j = (int)(r % lists);
+        int64_t cur = o_importance(&c, pooled, r / lists, j, imp);
+        c.unit = o_unit(&c, pooled, r / lists, j);
+        c.top_k = c.k_of ? c.k_of[j] : slots;
         double margin =
             p->s.select == SSA_SELECT_REFERENCE ? o_reference(&c, imp, cur, want) : o_topk(&c, imp, cur, want);
-        const int32_t *got = p->blocks + r * c.top_k;
-        int n_got = 0, n_want = 0, has_own = 0;
-        double lowest = INFINITY, left_out = 0; /* the lowest chosen, the highest not chosen importance */
-        for (int e = 0; e < c.top_k; e++) {
-            form &= got[e] == -1 ? (e + 1 == c.top_k || got[e + 1] == -1)
+        for (int e = c.top_k; e < slots; e++) want[e] = -1;
+        const int32_t *got = p->blocks + r * slots;
+        int n_got = 0, n_want = 0, n_always = 0, worst = -1;
+        double lowest = INFINITY, left_out = -INFINITY; /* the lowest chosen, the highest not chosen importance */
+        for (int e = 0; e < slots; e++) {
+            form &= got[e] == -1 ? (e + 1 == slots || got[e + 1] == -1)
                                  : got[e] >= 0 && got[e] <= cur && (!e || got[e] > got[e - 1]);
             n_got += got[e] >= 0; n_want += want[e] >= 0;
-            has_own |= got[e] == cur;
-            if (got[e] >= 0 && got[e] <= cur && imp[got[e]] < lowest) lowest = imp[got[e]];
+            if (got[e] < 0 || got[e] > cur) continue;
+            n_always += always(&c, got[e], cur);
+            if (!always(&c, got[e], cur) && imp[got[e]] < lowest) lowest = imp[got[e]], worst = e;
         }
-        own &= has_own || cur < 0;
-        form &= n_got == n_want;
+        for (int64_t b = 0; b <= cur; b++) n_always -= always(&c, b, cur);
+        own &= n_always == 0;
+        form &= n_got <= c.top_k;
         if (margin > 1e-5 || (exact_ties && margin == 0)) {
             clear++;
-            exact &= !memcmp(got, want, (size_t)c.top_k * sizeof *want);
+            form &= n_got == n_want;
+            exact &= !memcmp(got, want, (size_t)slots * sizeof *want);
             continue;
         }
+        form &= share || n_got == n_want;
         if (p->s.select == SSA_SELECT_REFERENCE || !form) continue;
-        for (int e = 0; e < c.top_k; e++) if (got[e] >= 0) imp[got[e]] = 0;
-        for (int64_t b = 0; b < cur; b++) if (imp[b] > left_out) left_out = imp[b];
-        near &= lowest >= left_out * (1 - 1e-5) - 1e-30;
+        if (share) {                  /* as many as the share needs, give or take a little */
+            near &= n_got == c.top_k || share_of(got, slots, imp, cur) >= c.top_p - 1e-5;
+            if (worst >= 0) {
+                int32_t one = got[worst];
+                near &= share_of(got, slots, imp, cur) - share_of(&one, 1, imp, cur) <= c.top_p + 1e-5;
+            }
+        }
+        for (int64_t b = 0; b < cur; b++) {
+            int chosen = always(&c, b, cur);
+            for (int e = 0; e < slots; e++) chosen |= got[e] == b;
+            if (!chosen && imp[b] > left_out) left_out = imp[b];
+        }
+        near &= c.dot ? lowest >= left_out - 1e-5 * c.unit : lowest >= left_out * (1 - 1e-5) - 1e-30;
     }
     CHECK(form, "blocks are ascending, within reach, as many as wanted: %s", text);
-    CHECK(own, "the own block is always chosen: %s", text);
+    CHECK(own, "what is always chosen is chosen: %s", text);
     CHECK(exact, "blocks equal the oracle's: %s", text);
     CHECK(near, "chosen blocks are a valid near tie: %s", text);
     free(imp); free(want);
@@ -327,7 +399,7 @@ void o_solve(const prob *p, const int32_t *blocks, o_result *r, two_x *out, two_
     for (int64_t i = 0; i < c.n_q; i++)
         for (int h = 0; h < c.HQ; h++) {
             int64_t row = i * c.HQ + h;
-            const int32_t *b = blocks ? blocks + (i * c.H + h / G) * c.top_k : NULL;
+            const int32_t *b = !blocks ? NULL : blocks + (c.per_head ? row : i * c.H + h / G) * c.top_k;
             o_row(&c, i, h, b, c.top_k, r->out + row * c.DV, &r->lse[row]);
             n_row(&c, i, h, b, c.top_k, SSA_F32, naive, &nl);
             for (int d = 0; d < c.DV; d++) two_x_base(out, r->out[row * c.DV + d], (double)naive[d]);

@@ -11,6 +11,10 @@ typedef struct {
     int          HQ, H, D, DV, B, top_k, causal;
     int64_t      n_q, n_kv, q0;       /* q0: the first query's position */
     double       scale;
+    int          dot, per_head, sinks, locals;
+    double       top_p;
+    const int32_t *k_of;              /* [H], or [HQ] per_head; NULL: top_k for all */
+    double       unit;                /* importances less than 1e-5 of it apart are a near tie; 0: of themselves */
     const float *q, *k, *v, *gate;
 } o_call;
 
@@ -24,13 +28,16 @@ void n_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_block
 
 /* Pooled keys [H][n_kv / B][D], the mean of every complete block. */
 void o_pool(const o_call *c, double *pooled);
-/* Importance of blocks 0..cur for query i and key/value head j; returns cur, -1 for a query before
- * key 0. The own block's is infinite: always chosen. NaN for a block whose pooled key is not finite; it counts for no
- * other. */
+/* Importance of blocks 0..cur for query i and list j (of a key/value head, or per_head of a query head); returns cur,
+ * -1 for a query before key 0. The own block's is infinite: always chosen. NaN for a block whose pooled key is not
+ * finite; it counts for no other. */
 int64_t o_importance(const o_call *c, const double *pooled, int64_t i, int j, double *importance);
+/* The unit of raw scores: the largest sum of |scale * q * kbar| that goes into one. 0 with a softmax. */
+double  o_unit(const o_call *c, const double *pooled, int64_t i, int j);
 /* Choose; chosen: ascending, -1 last, c->top_k entries. Returns the margin: the smallest relative difference, over all
  * cuts made, between the last importance kept and the first one dropped. 1: nothing was dropped; 0: an exact tie; -1:
- * what was kept is below 1e-30, where f32 loses the order. */
+ * what was kept is below 1e-30, where f32 loses the order, or a
+ * share is too near to top_p. */
 double o_topk(const o_call *c, const double *importance, int64_t cur, int32_t *chosen);
 double o_reference(const o_call *c, const double *importance, int64_t cur, int32_t *chosen);
 
@@ -51,16 +58,16 @@ void   two_x_unit(two_x *t, double ref, double naive);
 double two_x_bound(const two_x *t, int level, ssa_type out);
 void   two_x_check(const two_x *t, ssa_type out, const char *what, const char *text, const char *file, int line);
 
-/* Oracle and naive results of a problem; blocks: prob.blocks for sparse (rows per query and key/value head), NULL for
- * full. */
+/* Oracle and naive results of a problem; blocks: prob.blocks for sparse (rows per query and list), NULL for full. */
 typedef struct { double *out, *lse; } o_result;
 void o_solve(const prob *p, const int32_t *blocks, o_result *r, two_x *out, two_x *lse);
 void o_compare(prob *p, const o_result *r, int level, two_x *out, two_x *lse);     /* reads p's outputs */
 void o_result_free(o_result *r);
 
-/* Are p->blocks right for TOPK or REFERENCE? pooled: as kept, [H][nb][D]. Returns the share of rows whose selection was
- * clear (margin over 1e-5) and so compared exactly; the others must be near ties. exact_ties: the data has blocks that
- * are equal bit for bit, so that a tie in double is one in f32 too, and goes to the lower index. */
+/* Are p->blocks right for TOPK or REFERENCE, with all that the call says about them? pooled: as kept, [H][nb][D].
+ * Returns the share of rows whose selection was clear (margin over 1e-5) and so compared exactly; the others must be
+ * near ties. exact_ties: the data has blocks that are equal bit for bit, so that a tie in double is one in f32 too, and
+ * goes to the lower index. */
 double o_check_blocks(const prob *p, const double *pooled, int exact_ties, const char *text);
 
 #endif

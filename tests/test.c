@@ -212,7 +212,7 @@ void prob_make(prob *p, const shape *given)
     tensor_make(&p->v, s->tv, s->n_kv, s->H, s->DV, lay[2]);
     tensor_make(&p->o, s->to, s->n_q, s->HQ, s->DV, lay[3]);
     p->n_lse = (int64_t)s->n_q * s->HQ;
-    p->n_blocks = (int64_t)s->n_q * s->H * s->top_k;
+    p->n_blocks = (int64_t)s->n_q * (s->per_head ? s->HQ : s->H) * s->top_k;
     p->gate = xalloc(p->n_lse, sizeof(float));
     p->lse = xalloc(p->n_lse, sizeof(float));
     p->blocks = xalloc(p->n_blocks, sizeof(int32_t));
@@ -225,6 +225,8 @@ void prob_make(prob *p, const shape *given)
     p->a.gate = s->no_gate ? NULL : p->gate;
     p->a.lse = s->no_lse ? NULL : p->lse;
     p->a.block_size = s->B; p->a.top_k = s->top_k; p->a.select = s->select;
+    p->a.score = s->score; p->a.select_per_head = s->per_head; p->a.top_p = s->top_p; p->a.top_k_per_head = s->k_of;
+    p->a.sink_blocks = s->sinks; p->a.local_blocks = s->locals;
     prob_fill(p, s->seed);
     prob_clear(p);
 }
@@ -279,13 +281,16 @@ uint64_t prob_hash(const prob *p)
 
 const char *shape_text(const shape *s)
 {
-    static char text[320];
-    snprintf(text, sizeof text,
+    static char text[400];
+    int n = snprintf(text, sizeof text,
              "%s: heads %d/%d dim %d/%d n_q %d n_kv %d q_pos %d %s,%s,%s->%s layout %d scale %g amp %g%s B %d "
              "top_k %d select %d seed %d",
              s->name ? s->name : "case", s->HQ, s->H, s->D, s->DV, s->n_q, s->n_kv, s->q_pos, type_name(s->tq),
              type_name(s->tk), type_name(s->tv), type_name(s->to), (int)s->lay, (double)s->scale, (double)s->amp,
              s->noncausal ? " noncausal" : "", s->B, s->top_k, (int)s->select, (int)s->seed);
+    if (s->score || s->per_head || s->sinks || s->locals || s->top_p != 0 || s->k_of)
+        snprintf(text + n, sizeof text - (size_t)n, " score %d per_head %d sinks %d locals %d top_p %g%s",
+                 (int)s->score, s->per_head, s->sinks, s->locals, (double)s->top_p, s->k_of ? " top_k per head" : "");
     return text;
 }
 

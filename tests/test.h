@@ -36,7 +36,7 @@ void test_attention(void);
 void test_sparse(void);
 void test_pool(void);
 void test_loss(void); void test_guard(void);  void test_errors(void);    void test_invariants(void); void test_lm(void);
-void test_table(void); void test_checked(void); void test_unit(void);
+void test_table(void); void test_checked(void); void test_unit(void);    void test_select(void);
 
 /* The stream of golden/README.md: element i depends on seed and i only. */
 typedef struct { uint64_t seed, i; } rng;
@@ -90,6 +90,10 @@ typedef struct {
     int       noncausal, no_gate, no_lse;
     int       B, top_k;               /* sparse; 0: 16 */
     ssa_select select;
+    ssa_score score;
+    int       per_head, sinks, locals; /* select_per_head, sink_blocks, local_blocks */
+    float     top_p;
+    const int32_t *k_of;              /* top_k_per_head */
     uint64_t  seed;
 } shape;
 
@@ -98,7 +102,7 @@ typedef struct {
     ssa_attn a;
     tensor   q, k, v, o;
     float   *gate, *lse;
-    int32_t *blocks;                  /* [n_q][H][top_k]; a.blocks is NULL until the test sets it */
+    int32_t *blocks;                  /* [n_q][H, or HQ per_head][top_k]; a.blocks is NULL until the test sets it */
     int64_t  q0, n_lse, n_blocks;     /* q0: the first query's position */
 } prob;
 

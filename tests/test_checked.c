@@ -9,7 +9,7 @@ static void check_checked(const shape *s)
 {
     prob p;
     prob_make(&p, s);
-    int row = p.s.n_q * p.s.H - 1, K = p.s.top_k, cur = (int)((p.q0 + p.s.n_q - 1) / p.s.B);
+    int row = p.s.n_q * (p.s.per_head ? p.s.HQ : p.s.H) - 1, K = p.s.top_k, cur = (int)((p.q0 + p.s.n_q - 1) / p.s.B);
     int32_t *last = p.blocks + (int64_t)row * K;
     static unsigned char ws[1 << 18];
     ssa_exec x = { 2, NULL, NULL, ws, sizeof ws };
@@ -77,6 +77,9 @@ void test_checked(void)
     check_checked(&s);
     s.n_q = 1; s.HQ = 2; s.top_k = 3; s.B = 16;
     check_checked(&s);
+    s.n_q = 5; s.HQ = 6; s.per_head = 1;
+    check_checked(&s);
+    s.HQ = 2; s.per_head = 0;
     s.select = SSA_SELECT_TOPK;
     for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++) {
         s.n_q = 17;

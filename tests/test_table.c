@@ -109,6 +109,14 @@ static void test_rows(const ssa__table *t, const ssa__table *def)
         for (int i = 0; i < n; i++) x[i] = i == high ? 2.0f : rng_int(&r, 0, 3) ? 1.0f : (float)NAN;
         CHECK(t->above(x, from, n, 1.0f) == def->above(x, from, n, 1.0f), "%s above n %d from %d", level, n, from);
         check_ranking(t, def, n, from);
+        float top_a[SSA__TOPS], top_b[SSA__TOPS], low = rng_int(&r, 0, 1) ? -5.0f : 0.0f;
+        for (int i = 0; i < n; i++) x[i] = rng_int(&r, 0, 3) ? rng_f(&r) + low : (float)NAN;
+        t->tops(x, n, top_a);
+        for (int k = 0; k < SSA__TOPS; k++) {
+            top_b[k] = -FLT_MAX;
+            for (int i = k; i < n; i += SSA__TOPS) if (x[i] > top_b[k]) top_b[k] = x[i];
+        }
+        CHECK(same_bits(top_a, top_b, SSA__TOPS), "%s tops n %d", level, n);
         for (int i = 0; i < n; i++) { x[i] = rng_f(&r); b[i] = rng_f(&r); a[i] = b[i]; }
         t->axpy(a, 0.37f, x, n);
         def->axpy(b, 0.37f, x, n);
