@@ -12,6 +12,12 @@ typedef struct {
     int64_t      n_q, n_kv, q0;       /* q0: the first query's position */
     double       scale;
     const float *q, *k, *v, *gate;
+    /* Terms of the scores, as the call has them; 0 or NULL: none. Of the mask's rows only keys in sight are read. */
+    int64_t      window, mask_stride; /* bytes */
+    double       softcap;
+    const float *sinks, *alibi;
+    const void  *mask;
+    ssa_type     mask_type;
 } o_call;
 
 void o_call_of(o_call *c, const prob *p);
