@@ -753,7 +753,7 @@ struct ssa__tile_of {
     int32_t ahead_v_bytes;
     /* Terms of the scores; NULL: none. Makes scores of products, in place, before the softmax: n keys from `key` of the
      * chunk on, key_step floats apart, of `rows` rows from `row` on, row_step apart; one of the steps is 1. A score of
-     * -infinity gives p = 0. */
+     * -infinity gives p = 0. unit: while scale is 0, scores become powers of 2 here. */
     void (*adjust)(const ssa__tile *t, float *s, int64_t key_step, int64_t row_step, int32_t key, int32_t n,
                    int32_t row, int32_t rows);
     /* Whether a row sees a key of the chunk; set when values of hidden keys may be NaN or infinite, which 0 * v must
@@ -847,11 +847,11 @@ typedef struct {
     void (*cap)(float *x, int64_t n, float factor, float cap);
     /* b[j] += slope * (first + j), j < n */
     void (*ramp)(float *b, float slope, float first, int32_t n);
-    /* s(j, r) = scale * s(j, r) + b[r][j], not below SSA__BIAS_LOW of b, for n keys key_step floats apart and rows
-     * row_step apart; -infinity where b is that. One of the steps is 1: when it is row_step, b has SSA__LANES_MAX rows
-     * ld apart, of whole vectors, and whole vectors of rows of s may be written. */
-    void (*bias)(float *s, int64_t key_step, int64_t row_step, float scale, const float *b, int64_t ld, int32_t n,
-                 int32_t rows);
+    /* s(j, r) = (scale * s(j, r) + b[r][j]) * unit, with a finite b at least SSA__BIAS_LOW, for n keys key_step floats
+     * apart and rows row_step apart; -infinity where b is that. One of the steps is 1: when it is row_step, b has
+     * SSA__LANES_MAX rows ld apart, of whole vectors, and whole vectors of rows of s may be written. */
+    void (*bias)(float *s, int64_t key_step, int64_t row_step, float scale, float unit, const float *b, int64_t ld,
+                 int32_t n, int32_t rows);
 } ssa__table;
 
 static const float ssa__count[SSA__LANES_MAX] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
@@ -936,14 +936,14 @@ static void ssa__scalar_ramp(float *b, float slope, float first, int32_t n)
     for (int32_t j = 0; j < n; j++) b[j] += slope * (first + (float)j);
 }
 
-static void ssa__scalar_bias(float *s, int64_t key_step, int64_t row_step, float scale, const float *b, int64_t ld,
-                             int32_t n, int32_t rows)
+static void ssa__scalar_bias(float *s, int64_t key_step, int64_t row_step, float scale, float unit, const float *b,
+                             int64_t ld, int32_t n, int32_t rows)
 {
     for (int32_t r = 0; r < rows; r++)
         for (int32_t j = 0; j < n; j++) {
             float x = b[r * ld + j], *at = s + j * key_step + r * row_step;
             if (!ssa__is_nan(x) && x < SSA__BIAS_LOW) x = SSA__BIAS_LOW;
-            *at = ssa__bits(b[r * ld + j]) == SSA__NEG_INF_BITS ? b[r * ld + j] : *at * scale + x;
+            *at = ssa__bits(b[r * ld + j]) == SSA__NEG_INF_BITS ? b[r * ld + j] : (*at * scale + x) * unit;
         }
 }
 
@@ -1535,9 +1535,10 @@ SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
         memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)(t->q_terms * steps) * 1024);
 }
 
-/* From products to powers of 2. A negative scale's sign is in q. */
+/* From products to powers of 2. A negative scale's sign is in q. 0: adjust has done it. */
 SSA__AMX __m512 ssa__amx_scale(const ssa__tile *t)
 {
+    if (ssa__bits(t->scale) << 1 == 0) return _mm512_set1_ps(1.0f);
     return _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
 }
 
@@ -1768,27 +1769,31 @@ SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t 
                                    const uint16_t *p, float *o)
 {
     const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__AMX_SPAN * 16;
+    /* Keys whose products of all terms are added before the next ones': with 32 a row's sums are in the same order
+     * whenever a neighbour's maximum moves. */
+    const int32_t part = t->adjust ? 32 : n;
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         float *o0 = o + e * 16, *o1 = o0 + group;
         _tile_loadd(0, o0, 64);
         _tile_loadd(1, o0 + 256, 64);
         _tile_loadd(2, o1, 64);
         _tile_loadd(3, o1 + 256, 64);
-        for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
-            const int32_t a = ab / terms, b = ab % terms;
-            const uint16_t *p0 = p + b * term, *p1 = p0 + terms * term;
-            for (int32_t j = 0; j < n; j += 32) {
-                const uint16_t *v = vt + ((int64_t)a * t->keys_max + key + j) * t->dv_unit + e * 32;
-                _tile_loadd(4, v, 64);
-                _tile_loadd(6, p0 + j * 16, 64);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_loadd(5, v + 512, 64);
-                _tile_dpbf16ps(1, 5, 6);
-                _tile_loadd(7, p1 + j * 16, 64);
-                _tile_dpbf16ps(2, 4, 7);
-                _tile_dpbf16ps(3, 5, 7);
+        for (int32_t from = 0; from < n; from += part)
+            for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
+                const int32_t a = ab / terms, b = ab % terms;
+                const uint16_t *p0 = p + b * term, *p1 = p0 + terms * term;
+                for (int32_t j = from; j < from + part; j += 32) {
+                    const uint16_t *v = vt + ((int64_t)a * t->keys_max + key + j) * t->dv_unit + e * 32;
+                    _tile_loadd(4, v, 64);
+                    _tile_loadd(6, p0 + j * 16, 64);
+                    _tile_dpbf16ps(0, 4, 6);
+                    _tile_loadd(5, v + 512, 64);
+                    _tile_dpbf16ps(1, 5, 6);
+                    _tile_loadd(7, p1 + j * 16, 64);
+                    _tile_dpbf16ps(2, 4, 7);
+                    _tile_dpbf16ps(3, 5, 7);
+                }
             }
-        }
         _tile_stored(0, o0, 64);
         _tile_stored(1, o0 + 256, 64);
         _tile_stored(2, o1, 64);
@@ -2820,7 +2825,7 @@ typedef struct {
     const ssa__call  *c;
     const struct ssa__keys_of *keys; int64_t at; /* the chunk starts at virtual key `at` */
     int64_t h, r0;                 /* key/value head; the tile's first row */
-    float   scale;                 /* of the products: 1 where the form has applied it */
+    float   scale, unit;           /* of the products, 1 where the form applies it; and of the scores, at the end */
     int32_t careful;               /* 1: values of hidden keys may be NaN or infinite */
     float  *bias;                  /* [SSA__LANES_MAX + 1][SSA__PIECE]: of some rows, and what a query's heads share */
 } ssa__shaper;
@@ -3464,23 +3469,25 @@ static void ssa__adjust(const ssa__tile *tile, float *s, int64_t key_step, int64
     const ssa__shaper *w = (const ssa__shaper *)tile->shaper;
     const ssa__call *c = w->c;
     const int64_t at = w->at + key, r0 = w->r0 + row;
+    const int biased = c->a.alibi || c->a.mask || ssa__first(c, (r0 + rows - 1) / c->group) > at ||
+                       c->a.softcap > -SSA__BIAS_LOW; /* such a cap leaves no room for the unit's factor */
     float scale = w->scale;
     int32_t run;
     if (c->a.softcap > 0.0f) {
-        float factor = scale / c->a.softcap;
+        float cap = biased ? c->a.softcap : c->a.softcap * w->unit, factor = scale / c->a.softcap;
         if (!ssa__is_finite(factor)) factor = FLT_MAX;
-        if (key_step != 1) w->t->cap(s, n * key_step, factor, c->a.softcap);
-        for (int32_t r = 0; key_step == 1 && r < rows; r++) w->t->cap(s + r * row_step, n, factor, c->a.softcap);
+        if (key_step != 1) w->t->cap(s, n * key_step, factor, cap);
+        for (int32_t r = 0; key_step == 1 && r < rows; r++) w->t->cap(s + r * row_step, n, factor, cap);
         scale = 1.0f;
     }
-    if (!c->a.alibi && !c->a.mask && ssa__first(c, (r0 + rows - 1) / c->group) <= at && scale >= 1.0f && scale <= 1.0f)
-        return;
+    if (!biased) return;
     for (int32_t j = 0; j < n; j += run) {
         int64_t first = ssa__run_at(w->keys, at + j, ssa__min(n - j, SSA__PIECE), &run);
         for (int32_t r = 0; r < rows; r += SSA__LANES_MAX) {
             int32_t some = (int32_t)ssa__min(rows - r, SSA__LANES_MAX);
             ssa__make_biases(w, first, run, r0 + r, some);
-            w->t->bias(s + j * key_step + r * row_step, key_step, row_step, scale, w->bias, SSA__PIECE, run, some);
+            w->t->bias(s + j * key_step + r * row_step, key_step, row_step, scale, w->unit, w->bias, SSA__PIECE,
+                       run, some);
         }
     }
 }
@@ -3516,14 +3523,15 @@ static void ssa__aim(const ssa__table *t, const ssa__call *c, const ssa__form *f
     w->at = at;
     w->h = h;
     w->r0 = r0;
-    w->scale = 1.0f;
+    w->scale = w->unit = 1.0f;
     tile->shaper = w;
     tile->adjust = c->shaped || crossed ? ssa__adjust : NULL;
     tile->sees = w->careful && (c->a.mask || crossed) ? ssa__sees : NULL;
     tile->start = NULL;
     if (form->attend && c->shaped) { /* a negative scale's sign is in q */
         w->scale = c->a.scale < 0.0f ? -c->a.scale : c->a.scale;
-        tile->scale = 1.0f;
+        w->unit = (float)(1.0 / tile->m_unit);
+        tile->scale = 0.0f;
     }
     if (!form->attend || !crossed) return;
     for (int32_t r = 0; r < tile->rows; r++)
@@ -4572,24 +4580,25 @@ SSA__LOCAL void SSA__FN(ramp)(float *b, float slope, float first, int32_t n)
     }
 }
 
-SSA__INLINE SSA__V SSA__FN(biased)(SSA__V s, SSA__V scale, SSA__V b)
+SSA__INLINE SSA__V SSA__FN(biased)(SSA__V s, SSA__V scale, SSA__V unit, SSA__V b)
 {
     SSA__V x = SSA__FN(fma)(s, scale, SSA__FN(max)(SSA__FN(set1)(SSA__BIAS_LOW), b)); /* in this order NaN stays NaN */
+    x = SSA__FN(mul)(x, unit);
     return SSA__FN(pick)(SSA__FN(set1)(-FLT_MAX), b, SSA__FN(set1)(ssa__float(SSA__NEG_INF_BITS)), x);
 }
 
 /* Keys side by side: row by row. Rows side by side: an L x L square of biases at a time, transposed. */
-SSA__LOCAL void SSA__FN(bias)(float *s, int64_t key_step, int64_t row_step, float scale, const float *b, int64_t ld,
-                              int32_t n, int32_t rows)
+SSA__LOCAL void SSA__FN(bias)(float *s, int64_t key_step, int64_t row_step, float scale, float unit, const float *b,
+                              int64_t ld, int32_t n, int32_t rows)
 {
-    const SSA__V f = SSA__FN(set1)(scale);
+    const SSA__V f = SSA__FN(set1)(scale), u = SSA__FN(set1)(unit);
     if (key_step == 1) {
         for (int32_t r = 0; r < rows; r++, s += row_step, b += ld) {
             int32_t j = 0;
             for (; j + SSA__L <= n; j += SSA__L)
-                SSA__FN(store)(s + j, SSA__FN(biased)(SSA__FN(load)(s + j), f, SSA__FN(load)(b + j)));
+                SSA__FN(store)(s + j, SSA__FN(biased)(SSA__FN(load)(s + j), f, u, SSA__FN(load)(b + j)));
             if (j < n)
-                SSA__FN(store_n)(s + j, SSA__FN(biased)(SSA__FN(load_n)((const unsigned char *)(s + j), n - j), f,
+                SSA__FN(store_n)(s + j, SSA__FN(biased)(SSA__FN(load_n)((const unsigned char *)(s + j), n - j), f, u,
                                                         SSA__FN(load_n)((const unsigned char *)(b + j), n - j)), n - j);
         }
         return;
@@ -4601,7 +4610,7 @@ SSA__LOCAL void SSA__FN(bias)(float *s, int64_t key_step, int64_t row_step, floa
             SSA__FN(transpose)(x);
             for (int i = 0; i < SSA__L && j + i < n; i++) {
                 float *at = s + (j + i) * key_step + r;
-                SSA__FN(store)(at, SSA__FN(biased)(SSA__FN(load)(at), f, x[i]));
+                SSA__FN(store)(at, SSA__FN(biased)(SSA__FN(load)(at), f, u, x[i]));
             }
         }
 }
