@@ -759,7 +759,7 @@ struct ssa__tile_of {
     /* Whether a row sees a key of the chunk; set when values of hidden keys may be NaN or infinite, which 0 * v must
      * not bring into the row; NULL: only limit hides. */
     int (*sees)(const ssa__tile *t, int32_t row, int32_t key);
-    const void *shaper;              /* what these two work with */
+    const void *shaper;              /* what these two work with; NULL: the call has no such terms */
     const int32_t *start;            /* unit: row r sees no key of the chunk below start[r], never fewer than the row */
                                      /* before: attend may leave them out; NULL: nothing is left out */
 };
@@ -1771,7 +1771,7 @@ SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t 
     const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__AMX_SPAN * 16;
     /* Keys whose products of all terms are added before the next ones': with 32 a row's sums are in the same order
      * whenever a neighbour's maximum moves. */
-    const int32_t part = t->adjust ? 32 : n;
+    const int32_t part = t->shaper ? 32 : n;
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         float *o0 = o + e * 16, *o1 = o0 + group;
         _tile_loadd(0, o0, 64);
@@ -3260,6 +3260,7 @@ static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__
     tile->limit = tile->start = NULL;
     tile->adjust = NULL;
     tile->sees = NULL;
+    tile->shaper = NULL;
     tile->m_unit = form->attend ? SSA__LN2 : 1.0;
     tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
     padded = ssa__padded_rows(t, form, tile->rows);
