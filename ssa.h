@@ -367,7 +367,8 @@ SSA_API void        ssa_merge(float *out_a, float *lse_a, const float *out_b, co
 
 /* sparsity[i] = exp(lse_sparse[i] - lse_full[i]): the share of full attention's mass inside the selected blocks (the
  * paper's Definition 1), for the lse of the same query and head from a sparse and a full call. 1 where nothing was
- * visible. NULL, n < 1: does nothing. sparsity may be one of the inputs. */
+ * visible. A sink that both calls had counts as mass inside. NULL, n < 1: does nothing. sparsity may be one of the
+ * inputs. */
 SSA_API void        ssa_attention_sparsity(const float *lse_sparse, const float *lse_full, int64_t n, float *sparsity);
 
 /* The bidirectional alignment loss of one layer (the paper's L_alignment; the official code takes gated outputs):
@@ -854,7 +855,6 @@ typedef struct {
                  int32_t n, int32_t rows);
 } ssa__table;
 
-static const float ssa__count[SSA__LANES_MAX] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
 
 /* bf16 terms that hold an element of the type; 0: the unit has no form for it. */
 static inline int32_t ssa__terms(ssa_type t) { return t == SSA_BF16 ? 1 : t == SSA_F16 ? 2 : 0; }
@@ -1671,21 +1671,6 @@ static float *ssa__amx_o(const ssa__tile *t, int many, int32_t r, int32_t e)
     return t->o + (int64_t)r * t->dv_unit + (e - i) + (i & 4) * 4 + i / 8 * 4 + i % 4; /* as interleaving leaves them */
 }
 
-/* Values that are not finite, at keys from `from` on that not every row sees: 0 * v would spoil the others. They are
- * taken out and added to the rows that see them, which they make not finite all the same. */
-static void ssa__amx_edge(const ssa__tile *t, int many, int32_t from, int32_t n, const int32_t *limit)
-{
-    for (int32_t j = from; j < n; j++)
-        for (int32_t e = 0; e < t->dv; e++) {
-            uint16_t *hi = t->v + (int64_t)j * t->dv_unit + e;
-            float v = ssa__bf16_to_f32(*hi);
-            if (ssa__is_finite(v)) continue;
-            for (int32_t a = 0; a < t->v_terms; a++) hi[(int64_t)a * t->keys_max * t->dv_unit] = 0;
-            for (int32_t r = 0; r < t->rows; r++)
-                if ((!limit || j < limit[r]) && (!t->sees || t->sees(t, r, j))) *ssa__amx_o(t, many, r, e) += v;
-        }
-}
-
 /* Whether any of the values at keys from .. n-1 is not finite: the exponent of a term is all ones. */
 SSA__AMXF int ssa__amx_broken(const ssa__tile *t, int32_t from, int32_t n)
 {
@@ -1695,6 +1680,25 @@ SSA__AMXF int ssa__amx_broken(const ssa__tile *t, int32_t from, int32_t n)
     for (; v < end; v += 32)
         bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(_mm512_loadu_si512(v), ones), ones);
     return bad != 0;
+}
+
+/* Values that are not finite, at keys from `from` on that not every row sees: 0 * v would spoil the others. They are
+ * taken out and added to the rows that see them, which they make not finite all the same. */
+static void ssa__amx_edge(const ssa__tile *t, int many, int32_t from, int32_t n, const int32_t *limit)
+{
+    for (int32_t j = from; j < n; j++) {
+        uint16_t *hi = t->v + (int64_t)j * t->dv_unit;
+        if (!ssa__amx_broken(t, j, j + 1)) continue;
+        for (int32_t r = 0; r < t->rows; r++) {
+            if ((limit && j >= limit[r]) || (t->sees && !t->sees(t, r, j))) continue;
+            for (int32_t e = 0; e < t->dv; e++)
+                if (!ssa__is_finite(ssa__bf16_to_f32(hi[e]))) *ssa__amx_o(t, many, r, e) += ssa__bf16_to_f32(hi[e]);
+        }
+        for (int32_t e = 0; e < t->dv; e++) {
+            if (ssa__is_finite(ssa__bf16_to_f32(hi[e]))) continue;
+            for (int32_t a = 0; a < t->v_terms; a++) hi[(int64_t)a * t->keys_max * t->dv_unit + e] = 0;
+        }
+    }
 }
 
 /* The first key that some row may not see. */
@@ -3620,12 +3624,14 @@ static void ssa__wide_edge(const ssa__table *t, const ssa__call *c, const ssa__f
     form->pv[SSA_F32](tile, (const unsigned char *)x->kv, dv * (int64_t)sizeof(float), n, 0, 1);
     for (int32_t j = edge; !finite && j < n; j++) {
         const unsigned char *row = ssa__row(&c->a.v, ssa__run_at(keys, at + j, 1, &run), h);
-        for (int32_t e = 0; e < dv; e++) {
-            float y = ssa__load(c->a.v.type, row, e);
-            if (ssa__is_finite(y)) continue;
-            for (int32_t r = 0; r < tile->rows; r++)
-                if (tile->sees ? tile->sees(tile, r, j) : j < limit[r])
-                    tile->o[e * tile->ld + r] += tile->s[j * tile->ld + r] * y;
+        int32_t bad = 0;
+        while (bad < dv && ssa__is_finite(ssa__load(c->a.v.type, row, bad))) bad++;
+        for (int32_t r = 0; bad < dv && r < tile->rows; r++) {
+            if (tile->sees ? !tile->sees(tile, r, j) : j >= limit[r]) continue;
+            for (int32_t e = bad; e < dv; e++) {
+                float y = ssa__load(c->a.v.type, row, e);
+                if (!ssa__is_finite(y)) tile->o[e * tile->ld + r] += tile->s[j * tile->ld + r] * y;
+            }
         }
     }
 }
@@ -4573,7 +4579,8 @@ SSA__LOCAL void SSA__FN(cap)(float *x, int64_t n, float factor, float cap)
 
 SSA__LOCAL void SSA__FN(ramp)(float *b, float slope, float first, int32_t n)
 {
-    const SSA__V w = SSA__FN(set1)(slope), count = SSA__FN(load)(ssa__count);
+    static const float numbers[SSA__LANES_MAX] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+    const SSA__V w = SSA__FN(set1)(slope), count = SSA__FN(load)(numbers);
     for (int32_t j = 0; j < n; j += SSA__L) {
         SSA__V x = SSA__FN(add)(SSA__FN(set1)(first + (float)j), count); /* whole numbers: exact up to 2^24 */
         if (j + SSA__L <= n) SSA__FN(store)(b + j, SSA__FN(fma)(w, x, SSA__FN(load)(b + j)));
