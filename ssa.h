@@ -202,7 +202,12 @@ typedef struct {
  * key/value head h / G). Query i sits at position p = q_pos + i, key j at position j. Causal: key j is visible to query
  * i when j <= p. Example, n_q = 3, n_kv = 5, q_pos = -1 (so 2):  query 0 sees keys 0 1 2, query 1 sees 0 1 2 3, query 2
  * sees 0 1 2 3 4. A query that sees no key gives out = 0 and lse = -infinity. Block c holds keys c*block_size ..
- * (c+1)*block_size - 1. */
+ * (c+1)*block_size - 1.
+ *
+ * The score of a key, before the softmax, is made in this order, each step only where its field is set:
+ *   s = scale * q.k;   s = softcap * tanh(s / softcap);   s += alibi * (j - p);   s += mask
+ * and hidden keys (causal, window, a mask of -infinity) count for nothing, whatever they hold. In sparse mode block
+ * selection looks at scale * q.k alone; the terms act on the keys of the selected blocks. */
 typedef struct {
     int32_t  n_heads, n_kv_heads, head_dim, value_dim;
     int64_t  n_q, n_kv, q_pos;        /* q_pos < 0: n_kv - n_q, the last n_q positions */
@@ -211,12 +216,21 @@ typedef struct {
     float    scale;                   /* 0: 1/sqrt(head_dim) */
     int32_t  causal;                  /* default 1; sparse needs 1 */
     const float *gate;                /* optional [n_q][HQ], multiplies the output */
-    float   *lse;                     /* optional out [n_q][HQ]: log of the sum of exp(scale * q.k) over the keys */
-    int64_t  window;                  /* 0: none. Not supported yet, like every field marked (*) */
-    float    softcap;                 /* (*) 0: none */
-    const float *sinks;               /* (*) NULL: none */
-    const void *mask; ssa_type mask_type; int64_t mask_stride;                    /* (*) NULL: none */
-    const int32_t *pages; int64_t page_tokens, page_stride_k, page_stride_v;      /* (*) NULL: none */
+    float   *lse;                     /* optional out [n_q][HQ]: log of the sum of exp(score), the sink's included */
+    int64_t  window;                  /* full and causal: a query sees keys p-window+1 .. p, the last `window` up to */
+                                      /* its own (Mistral, Gemma), and costs no more than these; 0: all of them */
+    float    softcap;                 /* bounds the scores by +-softcap (Gemma 2); 0: none */
+    const float *sinks;               /* optional [HQ]: a score without a key, which joins the softmax's denominator */
+                                      /* (attention sinks: StreamingLLM, gpt-oss); -infinity: none for that head. A */
+                                      /* query that sees no key gives out = 0 and lse = the sink. Give them to one of */
+                                      /* the calls that ssa_merge joins, not to each */
+    const void *mask;                 /* optional [n_q][n_kv], added to the scores of all heads; f32, f16 or bf16, */
+    ssa_type mask_type;               /* else SSA_ERR_MASK. Rows mask_stride BYTES apart, 0: contiguous; any */
+    int64_t  mask_stride;             /* alignment. -infinity hides the key from the query; a finite value below */
+                                      /* -1e38 counts as -1e38; NaN or +infinity spoils the query, unless causality */
+                                      /* or the window hides the key from it */
+    const int32_t *pages; int64_t page_tokens, page_stride_k, page_stride_v;      /* NULL: none. Not supported yet, */
+                                      /* like every field marked (*) */
     int32_t  block_size, top_k;       /* sparse: defaults 16, 16; top_k counts the query's own block */
     ssa_select select;                /* default SSA_SELECT_TOPK */
     ssa_score score;                  /* default SSA_SCORE_SOFTMAX; DOT: the raw scores rank blocks (MoBA) */
@@ -229,7 +243,7 @@ typedef struct {
     int32_t *blocks;                  /* [n_q][L][top_k] chosen blocks, -1 = empty slot. In for GIVEN (any order); */
                                       /* else an optional output: ascending, the empty slots last */
     const ssa_pool *pool;             /* pooled keys of k; NULL: pooled inside the call, in f32, by reading all of k */
-    const float *alibi;               /* (*) optional [HQ]: a slope each; adds slope * (j - p) to the score of key j */
+    const float *alibi;               /* optional [HQ]: a slope each; adds slope * (j - p) to key j's score (ALiBi) */
     int64_t  budget;                  /* sparse, 0: off. Keys that a query may attend: max(1, budget / block_size) */
                                       /* stands in for top_k everywhere, in the shape of blocks too */
     int64_t  min_context;             /* sparse, 0: off. With n_kv below this ssa_attention runs the call as SSA_FULL */
@@ -285,18 +299,19 @@ SSA_API ssa_status  ssa_check(const ssa_attn *a, ssa_mode mode);
 
 /* Bytes of workspace for ssa_attention_batch(a, n, mode, x) or ssa_plan_make with n_threads workers (below 1 counts as
  * 1). 0 when a call is invalid or the size overflows. Depends on shapes, strides, types, positions, the selection's
- * fields, on whether a pool or blocks are given, and on the level in use; not on data. It grows with n_kv but not
- * always with n_q: a decode splits a long cache into shares, a prefill does not; take the maximum over the shapes you
- * use. Sparse without a pool needs n_kv_heads * head_dim * 4 bytes for each block of the cache, and a sparse prefill on
- * level amx another copy of the keys and values it reads. Any alignment will do. */
+ * fields, window, on whether softcap, alibi, a mask, a pool or blocks are given, and on the level in use; not on data.
+ * It grows with n_kv but not always with n_q: a decode splits a long cache into shares, a prefill does not; take the
+ * maximum over the shapes you use. Sparse without a pool needs n_kv_heads * head_dim * 4 bytes for each block of the
+ * cache, and a sparse prefill on level amx another copy of the keys and values it reads. Any alignment will do. */
 SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads);
 
-/* out = gate * softmax(scale * q.K^T) . V over the visible keys (SSA_FULL), or over those in the selected blocks
- * (SSA_SPARSE). x: NULL for defaults. Same bits for any number of threads and any way to run. Accumulates in f32. Level
- * amx multiplies halves as they are: where q, k and v are f16 or bf16, exp(score) is rounded to v's precision before it
- * meets v, as programs in that type do, and lse is that of the rounded ones; give f32 queries to keep it in f32. A key
- * or value that a query does not see has no effect on it, NaN and infinity included; one that it sees and that is NaN
- * spoils it. Inputs may overlap each other; out, lse and blocks may overlap nothing.
+/* out = gate * softmax(scores) . V over the visible keys (SSA_FULL), or over those in the selected blocks
+ * (SSA_SPARSE); the scores are scale * q.K^T with the terms that ssa_attn describes. x: NULL for defaults. Same bits
+ * for any number of threads and any way to run. Accumulates in f32. Level amx multiplies halves as they are: where q, k
+ * and v are f16 or bf16, exp(score) is rounded to v's precision before it meets v, as programs in that type do, and lse
+ * is that of the rounded ones; give f32 queries to keep it in f32. A key or value that a query does not see has no
+ * effect on it, NaN and infinity included; one that it sees and that is NaN spoils it. Inputs may overlap each other;
+ * out, lse and blocks may overlap nothing.
  * Source: the paper's full and sparse attention streams; the selection as described at ssa_select_blocks. */
 SSA_API ssa_status  ssa_attention(const ssa_attn *a, ssa_mode mode, const ssa_exec *x);
 
@@ -378,7 +393,8 @@ SSA_API void        ssa_merge(float *out_a, float *lse_a, const float *out_b, co
 
 /* sparsity[i] = exp(lse_sparse[i] - lse_full[i]): the share of full attention's mass inside the selected blocks (the
  * paper's Definition 1), for the lse of the same query and head from a sparse and a full call. 1 where nothing was
- * visible. NULL, n < 1: does nothing. sparsity may be one of the inputs. */
+ * visible. A sink that both calls had counts as mass inside. NULL, n < 1: does nothing. sparsity may be one of the
+ * inputs. */
 SSA_API void        ssa_attention_sparsity(const float *lse_sparse, const float *lse_full, int64_t n, float *sparsity);
 
 /* The bidirectional alignment loss of one layer (the paper's L_alignment; the official code takes gated outputs):
@@ -630,6 +646,32 @@ static inline float ssa__expf(float x) /* above 88: exp(88); NaN: NaN */
     return p * ssa__float((uint32_t)(n + 127) << 23); /* n >= -127, where the factor is 0 */
 }
 
+/* tanh, relative error 2e-7: an odd polynomial below 0.625, where 1 - exp(-2|x|) would lose its digits. The vector pass
+ * has the same one. */
+#define SSA__TANH_SMALL 0.625f
+#define SSA__TANH_C1 -0.333332819f
+#define SSA__TANH_C2 0.133314422f
+#define SSA__TANH_C3 -0.0537397155f
+#define SSA__TANH_C4 0.0206390888f
+#define SSA__TANH_C5 -0.00570498873f
+
+static inline float ssa__tanhf(float x) /* NaN: NaN */
+{
+    float size = x < 0.0f ? -x : x, e, p, z = x * x;
+    if (ssa__is_nan(x)) return x;
+    if (size < SSA__TANH_SMALL) {
+        p = SSA__TANH_C5;
+        p = p * z + SSA__TANH_C4;
+        p = p * z + SSA__TANH_C3;
+        p = p * z + SSA__TANH_C2;
+        p = p * z + SSA__TANH_C1;
+        return p * z * x + x;
+    }
+    e = ssa__expf(-2.0f * size);
+    e = (1.0f - e) / (1.0f + e);
+    return x < 0.0f ? -e : e;
+}
+
 static inline double ssa__exp(double x) /* relative error 1e-15; for the few uses outside the kernels; NaN: NaN */
 {
     double r, p = 1.0;
@@ -717,8 +759,11 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__LANES_MAX 16
 #define SSA__TOPS      32
 #define SSA__RUNNERS   96 /* room for candidates that are compared with one another */
+#define SSA__PIECE     64   /* keys whose biases are made at a time */
+#define SSA__BIAS_LOW  -1e38f /* the lowest finite one: a score must stay finite in powers of 2 */
 
-typedef struct {
+typedef struct ssa__tile_of ssa__tile;
+struct ssa__tile_of {
     int32_t rows, dk, dv;            /* query rows in use; head_dim; value_dim */
     int32_t dk_pad, dv_pad;          /* the dims rounded up to SSA__LANES_MAX */
     int64_t ld;                      /* wide: rows rounded up; narrow: floats between two rows of s */
@@ -739,7 +784,18 @@ typedef struct {
     const unsigned char *ahead_v;    /* unit: ahead are keys, and as many values ahead_v_stride apart */
     int64_t ahead_v_stride;
     int32_t ahead_v_bytes;
-} ssa__tile;
+    /* Terms of the scores; NULL: none. Makes scores of products, in place, before the softmax: n keys from `key` of the
+     * chunk on, key_step floats apart, of `rows` rows from `row` on, row_step apart; one of the steps is 1. A score of
+     * -infinity gives p = 0. unit: while scale is 0, scores become powers of 2 here. */
+    void (*adjust)(const ssa__tile *t, float *s, int64_t key_step, int64_t row_step, int32_t key, int32_t n,
+                   int32_t row, int32_t rows);
+    /* Whether a row sees a key of the chunk; set when values of hidden keys may be NaN or infinite, which 0 * v must
+     * not bring into the row; NULL: only limit hides. */
+    int (*sees)(const ssa__tile *t, int32_t row, int32_t key);
+    const void *shaper;              /* what these two work with; NULL: the call has no such terms */
+    const int32_t *start;            /* unit: row r sees no key of the chunk below start[r], never fewer than the row */
+                                     /* before: attend may leave them out; NULL: nothing is left out */
+};
 
 /* Prefetches rows from .. to-1 of the rows ahead: their bytes lo .. hi-1. */
 SSA__FORCE_INLINE void ssa__prefetch(const ssa__tile *t, int32_t from, int32_t to, int32_t lo, int32_t hi)
@@ -839,7 +895,17 @@ typedef struct {
     void (*tops)(const float *x, int64_t n, float *top);
     /* acc[0..d-1] += w * x[0..d-1] */
     void (*axpy)(float *acc, float w, const float *x, int32_t d);
+    /* x[i] = cap * tanh(factor * x[i]), i < n */
+    void (*cap)(float *x, int64_t n, float factor, float cap);
+    /* b[j] += slope * (first + j), j < n */
+    void (*ramp)(float *b, float slope, float first, int32_t n);
+    /* s(j, r) = (scale * s(j, r) + b[r][j]) * unit, with a finite b at least SSA__BIAS_LOW, for n keys key_step floats
+     * apart and rows row_step apart; -infinity where b is that. One of the steps is 1: when it is row_step, b has
+     * SSA__LANES_MAX rows ld apart, of whole vectors, and whole vectors of rows of s may be written. */
+    void (*bias)(float *s, int64_t key_step, int64_t row_step, float scale, float unit, const float *b, int64_t ld,
+                 int32_t n, int32_t rows);
 } ssa__table;
+
 
 /* bf16 terms that hold an element of the type; 0: the unit has no form for it. */
 static inline int32_t ssa__terms(ssa_type t) { return t == SSA_BF16 ? 1 : t == SSA_F16 ? 2 : 0; }
@@ -933,6 +999,28 @@ static void ssa__scalar_tops(const float *x, int64_t n, float *top)
 static void ssa__scalar_axpy(float *acc, float w, const float *x, int32_t d)
 {
     for (int32_t e = 0; e < d; e++) acc[e] += w * x[e];
+}
+
+/* -- terms of the scores -- */
+static void ssa__scalar_cap(float *x, int64_t n, float factor, float cap)
+{
+    for (int64_t i = 0; i < n; i++) x[i] = cap * ssa__tanhf(factor * x[i]);
+}
+
+static void ssa__scalar_ramp(float *b, float slope, float first, int32_t n)
+{
+    for (int32_t j = 0; j < n; j++) b[j] += slope * (first + (float)j);
+}
+
+static void ssa__scalar_bias(float *s, int64_t key_step, int64_t row_step, float scale, float unit, const float *b,
+                             int64_t ld, int32_t n, int32_t rows)
+{
+    for (int32_t r = 0; r < rows; r++)
+        for (int32_t j = 0; j < n; j++) {
+            float x = b[r * ld + j], *at = s + j * key_step + r * row_step;
+            if (!ssa__is_nan(x) && x < SSA__BIAS_LOW) x = SSA__BIAS_LOW;
+            *at = ssa__bits(b[r * ld + j]) == SSA__NEG_INF_BITS ? b[r * ld + j] : (*at * scale + x) * unit;
+        }
 }
 
 /* -- narrow: s and o are row by row -- */
@@ -1077,6 +1165,9 @@ static void ssa__fill_scalar(ssa__table *t)
     t->ranks             = ssa__scalar_ranks;
     t->tops              = ssa__scalar_tops;
     t->axpy              = ssa__scalar_axpy;
+    t->cap               = ssa__scalar_cap;
+    t->ramp              = ssa__scalar_ramp;
+    t->bias              = ssa__scalar_bias;
 #define SSA__PER_TYPE(t_, T)                                                                    \
     t->pack[T] = ssa__scalar_pack_##t_; t->unpack[T] = ssa__scalar_unpack_##t_;                 \
     t->pool[T] = ssa__scalar_pool_##t_; t->narrow.qk[T] = ssa__scalar_narrow_qk_##t_;           \
@@ -1094,13 +1185,14 @@ static void ssa__fill_scalar(ssa__table *t)
  *    product spans; NM(nv): elements of m it spans when it has nv vectors: nv*NM(nv) accumulators + nv operands + 1
  *    broadcast.
  *
- *    zero set1 load store mul add sub max   as named; fma a*b+c, fms a*b-c; max(a, b) returns b when either is NaN
+ *    zero set1 load store mul add sub div max   as named; fma a*b+c, fms a*b-c; max(a, b) returns b when either is NaN
  *    load_n store_n                         the first n lanes, the rest zero / untouched; never touch memory past n
  *    load_f16 load_bf16 (.._n)              L halves widened to f32
  *    store_f16 store_bf16                   rounded to nearest even, NaN kept
  *    scale2(a, t)                           a * 2^n for t = n + SSA__ROUND, n of -126..127; 0 for n = -127
  *    first(n, a, b)                         lanes < n of a, the others of b
  *    below(limit, j, a, b)                  lanes with j < limit[lane] of a, the others of b
+ *    pick(x, y, a, b)                       lanes with x > y (false for NaN) of a, the others of b
  *    above_bits(a, b)                       bit per lane: a > b, false for NaN
  *    lanes(dst, bits, at)                   the numbers at + lane of the bits set, ascending; may write L; how many
  *    hmax hsum                              over the lanes;  hsum4: four sums times scale to p[0..3]
@@ -1124,6 +1216,7 @@ SSA__AVX2 void   ssa__avx2_store(float *p, __m256 v) { _mm256_storeu_ps(p, v); }
 SSA__AVX2 __m256 ssa__avx2_mul(__m256 a, __m256 b) { return _mm256_mul_ps(a, b); }
 SSA__AVX2 __m256 ssa__avx2_add(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
 SSA__AVX2 __m256 ssa__avx2_sub(__m256 a, __m256 b) { return _mm256_sub_ps(a, b); }
+SSA__AVX2 __m256 ssa__avx2_div(__m256 a, __m256 b) { return _mm256_div_ps(a, b); }
 SSA__AVX2 __m256 ssa__avx2_fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 SSA__AVX2 __m256 ssa__avx2_fms(__m256 a, __m256 b, __m256 c) { return _mm256_fmsub_ps(a, b, c); }
 SSA__AVX2 __m256 ssa__avx2_max(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
@@ -1143,6 +1236,10 @@ SSA__AVX2 __m256 ssa__avx2_below(const int32_t *limit, int32_t j, __m256 a, __m2
 {
     __m256i m = _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)(const void *)limit), _mm256_set1_epi32(j));
     return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(m));
+}
+SSA__AVX2 __m256 ssa__avx2_pick(__m256 x, __m256 y, __m256 a, __m256 b)
+{
+    return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, y, _CMP_GT_OQ));
 }
 SSA__AVX2 uint32_t ssa__avx2_above_bits(__m256 a, __m256 b)
 {
@@ -1269,6 +1366,7 @@ SSA__AVX512 void   ssa__avx512_store(float *p, __m512 v) { _mm512_storeu_ps(p, v
 SSA__AVX512 __m512 ssa__avx512_mul(__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }
 SSA__AVX512 __m512 ssa__avx512_add(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
 SSA__AVX512 __m512 ssa__avx512_sub(__m512 a, __m512 b) { return _mm512_sub_ps(a, b); }
+SSA__AVX512 __m512 ssa__avx512_div(__m512 a, __m512 b) { return _mm512_div_ps(a, b); }
 SSA__AVX512 __m512 ssa__avx512_fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 SSA__AVX512 __m512 ssa__avx512_fms(__m512 a, __m512 b, __m512 c) { return _mm512_fmsub_ps(a, b, c); }
 SSA__AVX512 __m512 ssa__avx512_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
@@ -1288,6 +1386,10 @@ SSA__AVX512 __m512 ssa__avx512_below(const int32_t *limit, int32_t j, __m512 a, 
 {
     return _mm512_mask_mov_ps(
         b, _mm512_cmpgt_epi32_mask(_mm512_loadu_si512((const void *)limit), _mm512_set1_epi32(j)), a);
+}
+SSA__AVX512 __m512 ssa__avx512_pick(__m512 x, __m512 y, __m512 a, __m512 b)
+{
+    return _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ), a);
 }
 SSA__AVX512 uint32_t ssa__avx512_above_bits(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 SSA__AVX512 int32_t ssa__avx512_lanes(int32_t *dst, uint32_t bits, int32_t at)
@@ -1527,9 +1629,10 @@ SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
         memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)(t->q_terms * steps) * 1024);
 }
 
-/* From products to powers of 2. A negative scale's sign is in q. */
+/* From products to powers of 2. A negative scale's sign is in q. 0: adjust has done it. */
 SSA__AMX __m512 ssa__amx_scale(const ssa__tile *t)
 {
+    if (ssa__bits(t->scale) << 1 == 0) return _mm512_set1_ps(1.0f);
     return _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
 }
 
@@ -1663,20 +1766,6 @@ static float *ssa__amx_o(const ssa__tile *t, int many, int32_t r, int32_t e)
     return t->o + (int64_t)r * t->dv_unit + (e - i) + (i & 4) * 4 + i / 8 * 4 + i % 4; /* as interleaving leaves them */
 }
 
-/* Values that are not finite, at keys that not every row sees: 0 * v would spoil the others. They are taken out and
- * added to the rows that see them, which they make not finite all the same. */
-static void ssa__amx_edge(const ssa__tile *t, int many, int32_t n, const int32_t *limit)
-{
-    for (int32_t j = limit[0]; j < n; j++)
-        for (int32_t e = 0; e < t->dv; e++) {
-            uint16_t *hi = t->v + (int64_t)j * t->dv_unit + e;
-            float v = ssa__bf16_to_f32(*hi);
-            if (ssa__is_finite(v)) continue;
-            for (int32_t a = 0; a < t->v_terms; a++) hi[(int64_t)a * t->keys_max * t->dv_unit] = 0;
-            for (int32_t r = 0; r < t->rows; r++) if (j < limit[r]) *ssa__amx_o(t, many, r, e) += v;
-        }
-}
-
 /* Whether any of the values at keys from .. n-1 is not finite: the exponent of a term is all ones. */
 SSA__AMXF int ssa__amx_broken(const ssa__tile *t, int32_t from, int32_t n)
 {
@@ -1686,6 +1775,31 @@ SSA__AMXF int ssa__amx_broken(const ssa__tile *t, int32_t from, int32_t n)
     for (; v < end; v += 32)
         bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(_mm512_loadu_si512(v), ones), ones);
     return bad != 0;
+}
+
+/* Values that are not finite, at keys from `from` on that not every row sees: 0 * v would spoil the others. They are
+ * taken out and added to the rows that see them, which they make not finite all the same. */
+static void ssa__amx_edge(const ssa__tile *t, int many, int32_t from, int32_t n, const int32_t *limit)
+{
+    for (int32_t j = from; j < n; j++) {
+        uint16_t *hi = t->v + (int64_t)j * t->dv_unit;
+        if (!ssa__amx_broken(t, j, j + 1)) continue;
+        for (int32_t r = 0; r < t->rows; r++) {
+            if ((limit && j >= limit[r]) || (t->sees && !t->sees(t, r, j))) continue;
+            for (int32_t e = 0; e < t->dv; e++)
+                if (!ssa__is_finite(ssa__bf16_to_f32(hi[e]))) *ssa__amx_o(t, many, r, e) += ssa__bf16_to_f32(hi[e]);
+        }
+        for (int32_t e = 0; e < t->dv; e++) {
+            if (ssa__is_finite(ssa__bf16_to_f32(hi[e]))) continue;
+            for (int32_t a = 0; a < t->v_terms; a++) hi[(int64_t)a * t->keys_max * t->dv_unit + e] = 0;
+        }
+    }
+}
+
+/* The first key that some row may not see. */
+static int32_t ssa__amx_unseen(const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    return t->sees ? 0 : limit ? limit[0] : n;
 }
 
 /* -- many rows -- */
@@ -1754,27 +1868,31 @@ SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t 
                                    const uint16_t *p, float *o)
 {
     const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__AMX_SPAN * 16;
+    /* Keys whose products of all terms are added before the next ones': with 32 a row's sums are in the same order
+     * whenever a neighbour's maximum moves. */
+    const int32_t part = t->shaper ? 32 : n;
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         float *o0 = o + e * 16, *o1 = o0 + group;
         _tile_loadd(0, o0, 64);
         _tile_loadd(1, o0 + 256, 64);
         _tile_loadd(2, o1, 64);
         _tile_loadd(3, o1 + 256, 64);
-        for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
-            const int32_t a = ab / terms, b = ab % terms;
-            const uint16_t *p0 = p + b * term, *p1 = p0 + terms * term;
-            for (int32_t j = 0; j < n; j += 32) {
-                const uint16_t *v = vt + ((int64_t)a * t->keys_max + key + j) * t->dv_unit + e * 32;
-                _tile_loadd(4, v, 64);
-                _tile_loadd(6, p0 + j * 16, 64);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_loadd(5, v + 512, 64);
-                _tile_dpbf16ps(1, 5, 6);
-                _tile_loadd(7, p1 + j * 16, 64);
-                _tile_dpbf16ps(2, 4, 7);
-                _tile_dpbf16ps(3, 5, 7);
+        for (int32_t from = 0; from < n; from += part)
+            for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
+                const int32_t a = ab / terms, b = ab % terms;
+                const uint16_t *p0 = p + b * term, *p1 = p0 + terms * term;
+                for (int32_t j = from; j < from + part; j += 32) {
+                    const uint16_t *v = vt + ((int64_t)a * t->keys_max + key + j) * t->dv_unit + e * 32;
+                    _tile_loadd(4, v, 64);
+                    _tile_loadd(6, p0 + j * 16, 64);
+                    _tile_dpbf16ps(0, 4, 6);
+                    _tile_loadd(5, v + 512, 64);
+                    _tile_dpbf16ps(1, 5, 6);
+                    _tile_loadd(7, p1 + j * 16, 64);
+                    _tile_dpbf16ps(2, 4, 7);
+                    _tile_dpbf16ps(3, 5, 7);
+                }
             }
-        }
         _tile_stored(0, o0, 64);
         _tile_stored(1, o0 + 256, 64);
         _tile_stored(2, o1, 64);
@@ -1806,6 +1924,13 @@ SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, cons
     _mm512_storeu_ps(l + 16, sum1);
 }
 
+/* The scores of n keys from j on, for the pair of groups of rows that starts at row at. */
+SSA__NO_INLINE void ssa__amx_many_adjust(const ssa__tile *t, float *s, int32_t j, int32_t n, int32_t at)
+{
+    for (int32_t r = at; r < at + 32 && r < t->rows; r += 16, s += 512)
+        t->adjust(t, s, 16, 1, j, n, r, t->rows - r < 16 ? t->rows - r : 16);
+}
+
 /* A pair of groups of rows at a time goes through the chunk, so that its queries, output, scores and p stay in L1,
  * while keys and values come from L2: scores of 32 keys, a step ahead, their p, and after SSA__AMX_SPAN keys their
  * values. When a maximum moves, the values so far are added to the output before it is rescaled. */
@@ -1824,8 +1949,9 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
         const int32_t at = i * 32;
         const unsigned char *q = (const unsigned char *)t->q + i * q_pair;
         float *o = t->o + i * o_pair;
-        int32_t sees = n, hidden = 0, done = 0; /* keys that some row sees; whether some sees fewer; keys in o */
+        int32_t sees = n, hidden = 0, done = 0; /* keys that some row sees; whether some sees fewer; keys done with */
         __m512i lim[2];
+        if (t->start) done = t->start[at] / 32 * 32;
         lim[0] = lim[1] = _mm512_set1_epi32(n);
         if (limit) {
             lim[0] = _mm512_loadu_si512(limit + at);
@@ -1833,15 +1959,16 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
             sees = _mm512_reduce_max_epi32(_mm512_max_epi32(lim[0], lim[1]));
             hidden = _mm512_reduce_min_epi32(_mm512_min_epi32(lim[0], lim[1]));
         } else hidden = n;
-        if (sees > 0) ssa__amx_many_scores(t, 0, q, s);
-        for (int32_t j = 0; j < sees; j += 32) {
+        if (sees > done) ssa__amx_many_scores(t, done, q, s + (done & 32) * 32);
+        for (int32_t j = done; j < sees; j += 32) {
             const int32_t left = sees - j, some = hidden < j + 32;
-            const float *s_j = s + (j & 32) * 32;
+            float *s_j = s + (j & 32) * 32;
             const int last = left <= 32 || j + 32 - done == SSA__AMX_SPAN;
             const unsigned char *next = (const unsigned char *)(t->k + (int64_t)(j + 64) * t->dk_unit);
             uint16_t *p_j = p + (j - done) * 16;
             SSA__BARRIER();
             if (left > 32) ssa__amx_many_scores(t, j + 32, q, s + (~j & 32) * 32);
+            if (t->adjust) ssa__amx_many_adjust(t, s_j, j, left < 32 ? left : 32, at);
             for (int g = 0; g < 2; g++) {
                 float *o_g = o + g * t->dv_unit * 16, *fix = t->fix + at + g * 16;
                 if (!ssa__amx_max(terms, s_j + g * 512, j, left < 32 ? left : 32, some, lim[g], scale,
@@ -1874,7 +2001,8 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
 
 SSA__AMXF void ssa__amx_many(const ssa__tile *t, int32_t n, const int32_t *limit)
 {
-    if (limit && ssa__amx_broken(t, limit[0], n)) ssa__amx_edge(t, 1, n, limit);
+    const int32_t from = ssa__amx_unseen(t, n, limit);
+    if (from < n && ssa__amx_broken(t, from, n)) ssa__amx_edge(t, 1, from, n, limit);
     if (t->v_terms == 1) ssa__amx_many_of(1, t, n, limit);
     else ssa__amx_many_of(2, t, n, limit);
 }
@@ -1895,11 +2023,12 @@ SSA__AMXF void ssa__amx_many_finish(const ssa__tile *t, const float *factor, flo
 
 /* p [term][16 rows][SSA__UNIT_FEW] of the n keys of a chunk from s [key][16]. Rescales the output when a maximum moved;
  * prefetches the values ahead. hidden: a row may see fewer keys than n, lim says how many. */
-SSA__AMX void ssa__amx_few_p(const int terms, const ssa__tile *t, int32_t n, int hidden, __m512i lim, const float *s,
+SSA__AMX void ssa__amx_few_p(const int terms, const ssa__tile *t, int32_t n, int hidden, __m512i lim, float *s,
                              uint16_t *p)
 {
     const __m512 scale = ssa__amx_scale(t);
     __m512 m, sum;
+    if (t->adjust) t->adjust(t, s, 16, 1, 0, n, 0, t->rows);
     if (ssa__amx_max(terms, s, 0, n, hidden, lim, scale, t->m, t->l, t->fix))
         for (int32_t r = 0; r < t->rows; r++)
             for (int32_t e = 0; e < t->dv_unit; e += 16) {
@@ -1978,7 +2107,8 @@ SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, co
 
 SSA__AMXF void ssa__amx_few(const ssa__tile *t, int32_t n, const int32_t *limit)
 {
-    if (limit && ssa__amx_broken(t, limit[0], n)) ssa__amx_edge(t, 0, n, limit);
+    const int32_t from = ssa__amx_unseen(t, n, limit);
+    if (from < n && ssa__amx_broken(t, from, n)) ssa__amx_edge(t, 0, from, n, limit);
     if (t->v_terms == 1) ssa__amx_few_of(1, t, n, limit);
     else ssa__amx_few_of(2, t, n, limit);
 }
@@ -2522,7 +2652,8 @@ typedef struct {
     int32_t  task_tokens;          /* queries per ATTEND task in sparse mode */
     int64_t  n_rows, n_tiles;      /* query rows per key/value head, ATTEND tiles per key/value head */
     int64_t  n_keys;               /* bound on the keys that a query attends */
-    int64_t  n_splits, split_keys;
+    int32_t  shaped;               /* 1: softcap, alibi or mask change every score */
+    int64_t  n_splits, split_keys; /* shares of the keys, counted from the first that the tile sees */
     int32_t  task_heads;           /* key/value heads of an ATTEND task */
     int32_t  n_blocks;             /* blocks that some query sees, the open one included */
     int32_t  n_pooled;             /* complete blocks that some query sees */
@@ -2680,6 +2811,41 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
     return a->select == SSA_SELECT_GIVEN && a->n_q > 0 ? ssa__check_given(a) : SSA_OK;
 }
 
+/* First position past the last key that query i sees. */
+static int64_t ssa__visible(const ssa__call *c, int64_t i)
+{
+    if (!c->a.causal) return c->a.n_kv;
+    return ssa__min(ssa__max(c->a.q_pos + i + 1, 0), c->a.n_kv);
+}
+
+/* The first key that query i sees, as far as the window says. */
+static int64_t ssa__first(const ssa__call *c, int64_t i)
+{
+    if (c->a.window == 0) return 0;
+    return ssa__min(ssa__max(c->a.q_pos + i + 1 - c->a.window, 0), c->a.n_kv);
+}
+
+/* The terms of the scores. A window that hides nothing becomes 0. */
+static ssa_status ssa__resolve_terms(ssa__call *c, ssa__what what)
+{
+    ssa_attn *a = &c->a;
+    int bad = 0;
+    if (a->window < 0 || (a->window > 0 && (what != SSA__RUN_FULL || !a->causal))) return SSA_ERR_WINDOW;
+    if (!ssa__is_finite(a->softcap) || a->softcap < 0.0f) return SSA_ERR_SOFTCAP;
+    if (a->window >= a->q_pos + a->n_q) a->window = 0;
+    if (a->mask) {
+        int64_t row, extent;
+        if (!ssa__type_ok(a->mask_type) || a->mask_stride < 0) return SSA_ERR_MASK;
+        row = ssa__mul(a->n_kv, ssa__type_size(a->mask_type), &bad);
+        if (!bad && a->mask_stride > 0 && a->mask_stride < row) return SSA_ERR_MASK;
+        if (a->mask_stride == 0) a->mask_stride = row;
+        extent = ssa__add(ssa__mul(a->n_q > 0 ? a->n_q - 1 : 0, a->mask_stride, &bad), row, &bad);
+        if (bad || (uint64_t)extent > PTRDIFF_MAX) return SSA_ERR_OVERFLOW;
+    }
+    c->shaped = a->softcap > 0.0f || a->alibi || a->mask;
+    return SSA_OK;
+}
+
 /* A call with few rows (decode) has its keys split into shares, so that the threads have something to do. The heads of
  * a share are one task where there are enough shares: they lie side by side in a token-major cache, whose pages are
  * then read once, in order. Depends on the call alone. */
@@ -2763,8 +2929,8 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
         if ((s = ssa__resolve_output(&a->out, a->n_q, a->n_heads, a->value_dim)) != SSA_OK) return s;
         if (a->n_q > 0 && ((a->n_kv > 0 && a->v.data == NULL) || a->out.data == NULL)) return SSA_ERR_NULL;
     }
-    if (a->window != 0 || ssa__bits(a->softcap) << 1 != 0 || a->sinks || a->mask || a->pages || a->alibi)
-        return SSA_ERR_UNSUPPORTED;
+    if ((s = ssa__resolve_terms(c, what)) != SSA_OK) return s;
+    if (a->pages) return SSA_ERR_UNSUPPORTED;
 
     c->group = a->n_heads / a->n_kv_heads;
     c->n_rows = ssa__mul(a->n_q, c->group, &bad);
@@ -2788,7 +2954,7 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     c->unit = t->few.attend && what != SSA__RUN_SELECT && ssa__terms(a->q.type) && ssa__terms(a->k.type) &&
               ssa__terms(a->v.type);
     ssa__resolve_rank(t, c, what);
-    c->packs = what == SSA__RUN_SPARSE && c->unit && a->n_q >= SSA__PACK_QUERIES &&
+    c->packs = what == SSA__RUN_SPARSE && c->unit && !c->shaped && a->n_q >= SSA__PACK_QUERIES &&
                a->q.type == SSA_BF16 && a->k.type == SSA_BF16 && a->v.type == SSA_BF16 &&
                a->block_size % SSA__UNIT_BLOCK == 0;
     if (c->n_rows <= t->narrow_rows) c->unit = 0;
@@ -2797,6 +2963,11 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     c->task_tokens = c->packs ? ssa__gather_tokens(c) : c->tile_tokens;
     c->n_tiles =
         what == SSA__RUN_FULL ? ssa__ceil_div(c->n_rows, c->tile_rows) : ssa__ceil_div(a->n_q, c->task_tokens);
+    if (a->window > 0) { /* what the queries of a tile see together */
+        int64_t tokens = ssa__min(a->n_q, (c->tile_rows - 1) / c->group + 2);
+        c->n_keys = ssa__min(a->n_kv, a->window < a->n_kv ? a->window + tokens : a->n_kv);
+        if (c->n_tiles == 1) c->n_keys = ssa__max(ssa__visible(c, a->n_q - 1) - ssa__first(c, 0), 0);
+    }
     ssa__resolve_splits(c, what);
     return SSA_OK;
 }
@@ -2885,13 +3056,6 @@ static ssa_status ssa__check_loss(ssa_view *full, ssa_view *sparse, ssa_view *d_
     return SSA_OK;
 }
 
-/* First position past the last key that query i sees. */
-static int64_t ssa__visible(const ssa__call *c, int64_t i)
-{
-    if (!c->a.causal) return c->a.n_kv;
-    return ssa__min(ssa__max(c->a.q_pos + i + 1, 0), c->a.n_kv);
-}
-
 /* Tasks of a kind are numbered with the tile fastest, then the head, then the split: neighbours share their keys. */
 static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
 {
@@ -2933,8 +3097,9 @@ static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int6
         tile = task % c->n_tiles;
         if (what == SSA__RUN_FULL) {
             int64_t split = task / c->n_tiles / ssa__ceil_div(c->a.n_kv_heads, c->task_heads);
+            int64_t from = ssa__first(c, tile * c->tile_rows / c->group) + split * c->split_keys;
             last = ssa__min((tile + 1) * c->tile_rows, c->n_rows) - 1;
-            keys = ssa__min(ssa__visible(c, last / c->group), (split + 1) * c->split_keys) - split * c->split_keys;
+            keys = ssa__min(ssa__visible(c, last / c->group), from + c->split_keys) - from;
             return c->task_heads *
                    (fixed + (last + 1 - tile * c->tile_rows + reading) * (ssa__max(keys, 0) + 8) * dims);
         }
@@ -2957,6 +3122,17 @@ static void *ssa__take(ssa__bump *b, int64_t count, int64_t size)
     return b->base && !b->bad ? (void *)(b->base + here) : NULL;
 }
 
+/* What makes scores of the products of a chunk. */
+typedef struct {
+    const ssa__table *t;
+    const ssa__call  *c;
+    const struct ssa__keys_of *keys; int64_t at; /* the chunk starts at virtual key `at` */
+    int64_t h, r0;                 /* key/value head; the tile's first row */
+    float   scale, unit;           /* of the products, 1 where the form applies it; and of the scores, at the end */
+    int32_t careful;               /* 1: values of hidden keys may be NaN or infinite */
+    float  *bias;                  /* [SSA__LANES_MAX + 1][SSA__PIECE]: of some rows, and what a query's heads share */
+} ssa__shaper;
+
 /* Scratch of one worker: a tile with its arrays, and the lists of block selection. */
 typedef struct {
     ssa__tile tile;                /* the one that is worked on */
@@ -2968,6 +3144,8 @@ typedef struct {
     int32_t  rows_max;             /* what the arrays of rows have room for */
     unsigned char *hidden;         /* a packed block for each step of gathered rows, without the values out of sight */
     int32_t *start, *asked;        /* gathered rows: for each packed block where its list starts; the lists: queries */
+    ssa__shaper shaper;
+    int32_t *low;                  /* [row]: the start of ssa__tile */
     float   *imp;                  /* [query][imp_ld]: importance of blocks; of one query, or of a tile of the unit */
     int64_t  imp_ld;
     float   *heap_key, *pick_key;  /* candidates' importance and block: the best of the past, and of the best */
@@ -3011,6 +3189,9 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
         x->tile.queries = (uint16_t *)ssa__take(b, (int64_t)all * dk, 2);
         x->tile.sums = (float *)ssa__take(b, (int64_t)all * SSA__UNIT_SUMS, f);
     }
+    if (c->shaped || c->a.window > 0)
+        x->shaper.bias = (float *)ssa__take(b, (SSA__LANES_MAX + 1) * SSA__PIECE, f);
+    if (c->unit && c->a.window > 0) x->low = (int32_t *)ssa__take(b, rows, (int64_t)sizeof(int32_t));
     if (c->rank) x->tile.tail = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_DIM * dk * c->rank_terms, 2);
     if (c->unit) {
         int32_t v_terms = ssa__terms(c->a.v.type);
@@ -3424,7 +3605,10 @@ static void ssa__shape_tile(const ssa__call *c, const ssa__form *form, ssa__tile
     tile->v_terms = ssa__terms(c->a.v.type);
     tile->scale = c->a.scale;
     tile->ahead_rows = 0;
-    tile->limit = NULL;
+    tile->limit = tile->start = NULL;
+    tile->adjust = NULL;
+    tile->sees = NULL;
+    tile->shaper = NULL;
     tile->m_unit = form->attend ? SSA__LN2 : 1.0;
 }
 
@@ -3603,6 +3787,7 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
  *     For a tile of query rows, chunk by chunk along the keys: s = scale * q.k, p and m, l, fix by the online softmax,
  *     o = o * fix + p.v. At the end out = gate * o / l and lse = m + log l. The modes differ only in which keys come:
  *     all from 0 on, or those of the selected blocks, one after the other; the loop knows neither types nor levels.
+ *     Terms of the scores come between the products and the softmax: adjust. The sink joins a row at its end.
  *     A share of the keys (decode) leaves its ungated output and lse in the workspace for the MERGE task; its heads go
  *     along the keys side by side. A matrix unit does a chunk whole, and a sparse prefill's query on packed blocks.
  *     The alignment loss is at the end of the section.
@@ -3610,7 +3795,7 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
 
 /* The keys that a tile attends, as one virtual sequence 0 .. n-1: all keys from 0 on, or the keys of ascending blocks,
  * of which the last may be cut short. */
-typedef struct { const int32_t *blocks; int64_t n; int32_t block_size; } ssa__keys;
+typedef struct ssa__keys_of { const int32_t *blocks; int64_t n; int32_t block_size; } ssa__keys;
 
 /* The run of adjacent keys that starts at virtual index x, of at most `most` keys. Returns its first key. */
 static int64_t ssa__run_at(const ssa__keys *keys, int64_t x, int64_t most, int32_t *n)
@@ -3625,6 +3810,132 @@ static int64_t ssa__run_at(const ssa__keys *keys, int64_t x, int64_t most, int32
     *n = (int32_t)ssa__min(len, most);
     return (int64_t)keys->blocks[b] * keys->block_size + off;
 }
+
+/* -- terms of the scores -- */
+
+/* What is added to the scores of rows r0 .. r0+rows-1 of the call's head: n keys from position `key` on, which lie in
+ * the cache one after the other. -infinity: not seen. */
+static void ssa__make_biases(const ssa__shaper *w, int64_t key, int32_t n, int64_t r0, int32_t rows)
+{
+    const ssa__call *c = w->c;
+    float *shared = w->bias + SSA__LANES_MAX * SSA__PIECE;
+    for (int32_t r = 0; r < rows; r++) {
+        int64_t i = (r0 + r) / c->group, g = (r0 + r) % c->group;
+        float *b = w->bias + r * SSA__PIECE;
+        if (r == 0 || g == 0) {
+            int32_t low = (int32_t)ssa__max(0, ssa__min(ssa__first(c, i) - key, n));
+            if (c->a.mask) { /* not past what the query sees */
+                int32_t sees = (int32_t)ssa__max(0, ssa__min(ssa__visible(c, i) - key, n));
+                const unsigned char *mask = (const unsigned char *)c->a.mask + i * c->a.mask_stride;
+                w->t->pack[c->a.mask_type](shared, SSA__PIECE, mask + key * ssa__type_size(c->a.mask_type), 0, 1, sees);
+            } else memset(shared, 0, (size_t)n * sizeof(float));
+            for (int32_t j = 0; j < low; j++) shared[j] = ssa__float(SSA__NEG_INF_BITS);
+        }
+        memcpy(b, shared, (size_t)n * sizeof(float));
+        if (c->a.alibi) w->t->ramp(b, c->a.alibi[w->h * c->group + g], (float)(key - c->a.q_pos - i), n);
+    }
+}
+
+/* ssa__tile's adjust. */
+static void ssa__adjust(const ssa__tile *tile, float *s, int64_t key_step, int64_t row_step, int32_t key, int32_t n,
+                        int32_t row, int32_t rows)
+{
+    const ssa__shaper *w = (const ssa__shaper *)tile->shaper;
+    const ssa__call *c = w->c;
+    const int64_t at = w->at + key, r0 = w->r0 + row;
+    const int biased = c->a.alibi || c->a.mask || ssa__first(c, (r0 + rows - 1) / c->group) > at ||
+                       c->a.softcap > -SSA__BIAS_LOW; /* such a cap leaves no room for the unit's factor */
+    float scale = w->scale;
+    int32_t run;
+    if (c->a.softcap > 0.0f) {
+        float cap = biased ? c->a.softcap : c->a.softcap * w->unit, factor = scale / c->a.softcap;
+        if (!ssa__is_finite(factor)) factor = FLT_MAX;
+        if (key_step != 1) w->t->cap(s, n * key_step, factor, cap);
+        for (int32_t r = 0; key_step == 1 && r < rows; r++) w->t->cap(s + r * row_step, n, factor, cap);
+        scale = 1.0f;
+    }
+    if (!biased) return;
+    for (int32_t j = 0; j < n; j += run) {
+        int64_t first = ssa__run_at(w->keys, at + j, ssa__min(n - j, SSA__PIECE), &run);
+        for (int32_t r = 0; r < rows; r += SSA__LANES_MAX) {
+            int32_t some = (int32_t)ssa__min(rows - r, SSA__LANES_MAX);
+            ssa__make_biases(w, first, run, r0 + r, some);
+            w->t->bias(s + j * key_step + r * row_step, key_step, row_step, scale, w->unit, w->bias, SSA__PIECE,
+                       run, some);
+        }
+    }
+}
+
+/* Whether the mask hides a key from query i. */
+static int ssa__masked(const ssa__call *c, int64_t i, int64_t key)
+{
+    return c->a.mask && ssa__bits(ssa__load(c->a.mask_type, (const unsigned char *)c->a.mask + i * c->a.mask_stride,
+                                            key)) == SSA__NEG_INF_BITS;
+}
+
+/* ssa__tile's sees. */
+static int ssa__sees(const ssa__tile *tile, int32_t row, int32_t key)
+{
+    const ssa__shaper *w = (const ssa__shaper *)tile->shaper;
+    int32_t run;
+    int64_t i = (w->r0 + row) / w->c->group, at = ssa__run_at(w->keys, w->at + key, 1, &run);
+    return at >= ssa__first(w->c, i) && at < ssa__visible(w->c, i) && !ssa__masked(w->c, i, at);
+}
+
+/* Sets a tile up for the terms of the chunk of n keys from virtual key `at` on. A window alone leaves a chunk as it is
+ * that its edge does not cross. */
+static void ssa__aim(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, const ssa__keys *keys,
+                     int64_t at, int32_t n, int64_t r0, ssa__scratch *x)
+{
+    ssa__tile *tile = &x->tile;
+    ssa__shaper *w = &x->shaper;
+    const int crossed = ssa__first(c, (r0 + tile->rows - 1) / c->group) > at;
+    if (!c->shaped && c->a.window == 0) return;
+    w->t = t;
+    w->c = c;
+    w->keys = keys;
+    w->at = at;
+    w->h = h;
+    w->r0 = r0;
+    w->scale = w->unit = 1.0f;
+    tile->shaper = w;
+    tile->adjust = c->shaped || crossed ? ssa__adjust : NULL;
+    tile->sees = w->careful && (c->a.mask || crossed) ? ssa__sees : NULL;
+    tile->start = NULL;
+    if (form->attend && c->shaped) { /* a negative scale's sign is in q */
+        w->scale = c->a.scale < 0.0f ? -c->a.scale : c->a.scale;
+        w->unit = (float)(1.0 / tile->m_unit);
+        tile->scale = 0.0f;
+    }
+    if (!form->attend || !crossed) return;
+    for (int32_t r = 0; r < tile->rows; r++)
+        x->low[r] = (int32_t)ssa__max(0, ssa__min(ssa__first(c, (r0 + r) / c->group) - at, n));
+    tile->start = x->low;
+}
+
+/* A row's end: the sum l of exp(score - m) joined by the sink. Returns 1 / l in units of exp(-m). */
+static double ssa__join_sink(double m, double l, float sink, double *lse)
+{
+    const double d = (double)sink - m;
+    double e;
+    if (d > 0.0) {
+        e = ssa__exp(-d);
+        l = l * e + 1.0;
+        *lse = (double)sink + ssa__log(l);
+        return e / l;
+    }
+    l += ssa__exp(d);
+    *lse = m + ssa__log(l);
+    return 1.0 / l;
+}
+
+/* The sink of a query head; NULL: none. */
+static const float *ssa__sink(const ssa__call *c, int64_t head)
+{
+    return c->a.sinks && ssa__bits(c->a.sinks[head]) != SSA__NEG_INF_BITS ? &c->a.sinks[head] : NULL;
+}
+
+/* -- the keys' values, where some row does not see them -- */
 
 /* The values of a chunk that the causal edge crosses, of which row r sees the first limit[r], never fewer than the row
  * before. A key out of sight has p = 0, but 0 * v is NaN when v is not finite, and a row's bits may not depend on what
@@ -3646,31 +3957,52 @@ static void ssa__narrow_edge(const ssa__form *form, ssa__tile *t, ssa_type type,
     }
 }
 
-/* Wide rows share their lanes: values that are not finite are taken out and added to the rows that see them. The keys
- * at the edge are fewer than the tile's rows, so that x->rows has room for them. */
-static void ssa__wide_edge(const ssa__table *t, const ssa__form *form, ssa__tile *tile, ssa__scratch *x, int32_t n,
-                           const int32_t *limit)
+/* The values of a run of n keys, from the chunk's key j0 on, for rows that see any of them: row by row, over keys that
+ * it sees. */
+static void ssa__narrow_apart(const ssa__form *form, const ssa__tile *t, ssa_type type, const unsigned char *v,
+                              int64_t stride, int32_t n, int32_t j0)
 {
-    const int32_t dv = tile->dv, edge = limit[0];
-    const size_t row = (size_t)dv * sizeof(float);
-    float *kept = x->rows;
-    int finite = 1;
-    memset(kept, 0, row); /* 0 * v summed over the keys at the edge is NaN where one is not finite */
-    for (int32_t j = edge; j < n; j++) t->axpy(kept, 0.0f, x->kv + (int64_t)j * dv, dv);
-    for (int32_t e = 0; e < dv; e++) finite &= !ssa__is_nan(kept[e]);
-    if (!finite) {
-        float *v = x->kv + (int64_t)edge * dv;
-        memcpy(kept, v, row * (size_t)(n - edge));
-        for (int64_t i = 0; i < (int64_t)(n - edge) * dv; i++) if (!ssa__is_finite(v[i])) v[i] = 0.0f;
-    }
-    form->pv[SSA_F32](tile, (const unsigned char *)x->kv, dv * (int64_t)sizeof(float), n, 0, 1);
-    for (int32_t j = edge; !finite && j < n; j++)
-        for (int32_t e = 0; e < dv; e++) {
-            float v = kept[(int64_t)(j - edge) * dv + e];
-            if (ssa__is_finite(v)) continue;
-            for (int32_t r = 0; r < tile->rows; r++)
-                if (j < limit[r]) tile->o[e * tile->ld + r] += tile->s[j * tile->ld + r] * v;
+    ssa__tile one = *t;
+    one.rows = 1;
+    one.ahead_rows = 0;
+    if (j0 == 0) form->pv[type](t, v, stride, 0, 0, 1); /* the factor fix alone */
+    for (int32_t r = 0; r < t->rows; r++) {
+        one.s = t->s + r * t->ld;
+        one.o = t->o + (int64_t)r * t->dv_pad;
+        for (int32_t j = 0, seen; j < n; j += seen + 1) { /* key j + seen, if any, is not seen */
+            for (seen = 0; j + seen < n && t->sees(t, r, j0 + j + seen);) seen++;
+            if (seen > 0) form->pv[type](&one, v + j * stride, stride, seen, j0 + j, 0);
         }
+    }
+}
+
+/* Wide rows share their lanes: values that are not finite are taken out of the chunk's n, from virtual key `at` on of
+ * head h, and added to the rows that see them. */
+static void ssa__wide_edge(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h,
+                           const ssa__keys *keys, int64_t at, int32_t n, const int32_t *limit, ssa__scratch *x)
+{
+    ssa__tile *tile = &x->tile;
+    const int32_t dv = tile->dv, edge = tile->sees ? 0 : limit[0];
+    float *sum = x->rows, *v = x->kv + (int64_t)edge * dv;
+    int32_t run;
+    int finite = 1;
+    memset(sum, 0, (size_t)dv * sizeof(float)); /* 0 * v summed over the keys is NaN where one is not finite */
+    for (int32_t j = edge; j < n; j++) t->axpy(sum, 0.0f, x->kv + (int64_t)j * dv, dv);
+    for (int32_t e = 0; e < dv; e++) finite &= !ssa__is_nan(sum[e]);
+    for (int64_t i = 0; !finite && i < (int64_t)(n - edge) * dv; i++) if (!ssa__is_finite(v[i])) v[i] = 0.0f;
+    form->pv[SSA_F32](tile, (const unsigned char *)x->kv, dv * (int64_t)sizeof(float), n, 0, 1);
+    for (int32_t j = edge; !finite && j < n; j++) {
+        const unsigned char *row = ssa__row(&c->a.v, ssa__run_at(keys, at + j, 1, &run), h);
+        int32_t bad = 0;
+        while (bad < dv && ssa__is_finite(ssa__load(c->a.v.type, row, bad))) bad++;
+        for (int32_t r = 0; bad < dv && r < tile->rows; r++) {
+            if (tile->sees ? !tile->sees(tile, r, j) : j >= limit[r]) continue;
+            for (int32_t e = bad; e < dv; e++) {
+                float y = ssa__load(c->a.v.type, row, e);
+                if (!ssa__is_finite(y)) tile->o[e * tile->ld + r] += tile->s[j * tile->ld + r] * y;
+            }
+        }
+    }
 }
 
 /* Names n rows of a view for the next entry to prefetch; or prefetches them now (blocks: they come in short runs). */
@@ -3738,6 +4070,7 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
             ssa__fetch_rows(tile->ahead_v, tile->ahead_v_stride, 0, run, run, tile->ahead_v_bytes);
             tile->ahead_rows = 0;
         }
+        ssa__aim(t, c, form, h, keys, at, n, r0, x);
         form->attend(tile, n, ssa__limits(c, tile, keys, at, n, r0, x));
     }
 }
@@ -3771,6 +4104,9 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
         }
         if (packs) form->qk[SSA_F32](tile, packed, dk * (int64_t)sizeof(float), n, 0);
 
+        ssa__aim(t, c, form, h, keys, at, n, r0, x);
+        if (tile->adjust)
+            tile->adjust(tile, tile->s, form->packs ? tile->ld : 1, form->packs ? 1 : tile->ld, 0, n, 0, tile->rows);
         form->softmax(tile, n, limit);
 
         tile->ahead_rows = 0;
@@ -3783,10 +4119,12 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
             if (form->packs)
                 t->pack[v->type](x->kv + (int64_t)j * dv, dv, ssa__row(v, key, h), v->token_stride, run, dv);
+            else if (tile->sees)
+                ssa__narrow_apart(form, tile, v->type, ssa__row(v, key, h), v->token_stride, run, j);
             else if (limit) ssa__narrow_edge(form, tile, v->type, ssa__row(v, key, h), v->token_stride, run, limit);
             else form->pv[v->type](tile, ssa__row(v, key, h), v->token_stride, run, j, j == 0);
         }
-        if (form->packs && limit) ssa__wide_edge(t, form, tile, x, n, limit);
+        if (form->packs && (limit || tile->sees)) ssa__wide_edge(t, c, form, h, keys, at, n, limit, x);
         else if (form->packs) form->pv[SSA_F32](tile, packed, dv * (int64_t)sizeof(float), n, 0, 1);
     }
 }
@@ -3815,11 +4153,15 @@ static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__
         if (g == c->group) { g = 0; i++; }
         int64_t head = h * c->group + g;
         float l = tile->l[r], gate = c->a.gate ? c->a.gate[i * n_heads + head] : 1.0f;
+        const float *sink = c->n_splits > 1 ? NULL : ssa__sink(c, head);
+        double m = (double)tile->m[r] * tile->m_unit, total;
         int empty = ssa__bits(l) << 1 == 0;
         x->factor[r] = empty ? 0.0f : (c->n_splits > 1 ? 1.0f : gate) / l;
+        if (sink && !empty) x->factor[r] = (float)(ssa__join_sink(m, (double)l, *sink, &total) * (double)gate);
         if (lse)
-            lse[i * n_heads + head] = empty ? ssa__float(SSA__NEG_INF_BITS)
-                                            : (float)((double)tile->m[r] * tile->m_unit + ssa__log((double)l));
+            lse[i * n_heads + head] = empty  ? (sink ? *sink : ssa__float(SSA__NEG_INF_BITS))
+                                      : sink ? (float)total
+                                             : (float)(m + ssa__log((double)l));
     }
     for (int64_t r = rows; r < ssa__padded_rows(t, form, tile->rows); r++) x->factor[r] = 0.0f;
     form->finish(tile, x->factor, x->rows);
@@ -3832,25 +4174,41 @@ static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__
     }
 }
 
+/* Whether all of a tile's output is finite: then so were all values that came in, for NaN and infinity stay. */
+static int ssa__is_tile_finite(const ssa__table *t, const ssa__form *form, const ssa__tile *tile)
+{
+    int64_t n = (int64_t)ssa__padded_rows(t, form, tile->rows) * (form->attend ? tile->dv_unit : tile->dv_pad);
+    for (int64_t i = 0; i < n; i++) if (!ssa__is_finite(tile->o[i])) return 0;
+    return 1;
+}
+
 /* Query rows r0 .. r1-1 of `heads` heads from h on, over virtual keys from .. to-1. Several heads (a decode, few rows)
- * go along the keys side by side. */
+ * go along the keys side by side. Where a mask or the window hides keys, their values are taken to be finite at first,
+ * and all is done again with care when the output tells otherwise. */
 static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h, int32_t heads, int64_t r0, int64_t r1,
                              const ssa__keys *keys, int64_t from, int64_t to, int64_t split, ssa__scratch *x)
 {
     const ssa__form *form = NULL;
     int64_t step = ssa__max(to - from, 1);
-    for (int32_t i = 0; i < heads; i++) {
-        if (heads > 1) x->tile = x->tiles[i];
-        form = ssa__open_tile(t, c, h + i, r0, r1, x);
-        if (heads > 1) x->tiles[i] = x->tile;
-    }
-    if (heads > 1) step = form->attend ? form->chunk : SSA__CHUNK_FEW;
-    for (int64_t at = from; at < to; at += step)
+    const int hides = c->a.mask || ssa__first(c, (r1 - 1) / c->group) > ssa__first(c, r0 / c->group);
+    for (int careful = 0, finite = 0; careful <= hides && !finite; careful++) {
+        x->shaper.careful = careful;
         for (int32_t i = 0; i < heads; i++) {
             if (heads > 1) x->tile = x->tiles[i];
-            if (form->attend) ssa__attend_chunks(t, c, form, h + i, keys, at, ssa__min(at + step, to), to, r0, x);
-            else ssa__attend_keys(t, c, form, h + i, keys, at, ssa__min(at + step, to), to, r0, x);
+            form = ssa__open_tile(t, c, h + i, r0, r1, x);
+            if (heads > 1) x->tiles[i] = x->tile;
         }
+        if (heads > 1) step = form->attend ? form->chunk : SSA__CHUNK_FEW;
+        for (int64_t at = from; at < to; at += step)
+            for (int32_t i = 0; i < heads; i++) {
+                if (heads > 1) x->tile = x->tiles[i];
+                if (form->attend) ssa__attend_chunks(t, c, form, h + i, keys, at, ssa__min(at + step, to), to, r0, x);
+                else ssa__attend_keys(t, c, form, h + i, keys, at, ssa__min(at + step, to), to, r0, x);
+            }
+        finite = hides && !careful;
+        for (int32_t i = 0; finite && i < heads; i++)
+            finite = ssa__is_tile_finite(t, form, heads > 1 ? &x->tiles[i] : &x->tile);
+    }
     for (int32_t i = 0; i < heads; i++) {
         if (heads > 1) x->tile = x->tiles[i];
         ssa__close_tile(t, c, form, h + i, r0, split, x);
@@ -4038,15 +4396,17 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
 {
     int64_t tile = task % c->n_tiles, groups = ssa__ceil_div(c->a.n_kv_heads, c->task_heads),
             h = task / c->n_tiles % groups * c->task_heads, split = task / c->n_tiles / groups;
-    int64_t from = split * c->split_keys, to = from + c->split_keys, i0, i1;
+    int64_t from = split * c->split_keys, to, i0, i1;
     ssa__keys keys = { NULL, 0, c->a.block_size };
     if (what == SSA__RUN_FULL) {
         int64_t r0 = tile * c->tile_rows, r1 = ssa__min(r0 + c->tile_rows, c->n_rows);
+        from += ssa__first(c, r0 / c->group);
         keys.n = ssa__visible(c, (r1 - 1) / c->group);
         ssa__attend_tile(t, c, h, (int32_t)ssa__min(c->task_heads, c->a.n_kv_heads - h), r0, r1, &keys, from,
-                         ssa__min(to, keys.n), split, x);
+                         ssa__min(from + c->split_keys, keys.n), split, x);
         return;
     }
+    to = from + c->split_keys;
     i0 = tile * c->task_tokens;
     i1 = ssa__min(i0 + c->task_tokens, c->a.n_q);
     if (c->packs) {
@@ -4069,8 +4429,9 @@ static void ssa__run_merge(const ssa__table *t, const ssa__call *c, int64_t task
     int32_t dv = c->a.value_dim;
     for (int64_t row = task * SSA__MERGE_ROWS; row < ssa__min((task + 1) * SSA__MERGE_ROWS, all); row++) {
         int64_t i = row / c->a.n_heads, head = row % c->a.n_heads;
+        const float *sink = ssa__sink(c, head);
         float top = -FLT_MAX, factor, *acc = x->rows;
-        double sum = 0.0;
+        double sum = 0.0, total = 0.0;
         int any = 0;
         for (int64_t s = 0; s < c->n_splits; s++) {
             float lse = c->part_lse[s * all + row];
@@ -4086,10 +4447,15 @@ static void ssa__run_merge(const ssa__table *t, const ssa__call *c, int64_t task
             sum += (double)w;
             t->axpy(acc, w, c->part_o + (s * all + row) * dv, dv);
         }
-        factor = any ? (float)(1.0 / sum) * (c->a.gate ? c->a.gate[row] : 1.0f) : 0.0f;
+        if (any && sink) factor = (float)ssa__join_sink((double)top, sum, *sink, &total);
+        else factor = any ? (float)(1.0 / sum) : 0.0f;
+        if (any) factor *= c->a.gate ? c->a.gate[row] : 1.0f;
         for (int32_t e = 0; e < dv; e++) acc[e] *= factor;
         ssa__put_row(t, c, i, head, acc);
-        if (c->a.lse) c->a.lse[row] = any ? (float)((double)top + ssa__log(sum)) : ssa__float(SSA__NEG_INF_BITS);
+        if (c->a.lse)
+            c->a.lse[row] = any  ? (float)(sink ? total : (double)top + ssa__log(sum))
+                            : sink ? *sink
+                                   : ssa__float(SSA__NEG_INF_BITS);
     }
 }
 
@@ -4128,6 +4494,7 @@ static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
         own.at = 0;
         own.bad = 0;
         ssa__take_scratch(&own, c, c->what, &x);
+        if (x.shaper.bias) memset(x.shaper.bias, 0, SSA__LANES_MAX * SSA__PIECE * sizeof(float)); /* unused rows */
         for (int64_t task = 0; task < c->n_tasks[kind] && at < to; task++) { /* at: where the task starts in the cost */
             if (at >= from) ssa__run_task(t, c, c->what, kind, task, &x);
             at += ssa__task_cost(c, c->what, kind, task);
@@ -4702,6 +5069,80 @@ SSA__LOCAL void SSA__FN(axpy)(float *acc, float w, const float *x, int32_t d)
                                                SSA__FN(load_n)((const unsigned char *)(acc + e), d - e)), d - e);
 }
 
+/* -- terms of the scores -- */
+SSA__INLINE SSA__V SSA__FN(tanh)(SSA__V x) /* as ssa__tanhf, with FMA */
+{
+    const SSA__V zero = SSA__FN(zero)(), one = SSA__FN(set1)(1.0f), z = SSA__FN(mul)(x, x);
+    const SSA__V size = SSA__FN(max)(x, SSA__FN(sub)(zero, x)); /* in this order NaN stays NaN */
+    const SSA__V e = SSA__FN(exp)(SSA__FN(mul)(size, SSA__FN(set1)(-2.0f)));
+    SSA__V large = SSA__FN(div)(SSA__FN(sub)(one, e), SSA__FN(add)(one, e)), p;
+    large = SSA__FN(pick)(zero, x, SSA__FN(sub)(zero, large), large);
+    p = SSA__FN(fma)(SSA__FN(set1)(SSA__TANH_C5), z, SSA__FN(set1)(SSA__TANH_C4));
+    p = SSA__FN(fma)(p, z, SSA__FN(set1)(SSA__TANH_C3));
+    p = SSA__FN(fma)(p, z, SSA__FN(set1)(SSA__TANH_C2));
+    p = SSA__FN(fma)(p, z, SSA__FN(set1)(SSA__TANH_C1));
+    p = SSA__FN(fma)(SSA__FN(mul)(p, z), x, x);
+    return SSA__FN(pick)(SSA__FN(set1)(SSA__TANH_SMALL), size, p, large);
+}
+
+SSA__LOCAL void SSA__FN(cap)(float *x, int64_t n, float factor, float cap)
+{
+    const SSA__V f = SSA__FN(set1)(factor), c = SSA__FN(set1)(cap);
+    int64_t i = 0;
+    for (; i + SSA__L <= n; i += SSA__L)
+        SSA__FN(store)(x + i, SSA__FN(mul)(c, SSA__FN(tanh)(SSA__FN(mul)(f, SSA__FN(load)(x + i)))));
+    if (i < n) {
+        SSA__V y = SSA__FN(load_n)((const unsigned char *)(x + i), (int32_t)(n - i));
+        SSA__FN(store_n)(x + i, SSA__FN(mul)(c, SSA__FN(tanh)(SSA__FN(mul)(f, y))), (int32_t)(n - i));
+    }
+}
+
+SSA__LOCAL void SSA__FN(ramp)(float *b, float slope, float first, int32_t n)
+{
+    static const float numbers[SSA__LANES_MAX] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+    const SSA__V w = SSA__FN(set1)(slope), count = SSA__FN(load)(numbers);
+    for (int32_t j = 0; j < n; j += SSA__L) {
+        SSA__V x = SSA__FN(add)(SSA__FN(set1)(first + (float)j), count); /* whole numbers: exact up to 2^24 */
+        if (j + SSA__L <= n) SSA__FN(store)(b + j, SSA__FN(fma)(w, x, SSA__FN(load)(b + j)));
+        else SSA__FN(store_n)(b + j, SSA__FN(fma)(w, x, SSA__FN(load_n)((const unsigned char *)(b + j), n - j)), n - j);
+    }
+}
+
+SSA__INLINE SSA__V SSA__FN(biased)(SSA__V s, SSA__V scale, SSA__V unit, SSA__V b)
+{
+    SSA__V x = SSA__FN(fma)(s, scale, SSA__FN(max)(SSA__FN(set1)(SSA__BIAS_LOW), b)); /* in this order NaN stays NaN */
+    x = SSA__FN(mul)(x, unit);
+    return SSA__FN(pick)(SSA__FN(set1)(-FLT_MAX), b, SSA__FN(set1)(ssa__float(SSA__NEG_INF_BITS)), x);
+}
+
+/* Keys side by side: row by row. Rows side by side: an L x L square of biases at a time, transposed. */
+SSA__LOCAL void SSA__FN(bias)(float *s, int64_t key_step, int64_t row_step, float scale, float unit, const float *b,
+                              int64_t ld, int32_t n, int32_t rows)
+{
+    const SSA__V f = SSA__FN(set1)(scale), u = SSA__FN(set1)(unit);
+    if (key_step == 1) {
+        for (int32_t r = 0; r < rows; r++, s += row_step, b += ld) {
+            int32_t j = 0;
+            for (; j + SSA__L <= n; j += SSA__L)
+                SSA__FN(store)(s + j, SSA__FN(biased)(SSA__FN(load)(s + j), f, u, SSA__FN(load)(b + j)));
+            if (j < n)
+                SSA__FN(store_n)(s + j, SSA__FN(biased)(SSA__FN(load_n)((const unsigned char *)(s + j), n - j), f, u,
+                                                        SSA__FN(load_n)((const unsigned char *)(b + j), n - j)), n - j);
+        }
+        return;
+    }
+    for (int32_t r = 0; r < rows; r += SSA__L)
+        for (int32_t j = 0; j < n; j += SSA__L) {
+            SSA__V x[SSA__L];
+            for (int i = 0; i < SSA__L; i++) x[i] = SSA__FN(load)(b + (r + i) * ld + j);
+            SSA__FN(transpose)(x);
+            for (int i = 0; i < SSA__L && j + i < n; i++) {
+                float *at = s + (j + i) * key_step + r;
+                SSA__FN(store)(at, SSA__FN(biased)(SSA__FN(load)(at), f, u, x[i]));
+            }
+        }
+}
+
 /* -- narrow: nr rows x 4 keys of scores; nr rows x nv vectors of output -- */
 SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, ssa_type type, const ssa__tile *t, int32_t r0,
                                          const unsigned char *const *k, int32_t at)
@@ -5106,6 +5547,9 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
     t->ranks             = SSA__FN(ranks);
     t->tops              = SSA__FN(tops);
     t->axpy              = SSA__FN(axpy);
+    t->cap               = SSA__FN(cap);
+    t->ramp              = SSA__FN(ramp);
+    t->bias              = SSA__FN(bias);
 #define SSA__PER_TYPE(t_, T)                                                                        \
     t->pack[T] = SSA__FN(pack_##t_); t->unpack[T] = SSA__FN(unpack_##t_);                           \
     t->pool[T] = SSA__FN(pool_##t_); t->narrow.qk[T] = SSA__FN(narrow_qk_##t_);                     \

@@ -8,9 +8,21 @@ void o_call_of(o_call *c, const prob *p)
     c->HQ = s->HQ; c->H = s->H; c->D = s->D; c->DV = s->DV; c->B = s->B; c->top_k = s->top_k; c->causal = !s->noncausal;
     c->n_q = s->n_q; c->n_kv = s->n_kv; c->q0 = p->q0;
     c->scale = s->scale != 0 ? (double)s->scale : 1 / sqrt((double)s->D);
-    c->dot = s->score == SSA_SCORE_DOT; c->per_head = s->per_head; c->sinks = s->sinks; c->locals = s->locals;
+    c->dot = s->score == SSA_SCORE_DOT; c->per_head = s->per_head; c->sink_blocks = s->sinks; c->locals = s->locals;
     c->top_p = (double)s->top_p; c->k_of = s->k_of;
     c->q = p->q.val; c->k = p->k.val; c->v = p->v.val; c->gate = p->a.gate;
+    c->window = p->a.window; c->softcap = (double)p->a.softcap;
+    c->sinks = p->a.sinks; c->alibi = p->a.alibi;
+    c->mask = p->a.mask; c->mask_type = p->a.mask_type;
+    c->mask_stride = p->a.mask && p->a.mask_stride == 0 ? s->n_kv * type_size(p->a.mask_type) : p->a.mask_stride;
+}
+
+/* What the mask adds to query i's score of key j. */
+static float mask_at(const o_call *c, int64_t i, int64_t j)
+{
+    float x = 0;
+    if (c->mask) x = type_get(c->mask_type, (const char *)c->mask + i * c->mask_stride + j * type_size(c->mask_type));
+    return x < -1e38f && !isinf(x) ? -1e38f : x;
 }
 
 static int64_t *key_list;            /* scratch of o_row and n_row, grown on demand */
@@ -31,7 +43,7 @@ static void room_for(int64_t n)
  * listed. */
 static int64_t keys_of(const o_call *c, int64_t i, const int32_t *blocks, int n_blocks)
 {
-    int64_t end = c->causal ? c->q0 + i + 1 : c->n_kv, n = 0;
+    int64_t end = c->causal ? c->q0 + i + 1 : c->n_kv, n = 0, from = 0;
     room_for(c->n_kv);
     if (end > c->n_kv) end = c->n_kv;
     if (blocks) {
@@ -39,7 +51,9 @@ static int64_t keys_of(const o_call *c, int64_t i, const int32_t *blocks, int n_
         for (int e = 0; e < n_blocks; e++)
             if (blocks[e] >= 0 && blocks[e] * (int64_t)c->B < end) block_mark[blocks[e]] = 1;
     }
-    for (int64_t j = 0; j < end; j++) if (!blocks || block_mark[j / c->B]) key_list[n++] = j;
+    if (c->window > 0 && c->q0 + i - c->window >= 0) from = c->q0 + i - c->window + 1;
+    for (int64_t j = from; j < end; j++)
+        if ((!blocks || block_mark[j / c->B]) && !(mask_at(c, i, j) < -1e38f)) key_list[n++] = j;
     return n;
 }
 
@@ -61,12 +75,17 @@ void o_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_block
     int j = h / (c->HQ / c->H);
     double max = -INFINITY, sum = 0, g = c->gate ? (double)c->gate[i * c->HQ + h] : 1;
     for (int d = 0; d < c->DV; d++) out[d] = 0;
-    *lse = -INFINITY;
+    *lse = c->sinks ? (double)c->sinks[h] : -(double)INFINITY;
     if (!n) return;
     for (int64_t t = 0; t < n; t++) {
-        key_score[t] = c->scale * dot(c->q + (i * c->HQ + h) * c->D, c->k + (key_list[t] * c->H + j) * c->D, c->D);
+        double s = c->scale * dot(c->q + (i * c->HQ + h) * c->D, c->k + (key_list[t] * c->H + j) * c->D, c->D);
+        if (c->softcap > 0) s = c->softcap * tanh(s / c->softcap);
+        if (c->alibi) s += (double)c->alibi[h] * (double)(key_list[t] - (c->q0 + i));
+        key_score[t] = s + (double)mask_at(c, i, key_list[t]);
         if (key_score[t] > max || isnan(key_score[t])) max = key_score[t];
     }
+    if (c->sinks && (double)c->sinks[h] > max) max = (double)c->sinks[h];
+    if (c->sinks) sum = exp((double)c->sinks[h] - max);
     for (int64_t t = 0; t < n; t++) {
         double e = exp(key_score[t] - max);
         const float *v = c->v + (key_list[t] * c->H + j) * c->DV;
@@ -92,15 +111,20 @@ void n_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_block
     float *score = (float *)(void *)key_score, max = -INFINITY, sum = 0, scale = (float)c->scale;
     const float *q = c->q + (i * c->HQ + h) * c->D;
     for (int d = 0; d < c->DV; d++) out[d] = 0;
-    *lse = -INFINITY;
+    *lse = c->sinks ? c->sinks[h] : -INFINITY;
     if (!n) return;
     for (int64_t t = 0; t < n; t++) {
         const float *k = c->k + (key_list[t] * c->H + j) * c->D;
         float s = 0;
         for (int d = 0; d < c->D; d++) s += q[d] * k[d];
         score[t] = s * scale;
+        if (c->softcap > 0) score[t] = (float)c->softcap * tanhf(score[t] / (float)c->softcap);
+        if (c->alibi) score[t] += c->alibi[h] * (float)(key_list[t] - (c->q0 + i));
+        score[t] += mask_at(c, i, key_list[t]);
         if (score[t] > max) max = score[t];
     }
+    if (c->sinks && c->sinks[h] > max) max = c->sinks[h];
+    if (c->sinks) sum = expf(c->sinks[h] - max);
     for (int64_t t = 0; t < n; t++) { score[t] = kept_in(p, expf(score[t] - max)); sum += score[t]; }
     for (int64_t t = 0; t < n; t++) {
         const float *v = c->v + (key_list[t] * c->H + j) * c->DV;
@@ -203,7 +227,7 @@ static double cut_margin(const o_call *c, const entry *list, int64_t n, int64_t 
 /* Is block b kept whatever its importance? */
 static int always(const o_call *c, int64_t b, int64_t cur)
 {
-    return b <= cur && (b == cur || b < c->sinks || b >= cur - c->locals);
+    return b <= cur && (b == cur || b < c->sink_blocks || b >= cur - c->locals);
 }
 
 /* The share of the importance of all blocks before cur that the blocks chosen have. */

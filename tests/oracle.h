@@ -11,11 +11,17 @@ typedef struct {
     int          HQ, H, D, DV, B, top_k, causal;
     int64_t      n_q, n_kv, q0;       /* q0: the first query's position */
     double       scale;
-    int          dot, per_head, sinks, locals;
+    int          dot, per_head, sink_blocks, locals;
     double       top_p;
     const int32_t *k_of;              /* [H], or [HQ] per_head; NULL: top_k for all */
     double       unit;                /* importances less than 1e-5 of it apart are a near tie; 0: of themselves */
     const float *q, *k, *v, *gate;
+    /* Terms of the scores, as the call has them; 0 or NULL: none. Of the mask's rows only keys in sight are read. */
+    int64_t      window, mask_stride; /* bytes */
+    double       softcap;
+    const float *sinks, *alibi;
+    const void  *mask;
+    ssa_type     mask_type;
 } o_call;
 
 void o_call_of(o_call *c, const prob *p);

@@ -154,6 +154,64 @@ static void test_best(const ssa__table *t)
     }
 }
 
+/* tanh against that of doubles, from subnormal numbers to infinity; a ramp; biases in both layouts, and what they leave
+ * alone. */
+static void test_terms_of(const ssa__table *t, const ssa__table *def)
+{
+    static float a[(SSA__PIECE + 1) * 80], b[(SSA__PIECE + 1) * 80], bias[SSA__LANES_MAX * SSA__PIECE];
+    double worst = 0;
+    for (int n = 1; n < 200; n++) {
+        float *x = (float *)(void *)at_end(n * 4), cap = n % 3 ? 50.0f : 0.01f, factor = n % 5 ? 0.7f / cap : 0.02f;
+        int bad = 0;
+        for (int i = 0; i < n; i++) x[i] = a[i] = rng_f(&r) * ldexpf(1, rng_int(&r, n % 7 ? -8 : -60, 9));
+        if (n > 4) { x[0] = a[0] = INFINITY; x[1] = a[1] = -INFINITY; x[2] = a[2] = NAN; x[3] = a[3] = 0; }
+        t->cap(x, n, factor, cap);
+        for (int i = 0; i < n; i++) {
+            double want = (double)cap * tanh((double)factor * (double)a[i]);
+            if (isnan(want)) bad += !isnan(x[i]);
+            else if (fabs((double)x[i] - want) > worst * fabs(want)) worst = fabs((double)x[i] - want) / fabs(want);
+        }
+        CHECK(bad == 0, "%s cap of %d: NaN stays", level, n);
+
+        x = (float *)(void *)at_end(n * 4);
+        float slope = rng_f(&r), first = (float)rng_int(&r, -1000000, 1000);
+        for (int j = bad = 0; j < n; j++) x[j] = a[j] = j % 7 == 3 ? -INFINITY : rng_f(&r);
+        t->ramp(x, slope, first, n);
+        for (int j = 0; j < n; j++) {
+            double want = (double)a[j] + (double)slope * ((double)first + j);
+            bad += isinf(a[j]) ? x[j] != a[j] : !(fabs((double)x[j] - want) <= 2 * EPS * (fabs(want) + 1));
+        }
+        CHECK(bad == 0, "%s ramp of %d from %g by %g: %d off", level, n, (double)first, (double)slope, bad);
+
+        int keys = 1 + n % SSA__PIECE, rows = 1 + n % SSA__LANES_MAX, narrow = n / 3 % 2,
+            wide = SSA__LANES_MAX * (1 + n % 4);
+        int64_t key_step = narrow ? 1 : wide, row_step = narrow ? SSA__PIECE + n % 3 : 1;
+        float scale = n % 4 ? 1.0f : 0.3f, unit = n % 6 ? 1.0f : 1.5f;
+        for (int i = 0; i < COUNT(a); i++) a[i] = b[i] = i % 31 ? 3 * rng_f(&r) : (float)NAN;
+        for (int i = 0; i < COUNT(bias); i++) {
+            int what = rng_int(&r, 0, 9);
+            bias[i] = what == 0 ? -INFINITY : what == 1 ? -FLT_MAX : what == 2 && n % 2 ? (float)NAN : rng_f(&r);
+        }
+        t->bias(a, key_step, row_step, scale, unit, bias, SSA__PIECE, keys, rows);
+        def->bias(b, key_step, row_step, scale, unit, bias, SSA__PIECE, keys, rows);
+        bad = 0;
+        for (int i = 0; i < COUNT(a); i++) { /* rows side by side: up to whole vectors of them may be written */
+            int64_t key = narrow ? i % row_step : i / key_step, row = narrow ? i / row_step : i % key_step;
+            if (!narrow && key < keys && row >= rows && row < SSA__LANES_MAX) continue;
+            double got = (double)a[i], want = (double)b[i];
+            bad += isnan(want)   ? !isnan(got)
+                   : isinf(want) ? got != want
+                                 : !(fabs(got - want) <= 4 * EPS * (fabs(want) + 3));
+            if (key >= keys || row >= rows) bad += !same_bits(&a[i], &b[i], 1);
+            else if (isinf(bias[row * SSA__PIECE + key])) bad += got != -INFINITY;
+            else if (bias[row * SSA__PIECE + key] < -1e38f && !isnan(want)) bad += !(got > -1.6e38 && got < -0.9e38);
+        }
+        CHECK(bad == 0, "%s bias of %d keys, %d rows, steps %d %d: %d off", level, keys, rows, (int)key_step,
+              (int)row_step, bad);
+    }
+    CHECK(worst < 4e-7, "%s cap: relative error %.2g", level, worst);
+}
+
 /* Two tiles over memory of their own with the same contents: one for the level, one for the definition. */
 typedef struct { ssa__tile t; float *mem; } twin;
 enum {
@@ -332,6 +390,7 @@ void test_table(void)
         CHECK((int)t.isa == isa, "%s names itself", level);
         test_rows(&t, &def);
         test_best(&t);
+        test_terms_of(&t, &def);
         test_exp(&t.narrow, 1, &a);
         test_exp(&t.wide, 0, &a);
         for (int i = 0; i < COUNT(some_rows); i++)
