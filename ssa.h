@@ -5070,19 +5070,23 @@ SSA__LOCAL void SSA__FN(axpy)(float *acc, float w, const float *x, int32_t d)
 }
 
 /* -- terms of the scores -- */
-SSA__INLINE SSA__V SSA__FN(tanh)(SSA__V x) /* as ssa__tanhf, with FMA */
+/* As ssa__tanhf, with FMA. NaN goes around max and exp, whose operands -ffast-math may swap; pick is exact. */
+SSA__INLINE SSA__V SSA__FN(tanh)(SSA__V x)
 {
     const SSA__V zero = SSA__FN(zero)(), one = SSA__FN(set1)(1.0f), z = SSA__FN(mul)(x, x);
-    const SSA__V size = SSA__FN(max)(x, SSA__FN(sub)(zero, x)); /* in this order NaN stays NaN */
+    const SSA__V size = SSA__FN(max)(x, SSA__FN(sub)(zero, x)), far = SSA__FN(set1)(-10.0f);
     const SSA__V e = SSA__FN(exp)(SSA__FN(mul)(size, SSA__FN(set1)(-2.0f)));
     SSA__V large = SSA__FN(div)(SSA__FN(sub)(one, e), SSA__FN(add)(one, e)), p;
     large = SSA__FN(pick)(zero, x, SSA__FN(sub)(zero, large), large);
+    large = SSA__FN(pick)(x, SSA__FN(set1)(-20.0f), large, x); /* x where it is NaN, or so far that -1 comes next */
+    large = SSA__FN(pick)(far, x, SSA__FN(set1)(-1.0f), large);
     p = SSA__FN(fma)(SSA__FN(set1)(SSA__TANH_C5), z, SSA__FN(set1)(SSA__TANH_C4));
     p = SSA__FN(fma)(p, z, SSA__FN(set1)(SSA__TANH_C3));
     p = SSA__FN(fma)(p, z, SSA__FN(set1)(SSA__TANH_C2));
     p = SSA__FN(fma)(p, z, SSA__FN(set1)(SSA__TANH_C1));
     p = SSA__FN(fma)(SSA__FN(mul)(p, z), x, x);
-    return SSA__FN(pick)(SSA__FN(set1)(SSA__TANH_SMALL), size, p, large);
+    p = SSA__FN(pick)(x, SSA__FN(set1)(-SSA__TANH_SMALL), p, large);
+    return SSA__FN(pick)(SSA__FN(set1)(SSA__TANH_SMALL), x, p, large);
 }
 
 SSA__LOCAL void SSA__FN(cap)(float *x, int64_t n, float factor, float cap)
@@ -5110,8 +5114,8 @@ SSA__LOCAL void SSA__FN(ramp)(float *b, float slope, float first, int32_t n)
 
 SSA__INLINE SSA__V SSA__FN(biased)(SSA__V s, SSA__V scale, SSA__V unit, SSA__V b)
 {
-    SSA__V x = SSA__FN(fma)(s, scale, SSA__FN(max)(SSA__FN(set1)(SSA__BIAS_LOW), b)); /* in this order NaN stays NaN */
-    x = SSA__FN(mul)(x, unit);
+    const SSA__V low = SSA__FN(set1)(SSA__BIAS_LOW);
+    SSA__V x = SSA__FN(mul)(SSA__FN(fma)(s, scale, SSA__FN(pick)(low, b, low, b)), unit);
     return SSA__FN(pick)(SSA__FN(set1)(-FLT_MAX), b, SSA__FN(set1)(ssa__float(SSA__NEG_INF_BITS)), x);
 }
 
