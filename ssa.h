@@ -1237,6 +1237,7 @@ SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 #define SSA__NV         2
 #define SSA__NM(nv)     ((nv) == 2 ? 6 : 12)
 #define SSA__NR         2
+#define SSA__NQ         2
 #define SSA__TARGET     SSA__TARGET_AVX2
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
@@ -1392,6 +1393,7 @@ SSA__DIAG_POP
 #define SSA__NV         4
 #define SSA__NM(nv)     ((nv) == 4 ? 6 : (nv) == 3 ? 8 : 12)
 #define SSA__NR         4
+#define SSA__NQ         4
 #define SSA__TARGET     SSA__TARGET_AVX512
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
@@ -4314,7 +4316,8 @@ SSA__DIAG_POP
 /* =====================================================================================================================
  * 15  THE VECTOR PASS: tile operations over the primitives of section 8. Included once per vector level with SSA__FN,
  * SSA__V, SSA__L,
- *     SSA__NV, SSA__NM, SSA__NR and SSA__TARGET set; undefines them all at its end. NR: rows of a narrow register tile.
+ *     SSA__NV, SSA__NM, SSA__NR, SSA__NQ and SSA__TARGET set; undefines them all at its end. NR: rows of a narrow
+ *     register tile; NQ: keys, or vectors of values, of one of 4 rows in q8_0.
  * ================================================================================================================== */
 #define SSA__LOCAL  static SSA__TARGET
 #define SSA__INLINE SSA__FORCE_INLINE SSA__TARGET
@@ -4495,33 +4498,48 @@ SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, ssa_type type, const ssa_
     for (int r = 0; r < nr; r++) SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r][2], acc[r][3], t->scale, s + r * t->ld);
 }
 
-SSA__INLINE void SSA__FN(narrow_qk_tile_q8_0)(const int nr, const ssa__tile *t, int32_t r0,
+/* q8_0: nr rows x nk keys, 4 or 2. To widen a vector takes as long as to multiply it for three rows: 4 rows at a time. */
+SSA__INLINE void SSA__FN(narrow_qk_tile_q8_0)(const int nr, const int nk, const ssa__tile *t, int32_t r0,
                                               const unsigned char *const *k, int32_t at)
 {
     const int64_t ldq = t->dk_pad;
     const float *q = t->q + r0 * ldq;
     float *s = t->s + r0 * t->ld + at;
-    SSA__V acc[SSA__NR][4], kv[4], scale[4];
+    SSA__V acc[4][4], kv[4], scale[4];
     int64_t block = 0;
     SSA__UNROLL
-    for (int r = 0; r < nr; r++) { acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = SSA__FN(zero)(); }
+    for (int r = 0; r < nr; r++) {
+        SSA__UNROLL
+        for (int j = 0; j < nk; j++) acc[r][j] = SSA__FN(zero)();
+    }
     for (int32_t e = 0; e < t->dk; e += SSA__Q8_DIM, block += SSA__Q8_BYTES) {
         SSA__UNROLL
-        for (int j = 0; j < 4; j++) scale[j] = SSA__FN(set1_f16)(k[j] + block);
+        for (int j = 0; j < nk; j++) scale[j] = SSA__FN(set1_f16)(k[j] + block);
         SSA__UNROLL
         for (int i = 0; i < SSA__Q8_DIM; i += SSA__L) {
             SSA__UNROLL
-            for (int j = 0; j < 4; j++) kv[j] = SSA__FN(row_q8_0)(scale[j], k[j] + block, i);
+            for (int j = 0; j < nk; j++) kv[j] = SSA__FN(row_q8_0)(scale[j], k[j] + block, i);
             SSA__UNROLL
             for (int r = 0; r < nr; r++) {
                 SSA__V x = SSA__FN(load)(q + r * ldq + e + i);
                 SSA__UNROLL
-                for (int j = 0; j < 4; j++) acc[r][j] = SSA__FN(fma)(x, kv[j], acc[r][j]);
+                for (int j = 0; j < nk; j++) acc[r][j] = SSA__FN(fma)(x, kv[j], acc[r][j]);
             }
         }
     }
-    SSA__UNROLL
-    for (int r = 0; r < nr; r++) SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r][2], acc[r][3], t->scale, s + r * t->ld);
+    if (nk == 4) {
+        SSA__UNROLL
+        for (int r = 0; r < nr; r++)
+            SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r][2], acc[r][3], t->scale, s + r * t->ld);
+    } else {
+        SSA__UNROLL
+        for (int r = 0; r < nr; r += 2) {
+            float four[4];
+            SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r + 1][0], acc[r + 1][1], t->scale, four);
+            memcpy(s + r * t->ld, four, 2 * sizeof(float));
+            memcpy(s + (r + 1) * t->ld, four + 2, 2 * sizeof(float));
+        }
+    }
 }
 
 /* Four keys at a time, for all rows: K is read once. */
@@ -4534,8 +4552,10 @@ SSA__INLINE void SSA__FN(narrow_qk)(ssa_type type, const ssa__tile *t, const uns
         for (int i = 0; i < 4; i++) row[i] = k + (j + i < n ? j + i : n - 1) * stride; /* past the end: the last key */
         ssa__prefetch(t, j, j + 4, 0, t->ahead_bytes);
         if (type == SSA_Q8_0) {
-            for (; r + SSA__NR <= t->rows; r += SSA__NR) SSA__FN(narrow_qk_tile_q8_0)(SSA__NR, t, r, row, at + j);
-            for (; r < t->rows; r++) SSA__FN(narrow_qk_tile_q8_0)(1, t, r, row, at + j);
+            for (; r + 4 <= t->rows; r += 4)
+                for (int i = 0; i < 4; i += SSA__NQ)
+                    SSA__FN(narrow_qk_tile_q8_0)(4, SSA__NQ, t, r, row + i, at + j + i);
+            for (; r < t->rows; r++) SSA__FN(narrow_qk_tile_q8_0)(1, 4, t, r, row, at + j);
             continue;
         }
         for (; r + SSA__NR <= t->rows; r += SSA__NR) SSA__FN(narrow_qk_tile)(SSA__NR, type, t, r, row, at + j);
@@ -4576,41 +4596,57 @@ SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type ty
     }
 }
 
-/* The same over nb blocks of q8_0. */
-SSA__INLINE void SSA__FN(narrow_pv_tile_q8_0)(const int nr, const int nb, const ssa__tile *t, const unsigned char *v,
-                                              int64_t stride, int32_t n, const float *p, float *o, const float *fix,
-                                              int32_t lo, int32_t hi)
+/* The same for q8_0: two blocks, one, or, from element `off` on, less than one. */
+SSA__INLINE void SSA__FN(narrow_pv_tile_q8_0)(const int nr, const int nv, const ssa__tile *t, const unsigned char *v,
+                                              int off, int64_t stride, int32_t n, const float *p, float *o,
+                                              const float *fix, int32_t lo, int32_t hi)
 {
-    enum { VECTORS = SSA__Q8_DIM / SSA__L }; /* of a block */
-    SSA__V acc[SSA__NR][4], x[4];
+    SSA__V acc[4][4], x[4], scale = SSA__FN(zero)();
     SSA__UNROLL
     for (int r = 0; r < nr; r++) {
         SSA__V f = SSA__FN(set1)(fix ? fix[r] : 1.0f);
         SSA__UNROLL
-        for (int i = 0; i < nb * VECTORS; i++)
+        for (int i = 0; i < nv; i++)
             acc[r][i] = SSA__FN(mul)(f, SSA__FN(load)(o + r * (int64_t)t->dv_pad + i * SSA__L));
     }
     for (int32_t j = 0; j < n; j++, v += stride) {
         if (lo < hi) ssa__prefetch(t, j, j + 1, lo, hi);
         SSA__UNROLL
-        for (int b = 0; b < nb; b++) {
-            SSA__V scale = SSA__FN(set1_f16)(v + b * SSA__Q8_BYTES);
-            SSA__UNROLL
-            for (int i = 0; i < VECTORS; i++)
-                x[b * VECTORS + i] = SSA__FN(row_q8_0)(scale, v + b * SSA__Q8_BYTES, i * SSA__L);
+        for (int i = 0; i < nv; i++) {
+            const unsigned char *block = v + i * SSA__L / SSA__Q8_DIM * SSA__Q8_BYTES;
+            if (i * SSA__L % SSA__Q8_DIM == 0) scale = SSA__FN(set1_f16)(block);
+            x[i] = SSA__FN(row_q8_0)(scale, block, off + i * SSA__L % SSA__Q8_DIM);
         }
         SSA__UNROLL
         for (int r = 0; r < nr; r++) {
             SSA__V w = SSA__FN(set1)(p[r * t->ld + j]);
             SSA__UNROLL
-            for (int i = 0; i < nb * VECTORS; i++) acc[r][i] = SSA__FN(fma)(w, x[i], acc[r][i]);
+            for (int i = 0; i < nv; i++) acc[r][i] = SSA__FN(fma)(w, x[i], acc[r][i]);
         }
     }
     SSA__UNROLL
     for (int r = 0; r < nr; r++) {
         SSA__UNROLL
-        for (int i = 0; i < nb * VECTORS; i++) SSA__FN(store)(o + r * (int64_t)t->dv_pad + i * SSA__L, acc[r][i]);
+        for (int i = 0; i < nv; i++) SSA__FN(store)(o + r * (int64_t)t->dv_pad + i * SSA__L, acc[r][i]);
     }
+}
+
+/* Rows r .. r+nr-1, nv vectors at a time; 32 elements are left where these are 64. */
+SSA__INLINE void SSA__FN(narrow_pv_rows_q8_0)(const int nr, const int nv, const ssa__tile *t, int32_t r,
+                                              const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
+{
+    const float *p = t->s + r * t->ld + at, *fix = first ? t->fix + r : NULL;
+    float *o = t->o + (int64_t)r * t->dv_pad;
+    const int32_t ahead = r == 0 ? t->ahead_bytes : 0, step = nv * SSA__L;
+    int32_t e = 0, lo = 0, hi;
+    for (; e + step <= t->dv; e += step, lo = hi) {
+        hi = ahead * (e + step) / t->dv;
+        SSA__FN(narrow_pv_tile_q8_0)(nr, nv, t, v + ssa__row_bytes(SSA_Q8_0, e), e % SSA__Q8_DIM, stride, n, p, o + e,
+                                     fix, lo, hi);
+    }
+    if (e < t->dv)
+        SSA__FN(narrow_pv_tile_q8_0)(nr, SSA__Q8_DIM / SSA__L, t, v + ssa__row_bytes(SSA_Q8_0, e), 0, stride, n, p,
+                                     o + e, fix, lo, ahead);
 }
 
 /* Rows r .. r+nr-1: four vectors of dv at a time, then single ones, then a partial one (o has room for it whole). */
@@ -4622,15 +4658,6 @@ SSA__INLINE void SSA__FN(narrow_pv_rows)(const int nr, ssa_type type, const ssa_
     float *o = t->o + (int64_t)r * t->dv_pad;
     const int32_t ahead = r == 0 ? t->ahead_bytes : 0; /* each pass over the values prefetches its share of a row */
     int32_t e = 0, lo = 0, hi;
-    if (type == SSA_Q8_0) {
-        const int32_t step = 4 * SSA__L; /* one block or two */
-        for (; e + step <= t->dv; e += step, lo = hi, v += step / SSA__Q8_DIM * SSA__Q8_BYTES) {
-            hi = ahead * (e + step) / t->dv;
-            SSA__FN(narrow_pv_tile_q8_0)(nr, 4 * SSA__L / SSA__Q8_DIM, t, v, stride, n, p, o + e, fix, lo, hi);
-        }
-        if (e < t->dv) SSA__FN(narrow_pv_tile_q8_0)(nr, 1, t, v, stride, n, p, o + e, fix, lo, ahead);
-        return;
-    }
     for (; e + 4 * SSA__L <= t->dv; e += 4 * SSA__L, lo = hi) {
         hi = ahead * (e + 4 * SSA__L) / t->dv;
         SSA__FN(narrow_pv_tile)(nr, 4, type, t, v + e * size, stride, n, p, o + e, fix, 0, lo, hi);
@@ -4647,6 +4674,11 @@ SSA__INLINE void SSA__FN(narrow_pv)(ssa_type type, const ssa__tile *t, const uns
                                     int32_t n, int32_t at, int first)
 {
     int32_t r = 0;
+    if (type == SSA_Q8_0) {
+        for (; r + 4 <= t->rows; r += 4) SSA__FN(narrow_pv_rows_q8_0)(4, SSA__NQ, t, r, v, stride, n, at, first);
+        for (; r < t->rows; r++) SSA__FN(narrow_pv_rows_q8_0)(1, 4, t, r, v, stride, n, at, first);
+        return;
+    }
     for (; r + SSA__NR <= t->rows; r += SSA__NR) SSA__FN(narrow_pv_rows)(SSA__NR, type, t, r, v, stride, n, at, first);
     for (; r < t->rows; r++) SSA__FN(narrow_pv_rows)(1, type, t, r, v, stride, n, at, first);
 }
@@ -4968,6 +5000,7 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 #undef SSA__NV
 #undef SSA__NM
 #undef SSA__NR
+#undef SSA__NQ
 #undef SSA__TARGET
 #undef SSA__VECTOR_PASS
 #endif /* SSA__VECTOR_PASS */
