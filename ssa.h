@@ -4498,7 +4498,7 @@ SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, ssa_type type, const ssa_
     for (int r = 0; r < nr; r++) SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r][2], acc[r][3], t->scale, s + r * t->ld);
 }
 
-/* q8_0: nr rows x nk keys, 4 or 2. To widen a vector takes as long as to multiply it for three rows: 4 rows at a time. */
+/* q8_0: nr rows x nk keys, 4 or 2. To widen a vector costs as much as three of its products: 4 rows share it. */
 SSA__INLINE void SSA__FN(narrow_qk_tile_q8_0)(const int nr, const int nk, const ssa__tile *t, int32_t r0,
                                               const unsigned char *const *k, int32_t at)
 {

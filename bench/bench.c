@@ -809,7 +809,8 @@ static void count_work(result *r)
 static void print_result(const result *r)
 {
     const setting *on = &r->on;
-    const char *pool = r->kept ? type_name(on->pool) : "none", *rival = r->mode == FULL ? "bf16" : r->mode == REFERENCE ? "select" : "full";
+    const char *pool = r->kept ? type_name(on->pool) : "none";
+    const char *rival = r->mode == FULL ? "bf16" : r->mode == REFERENCE ? "select" : "full";
     char type[16], time[32], rate[32] = "-", share[32] = "-", err[32], ratio[32] = "";
     double gflops = r->flops / r->ms * 1e-6, gbs = r->bytes / r->ms * 1e-6;
     int is_call = !strcmp(r->phase, "call");

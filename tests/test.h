@@ -53,8 +53,8 @@ const char *type_name(ssa_type t);
 float       type_get(ssa_type t, const void *p);
 void        type_put(ssa_type t, void *p, double x);
 double      type_half_ulp(ssa_type t, double x);            /* half the spacing of the type's numbers at |x| */
-/* A row of dim elements, in every type: its bytes; reading it; rounding to it. q8_0, ggml's: blocks of 32, a scale in f16
- * and 32 int8, written in f32 step by step as ggml does; a block that is not finite becomes all NaN. */
+/* A row of dim elements, in every type: its bytes; reading it; rounding to it. q8_0, ggml's: blocks of 32, a scale in
+ * f16 and 32 int8, written in f32 step by step as ggml does; a block that is not finite becomes all NaN. */
 int64_t     row_bytes(ssa_type t, int64_t dim);
 void        row_get(ssa_type t, const unsigned char *row, float *x, int dim);
 void        row_put(ssa_type t, unsigned char *row, const float *x, int dim);

@@ -160,7 +160,7 @@ static void shuffle(int32_t *pages, int n, int n_pages, int how, rng *r)
         all[i] = all[j];
         all[j] = x;
     }
-    memcpy(pages, all + (how ? 1 : 0), (size_t)n * sizeof *pages); /* the first page of memory is not always the first */
+    memcpy(pages, all + (how ? 1 : 0), (size_t)n * sizeof *pages); /* in order: not from the first of memory on */
     free(all);
 }
 
@@ -233,7 +233,8 @@ static void check_pages(void)
                 prob_make(&p, &s);
                 if (type != SSA_Q8_0 && i % 2) { /* values that some queries see and others do not; all of a key's */
                     float *x = p.v.val + ((p.q0 + s.n_q / 2) * s.H) * p.s.DV;
-                    if (p.q0 + s.n_q / 2 < s.n_kv) for (int e = 0; e < p.s.DV; e++) x[e] = (float)(e % 2 ? NAN : INFINITY);
+                    for (int e = 0; p.q0 + s.n_q / 2 < s.n_kv && e < p.s.DV; e++)
+                        x[e] = (float)(e % 2 ? NAN : INFINITY);
                     tensor_store(&p.v);
                 }
                 for (int way = 0; way < WAYS; way++) {
@@ -247,8 +248,10 @@ static void check_pages(void)
                     size_t size = ssa_pool_size(s.H, s.D, s.B, s.n_kv, t % 2 ? SSA_F32 : SSA_BF16);
                     void *memory = xalloc((int64_t)size, 1);
                     ssa_pool pool;
-                    CHECK(ssa_pool_init(&pool, s.H, s.D, s.B, s.n_kv, t % 2 ? SSA_F32 : SSA_BF16, memory, size) == SSA_OK
-                              && ssa_pool_append(&pool, &p.k.view, s.n_kv) == SSA_OK, "pool");
+                    CHECK(ssa_pool_init(&pool, s.H, s.D, s.B, s.n_kv, t % 2 ? SSA_F32 : SSA_BF16, memory, size)
+                                  == SSA_OK
+                              && ssa_pool_append(&pool, &p.k.view, s.n_kv) == SSA_OK,
+                          "pool");
                     p.a.pool = &pool;
                     check_paged(&p, SSA_SPARSE, T, way, how, &r);
                     free(memory);
@@ -280,7 +283,7 @@ static void check_guarded(void)
                         a.k.data = guard_at(&g[0], p.k.span, end); memcpy(a.k.data, p.k.view.data, (size_t)p.k.span);
                         a.v.data = guard_at(&g[1], p.v.span, end); memcpy(a.v.data, p.v.view.data, (size_t)p.v.span);
                         CHECK(run(&p, &a, (ssa_mode)mode, &one) == want, "guarded: %s", shape_text(&p.s));
-                        if (n % 4 && (n - 4) % 8) continue; /* pages of 4, the last one whole: the same bytes, in order */
+                        /* pages of 4, in order: the same bytes, of which the last page has only what is there */
                         int32_t *pages = guard_at(&g[2], (n + 3) / 4 * 4, end);
                         for (int i = 0; i < (n + 3) / 4; i++) pages[i] = i;
                         a.pages = pages; a.page_tokens = 4;
@@ -319,7 +322,7 @@ static void check_append(ssa_type from, ssa_type tk, ssa_type tv, int way, int64
         ssa_type pool_type = (l + B) % 2 ? SSA_F32 : SSA_BF16;
         size_t size = ssa_pool_size(H, DK, B, N, pool_type);
         unsigned char *memory[3];
-        ssa_pool pool[3];                                    /* beside the contiguous cache, the paged one; appended to */
+        ssa_pool pool[3];                        /* beside the contiguous cache, beside the paged one; appended to */
         for (int i = 0; i < 3; i++) {
             memory[i] = xalloc((int64_t)size, 1);
             CHECK(ssa_pool_init(&pool[i], H, DK, B, N, pool_type, memory[i], size) == SSA_OK, "pool");
@@ -391,7 +394,8 @@ static void check_engine(ssa_type type)
         int64_t row = row_bytes(type, D);
         static const int32_t pages[] = { 8, 3, 4, 0, 7, 2, 5 };
         size_t size = ssa_pool_size(H, D, B, N, SSA_F32);
-        unsigned char *flat = xalloc(N * H * row, 2), *cache = xalloc(PAGES * T * H * row, 2), *memory = xalloc((int64_t)size, 1);
+        unsigned char *flat = xalloc(N * H * row, 2), *cache = xalloc(PAGES * T * H * row, 2);
+        unsigned char *memory = xalloc((int64_t)size, 1);
         ssa_pool pool;
         ssa_attn a = p.a, b;
         CHECK(ssa_pool_init(&pool, H, D, B, N, SSA_F32, memory, size) == SSA_OK, "pool");
@@ -407,7 +411,8 @@ static void check_engine(ssa_type type)
             ssa_view k = p.k.view, v = p.v.view;
             step = at ? 1 : 120;
             k.data = (char *)k.data + at * p.k.ts; v.data = (char *)v.data + at * p.v.ts;
-            CHECK(ssa_kv_append(&a, at, &k, &v, step, NULL) == SSA_OK && ssa_kv_append(&b, at, &k, &v, step, &pool) == SSA_OK,
+            CHECK(ssa_kv_append(&a, at, &k, &v, step, NULL) == SSA_OK
+                      && ssa_kv_append(&b, at, &k, &v, step, &pool) == SSA_OK,
                   "append");
             a.n_kv = b.n_kv = at + step;
             uint64_t full = run(&p, &a, SSA_FULL, &one), sparse = run(&p, &a, SSA_SPARSE, &one);
@@ -441,7 +446,11 @@ static void check_far(void)
     const int32_t pages[2] = { 1 << 30, (1 << 30) + 1 };
     float q[32], out[32], near_[32];
     ssa_attn a = ssa_attn_default(1, 1, 32);
-    for (int e = 0; e < 32; e++) { q[e] = (float)e / 32; k[0][e] = 1; k[1][e] = -(float)e; v[0][e] = 2; v[1][e] = (float)e; }
+    for (int e = 0; e < 32; e++) {
+        q[e] = (float)e / 32;
+        k[0][e] = 1; k[1][e] = -(float)e;
+        v[0][e] = 2; v[1][e] = (float)e;
+    }
     a.n_q = 1; a.n_kv = 2;
     a.q.data = q; a.k.data = k; a.v.data = v; a.out.data = near_;
     CHECK(ssa_attention(&a, SSA_FULL, NULL) == SSA_OK, "near");

@@ -413,7 +413,8 @@ static void check_append(void)
     CHECK(ssa_pool_init(&pool, H, D, B, N, SSA_F32, memory, size) == SSA_OK, "pool");
     ssa_view five = { x, SSA_F32, 0, 0 };
     CHECK(ssa_pool_append(&pool, &five, 5) == SSA_OK, "pool");
-    uint64_t clean = bytes_hash(cache, sizeof cache, bytes_hash(memory, (int64_t)size, bytes_hash(&pool, sizeof pool, 1)));
+    uint64_t clean =
+        bytes_hash(cache, sizeof cache, bytes_hash(memory, (int64_t)size, bytes_hash(&pool, sizeof pool, 1)));
 #define APPEND(want, change) do { \
         ssa_attn c = ssa_attn_default(H, H, D), *a = &c; \
         ssa_view k = { x, SSA_F32, 0, 0 }, v = k, *pk = &k, *pv = &v; \
