@@ -30,7 +30,7 @@
  *    3  prototypes and their contracts                               -
  *   -- #ifdef SSA_IMPLEMENTATION --
  *    4  compiler and platform                                        the only tests of the compiler's own macros
- *    5  scalar helpers: f16, bf16, exp, log, checked arithmetic      plain C
+ *    5  scalar helpers: f16, bf16, q8_0, exp, log, checked sizes     plain C
  *    6  the table of tile operations and the contract of each        plain C
  *    7  scalar operations: the readable definition of each entry     plain C
  *    8  vector levels: AVX2, AVX-512: inline primitives, then 15     intrinsics
@@ -280,7 +280,8 @@ SSA_API ssa_attn    ssa_attn_default(int32_t n_heads, int32_t n_kv_heads, int32_
 
 /* Says what is wrong with a call, runs nothing. a: NULL gives SSA_ERR_NULL. Everything that ssa_attention would refuse
  * for the call's sake is refused here, with the same status: also a pool that does not hold n_kv tokens yet, so check
- * options at start-up without one. O(1), except GIVEN with SSA_CHECKED: O(n_q * n_kv_heads * top_k^2). */
+ * options at start-up without one. O(1), except with SSA_CHECKED: O(n_q * n_kv_heads * top_k^2) for GIVEN, and the
+ * page table is read. */
 SSA_API ssa_status  ssa_check(const ssa_attn *a, ssa_mode mode);
 
 /* Bytes of workspace for ssa_attention_batch(a, n, mode, x) or ssa_plan_make with n_threads workers (below 1 counts as
