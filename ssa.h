@@ -30,7 +30,7 @@
  *    3  prototypes and their contracts                               -
  *   -- #ifdef SSA_IMPLEMENTATION --
  *    4  compiler and platform                                        the only tests of the compiler's own macros
- *    5  scalar helpers: f16, bf16, exp, log, checked arithmetic      plain C
+ *    5  scalar helpers: f16, bf16, q8_0, exp, log, checked sizes     plain C
  *    6  the table of tile operations and the contract of each        plain C
  *    7  scalar operations: the readable definition of each entry     plain C
  *    8  vector levels: AVX2, AVX-512: inline primitives, then 15     intrinsics
@@ -116,7 +116,7 @@
 #define SSA_NO_GETENV 0
 #endif
 #ifndef SSA_CHECKED           /* impl: SSA_SELECT_GIVEN returns SSA_ERR_BLOCKS for duplicates and blocks out of range */
-#define SSA_CHECKED 0         /*       (0: ignores them) */
+#define SSA_CHECKED 0         /*       (0: ignores them); SSA_ERR_PAGES for negative page numbers (0: trusts them) */
 #endif
 /* SSA_MALLOC(size), SSA_FREE(p)  impl: both or neither; default malloc and free
  * SSA_ASSERT(x)                  impl: internal consistency checks; default nothing
@@ -132,6 +132,8 @@
 #define SSA_MAX_DIM   1024          /* largest head_dim and value_dim */
 #define SSA_MAX_BLOCK 4096          /* largest block_size */
 
+/* SSA_Q8_0 is ggml's, for keys and values: a row of dim elements, a multiple of 32, is dim/32 blocks of 34 bytes, each
+ * an f16 scale and then 32 int8. An element is scale * int8. */
 typedef enum { SSA_F32, SSA_F16, SSA_BF16, SSA_Q8_0 } ssa_type;
 typedef enum { SSA_FULL, SSA_SPARSE } ssa_mode;
 typedef enum { SSA_SELECT_TOPK, SSA_SELECT_REFERENCE, SSA_SELECT_GIVEN } ssa_select;
@@ -142,12 +144,12 @@ typedef enum {
     SSA_ERR_NULL         =  -1,     /* a required pointer is NULL */
     SSA_ERR_MODE         =  -2,     /* the mode is neither SSA_FULL nor SSA_SPARSE */
     SSA_ERR_HEADS        =  -3,     /* head counts below 1, or n_heads not a multiple of n_kv_heads */
-    SSA_ERR_HEAD_DIM     =  -4,     /* head_dim outside 1..SSA_MAX_DIM */
-    SSA_ERR_VALUE_DIM    =  -5,     /* value_dim outside 1..SSA_MAX_DIM */
+    SSA_ERR_HEAD_DIM     =  -4,     /* head_dim outside 1..SSA_MAX_DIM, or k in q8_0: not a multiple of 32 */
+    SSA_ERR_VALUE_DIM    =  -5,     /* value_dim outside 1..SSA_MAX_DIM, or v in q8_0: not a multiple of 32 */
     SSA_ERR_LENGTH       =  -6,     /* a token count or row count is negative */
-    SSA_ERR_POSITION     =  -7,     /* sparse: a query lies past the last key; or q_pos is 2^61 or more */
-    SSA_ERR_TYPE         =  -8,     /* a type that this operand cannot have (k and v in q8_0: SSA_ERR_UNSUPPORTED) */
-    SSA_ERR_STRIDE       =  -9,     /* a negative stride, or output rows that overlap */
+    SSA_ERR_POSITION     =  -7,     /* sparse: a query lies past the last key; q_pos or at is 2^61 or more; at < 0 */
+    SSA_ERR_TYPE         =  -8,     /* a type that this operand cannot have */
+    SSA_ERR_STRIDE       =  -9,     /* a negative stride, or rows that are written overlap */
     SSA_ERR_SCALE        = -10,     /* scale is NaN or infinite */
     SSA_ERR_CAUSAL       = -11,     /* causal is neither 0 nor 1, or sparse without causal */
     SSA_ERR_BLOCK_SIZE   = -12,     /* block_size outside 1..SSA_MAX_BLOCK */
@@ -157,7 +159,7 @@ typedef enum {
     SSA_ERR_BLOCKS       = -16,     /* blocks: NULL where needed; with SSA_CHECKED also duplicates or out of range */
     SSA_ERR_POOL         = -17,     /* the pool is not initialised, has another shape, or fewer tokens than n_kv */
     SSA_ERR_POOL_FULL    = -18,     /* append: more than max_tokens */
-    SSA_ERR_POOL_RANGE   = -19,     /* truncate, drop_front: more tokens than the pool holds */
+    SSA_ERR_POOL_RANGE   = -19,     /* truncate, drop_front: more tokens than the pool holds; kv_append: not as many */
     SSA_ERR_POOL_MEMORY  = -20,     /* init: the memory is smaller than ssa_pool_size says */
     SSA_ERR_WORKSPACE    = -21,     /* the workspace is smaller than ssa_workspace_size says, or missing */
     SSA_ERR_MEMORY       = -22,     /* the allocation of the workspace failed */
@@ -169,7 +171,8 @@ typedef enum {
     SSA_ERR_WINDOW       = -28,     /* window is negative, or given in sparse mode or without causal */
     SSA_ERR_SOFTCAP      = -29,     /* softcap is negative, NaN or infinite */
     SSA_ERR_MASK         = -30,     /* the mask's type or stride */
-    SSA_ERR_PAGES        = -31,     /* page_tokens below 1, or not a multiple of block_size; or a page stride */
+    SSA_ERR_PAGES        = -31,     /* page_tokens below 1, or sparse: not a multiple of block_size; a negative page */
+                                    /* stride; with SSA_CHECKED also a negative page number */
     SSA_ERR_SCORE        = -32,     /* score is not an ssa_score, or DOT without TOPK; select_per_head is not 0 or 1 */
     SSA_ERR_KEEP         = -33,     /* sink_blocks or local_blocks: negative, with the own block above top_k, or */
                                     /* without TOPK */
@@ -182,7 +185,7 @@ typedef enum {
 typedef enum { SSA_ISA_SCALAR, SSA_ISA_AVX2, SSA_ISA_AVX512, SSA_ISA_AMX, SSA_ISA_NEON } ssa_isa;
 
 /* A tensor [token][head][dim] in the caller's memory; dim is always contiguous. Strides in BYTES; head_stride 0 means
- * dim * element size, token_stride 0 means heads * head_stride: contiguous [token][head][dim]. Rows need not be
+ * the bytes of a row, token_stride 0 means heads * head_stride: contiguous [token][head][dim]. Rows need not be
  * aligned. */
 typedef struct { void *data; ssa_type type; int64_t token_stride, head_stride; } ssa_view;
 
@@ -212,7 +215,7 @@ typedef struct {
     int32_t  n_heads, n_kv_heads, head_dim, value_dim;
     int64_t  n_q, n_kv, q_pos;        /* q_pos < 0: n_kv - n_q, the last n_q positions */
     ssa_view q, k, v, out;            /* q [n_q][HQ][head_dim], k [n_kv][H][head_dim], v [n_kv][H][value_dim], */
-                                      /* out [n_q][HQ][value_dim]; each f32, f16 or bf16 */
+                                      /* out [n_q][HQ][value_dim]; each f32, f16 or bf16, k and v also q8_0 */
     float    scale;                   /* 0: 1/sqrt(head_dim) */
     int32_t  causal;                  /* default 1; sparse needs 1 */
     const float *gate;                /* optional [n_q][HQ], multiplies the output */
@@ -229,8 +232,12 @@ typedef struct {
     int64_t  mask_stride;             /* alignment. -infinity hides the key from the query; a finite value below */
                                       /* -1e38 counts as -1e38; NaN or +infinity spoils the query, unless causality */
                                       /* or the window hides the key from it */
-    const int32_t *pages; int64_t page_tokens, page_stride_k, page_stride_v;      /* NULL: none. Not supported yet, */
-                                      /* like every field marked (*) */
+    const int32_t *pages;             /* NULL: the cache is contiguous; else token j is row j % page_tokens of page */
+                                      /* pages[j / page_tokens], for all n_kv tokens, whatever order the pages have */
+    int64_t  page_tokens;             /* at least 1; sparse: a multiple of block_size, which is the smallest */
+    int64_t  page_stride_k, page_stride_v;     /* bytes from a page to the next; 0: page_tokens * token_stride. k and */
+                                      /* v are the views of page 0. Page numbers are the caller's promise; those of */
+                                      /* keys that no query sees are not followed */
     int32_t  block_size, top_k;       /* sparse: defaults 16, 16; top_k counts the query's own block */
     ssa_select select;                /* default SSA_SELECT_TOPK */
     ssa_score score;                  /* default SSA_SCORE_SOFTMAX; DOT: the raw scores rank blocks (MoBA) */
@@ -294,7 +301,7 @@ SSA_API ssa_attn    ssa_attn_default(int32_t n_heads, int32_t n_kv_heads, int32_
 /* Says what is wrong with a call, runs nothing. a: NULL gives SSA_ERR_NULL. Everything that ssa_attention would refuse
  * for the call's sake is refused here, with the same status: also a pool that does not hold n_kv tokens yet, so check
  * options at start-up without one. A sparse call that min_context runs full is checked as a sparse one. O(1), except
- * top_k_per_head: O(L), and GIVEN with SSA_CHECKED: O(n_q * L * top_k^2). */
+ * top_k_per_head: O(L); and with SSA_CHECKED: O(n_q * L * top_k^2) for GIVEN, and the page table is read. */
 SSA_API ssa_status  ssa_check(const ssa_attn *a, ssa_mode mode);
 
 /* Bytes of workspace for ssa_attention_batch(a, n, mode, x) or ssa_plan_make with n_threads workers (below 1 counts as
@@ -367,23 +374,38 @@ SSA_API void        ssa_plan_run(const ssa_plan *p, int phase, int ith, int nth)
  * reads the keys it does not choose. type: SSA_F32, or SSA_BF16 (half the bytes; what the official code keeps for bf16
  * models). ssa_pool_size: the bytes of memory for max_tokens tokens; 0 for invalid arguments or overflow.
  * ssa_pool_init: an empty pool in the caller's memory (any alignment); which must outlive the pool and not move.
- * One pool is one writer's: do not change it while a call reads it. k's views are [token][n_kv_heads][head_dim],
- * f32/f16/bf16. */
+ * One pool is one writer's: do not change it while a call reads it. k's views are [token][n_kv_heads][head_dim], of the
+ * cache's type: f32, f16, bf16 or q8_0. */
 SSA_API size_t      ssa_pool_size(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens,
                                   ssa_type type);
 SSA_API ssa_status  ssa_pool_init(ssa_pool *p, int32_t n_kv_heads, int32_t head_dim, int32_t block_size,
                                   int64_t max_tokens, ssa_type type, void *memory, size_t size);
-/* Adds the next n_tokens keys; k->data is the first NEW key, not the start of the cache. SSA_ERR_POOL_FULL past
- * max_tokens. */
+/* Adds the next n_tokens keys; k->data is the first NEW key, not the start of the cache. Keys of several pages: a call
+ * for each piece that lies together, or ssa_kv_append. SSA_ERR_POOL_FULL past max_tokens. */
 SSA_API ssa_status  ssa_pool_append(ssa_pool *p, const ssa_view *k, int64_t n_tokens);
 /* Rolls back to the first n_tokens tokens (speculative decoding); k->data is the START of the cache, whose last open
  * block is summed again. Bit for bit the pool that n_tokens appends would give. SSA_ERR_POOL_RANGE when it holds fewer.
- * */
+ * Of the cache only rows n_tokens - n_tokens % block_size .. n_tokens - 1 are read: where it is paged, and these lie in
+ * one page, give the address at which token 0 would lie if all lay as they do. */
 SSA_API ssa_status  ssa_pool_truncate(ssa_pool *p, const ssa_view *k, int64_t n_tokens);
 /* Forgets the first n_tokens tokens after the cache was compacted: k->data is the START of the compacted cache, whose
- * token 0 is the old token n_tokens. A multiple of block_size moves the pooled keys; any other number pools the cache
- * again. */
+ * token 0 is the old token n_tokens. A multiple of block_size moves the pooled keys and reads none of the cache's, so
+ * that pages may be dropped; any other number pools the cache again, which then must be contiguous. */
 SSA_API ssa_status  ssa_pool_drop_front(ssa_pool *p, const ssa_view *k, int64_t n_tokens);
+
+/* Writes n_tokens new keys and values to a cache, as its tokens at .. at + n_tokens - 1, in its types. a describes the
+ * cache as a call of attention does: n_kv_heads, head_dim, value_dim, k, v, pages, page_tokens, page_stride_k and _v;
+ * its other fields are not looked at. k_new [n_tokens][n_kv_heads][head_dim], v_new [n_tokens][n_kv_heads][value_dim]:
+ * f32, f16 or bf16, rounded to nearest even. To q8_0 as ggml's quantize_row_q8_0_ref rounds: for each 32, scale = max
+ * |x| / 127, int8 = x / scale, halves away from zero, the scale itself kept in f16; 32 values with a NaN or an infinity
+ * among them all become NaN. They may not overlap the cache. NULL: that half of the cache is left alone.
+ * pool: NULL, or the cache's, which gets the keys as they were stored, bit for bit what ssa_pool_append of the cache's
+ * new rows gives. It needs k_new (SSA_ERR_NULL), the cache's shape (SSA_ERR_POOL), to hold `at` tokens
+ * (SSA_ERR_POOL_RANGE) and to have room (SSA_ERR_POOL_FULL). at below 0 or above 2^61: SSA_ERR_POSITION. New rows in
+ * q8_0: SSA_ERR_TYPE. Rows of the cache, or of a page, that overlap: SSA_ERR_STRIDE; that pages do not is the caller's
+ * promise. Other statuses as of attention. Runs on one thread, beside calls that read other tokens. */
+SSA_API ssa_status  ssa_kv_append(const ssa_attn *a, int64_t at, const ssa_view *k_new, const ssa_view *v_new,
+                                  int64_t n_tokens, ssa_pool *pool);
 
 /* Joins attention over two disjoint sets of keys: a becomes the attention over both. out [rows][dim] ungated, lse
  * [rows], all f32 and contiguous; b may not overlap a. A row with lse = -infinity counts for nothing. NULL or rows, dim
@@ -592,14 +614,28 @@ static inline uint16_t ssa__f32_to_bf16(float x) /* to nearest even; NaN stays N
     return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
 }
 
-#define SSA__TYPES 3 /* the types with an entry in the table: f32, f16, bf16 */
-static inline int64_t ssa__type_size(ssa_type t) { return t == SSA_F32 ? 4 : 2; }
+#define SSA__TYPES 4     /* the types with an entry in the table: all */
+#define SSA__Q8_DIM 32   /* elements of a q8_0 block: int8, after the f16 by which they are multiplied; */
+#define SSA__Q8_BYTES 34 /* and its bytes */
 
-/* Element i of a row of type t; p need not be aligned. */
+/* Bytes of the first n elements of a row; of q8_0 whole blocks. */
+static inline int64_t ssa__row_bytes(ssa_type t, int64_t n)
+{
+    return t == SSA_Q8_0 ? n / SSA__Q8_DIM * SSA__Q8_BYTES : t == SSA_F32 ? 4 * n : 2 * n;
+}
+
+/* Element i of a row of type t; p need not be aligned. Exact: a q8_0 element has 11 + 7 bits. */
 static inline float ssa__load(ssa_type t, const unsigned char *p, int64_t i)
 {
     float x; uint16_t h;
     if (t == SSA_F32) { memcpy(&x, p + 4 * i, 4); return x; }
+    if (t == SSA_Q8_0) {
+        int8_t q;
+        p += ssa__row_bytes(t, i);
+        memcpy(&h, p, 2);
+        memcpy(&q, p + 2 + i % SSA__Q8_DIM, 1);
+        return ssa__f16_to_f32(h) * (float)q;
+    }
     memcpy(&h, p + 2 * i, 2);
     return t == SSA_F16 ? ssa__f16_to_f32(h) : ssa__bf16_to_f32(h);
 }
@@ -611,6 +647,29 @@ static inline void ssa__store(ssa_type t, unsigned char *p, int64_t i, float x)
     if (t == SSA_F32) { memcpy(p + 4 * i, &x, 4); return; }
     h = t == SSA_F16 ? ssa__f32_to_f16(x) : ssa__f32_to_bf16(x);
     memcpy(p + 2 * i, &h, 2);
+}
+
+/* A q8_0 block from SSA__Q8_DIM floats, as ggml's reference has it: the largest becomes 127, the others are rounded,
+ * halves away from zero, in units of the scale before it is an f16 itself. Quotients in double round as in float, and
+ * -ffast-math cannot tell. A block with a NaN or an infinity becomes all NaN. */
+static inline void ssa__store_q8_0(unsigned char *p, const float *x)
+{
+    float top = 0.0f, unit, inv = 0.0f;
+    int finite = 1;
+    uint16_t h;
+    for (int i = 0; i < SSA__Q8_DIM; i++) {
+        float size = x[i] < 0.0f ? -x[i] : x[i];
+        finite &= ssa__is_finite(x[i]);
+        if (size > top) top = size;
+    }
+    unit = (float)((double)top / 127.0);
+    if (finite && unit >= FLT_MIN) inv = (float)(1.0 / (double)unit); /* below: zeros, as the scale is */
+    h = finite ? ssa__f32_to_f16(unit) : (uint16_t)0x7e00u;
+    memcpy(p, &h, 2);
+    for (int i = 0; i < SSA__Q8_DIM; i++) {
+        float y = finite ? x[i] * inv : 0.0f;
+        p[2 + i] = (unsigned char)(int)((double)y + (y < 0.0f ? -0.5 : 0.5));
+    }
 }
 
 #define SSA__LOG2E 1.4426950408889634
@@ -953,7 +1012,9 @@ SSA__FORCE_INLINE void ssa__scalar_pack(ssa_type type, float *dst, int64_t ld, c
 
 SSA__FORCE_INLINE void ssa__scalar_unpack(ssa_type type, unsigned char *dst, const float *src, int32_t d)
 {
-    for (int32_t e = 0; e < d; e++) ssa__store(type, dst, e, src[e]);
+    if (type == SSA_Q8_0)
+        for (int32_t e = 0; e < d; e += SSA__Q8_DIM) ssa__store_q8_0(dst + ssa__row_bytes(type, e), src + e);
+    else for (int32_t e = 0; e < d; e++) ssa__store(type, dst, e, src[e]);
 }
 
 SSA__FORCE_INLINE void ssa__scalar_pool(ssa_type type, float *sum, const unsigned char *src, int64_t stride,
@@ -1143,6 +1204,7 @@ static void ssa__scalar_wide_importance(const ssa__tile *t, int32_t n, int32_t l
 SSA__SCALAR_PER_TYPE(f32, SSA_F32)
 SSA__SCALAR_PER_TYPE(f16, SSA_F16)
 SSA__SCALAR_PER_TYPE(bf16, SSA_BF16)
+SSA__SCALAR_PER_TYPE(q8_0, SSA_Q8_0)
 
 static void ssa__fill_scalar(ssa__table *t)
 {
@@ -1175,6 +1237,7 @@ static void ssa__fill_scalar(ssa__table *t)
     SSA__PER_TYPE(f32, SSA_F32)
     SSA__PER_TYPE(f16, SSA_F16)
     SSA__PER_TYPE(bf16, SSA_BF16)
+    SSA__PER_TYPE(q8_0, SSA_Q8_0)
 #undef SSA__PER_TYPE
 }
 
@@ -1188,6 +1251,7 @@ static void ssa__fill_scalar(ssa__table *t)
  *    zero set1 load store mul add sub div max   as named; fma a*b+c, fms a*b-c; max(a, b) returns b when either is NaN
  *    load_n store_n                         the first n lanes, the rest zero / untouched; never touch memory past n
  *    load_f16 load_bf16 (.._n)              L halves widened to f32
+ *    load_i8                                L int8 to f32;  set1_f16: the half at p in all lanes
  *    store_f16 store_bf16                   rounded to nearest even, NaN kept
  *    scale2(a, t)                           a * 2^n for t = n + SSA__ROUND, n of -126..127; 0 for n = -127
  *    first(n, a, b)                         lanes < n of a, the others of b
@@ -1282,6 +1346,16 @@ SSA__AVX2 __m256 ssa__avx2_load_bf16_n(const unsigned char *p, int32_t n)
 {
     return ssa__avx2_widen_bf16(ssa__avx2_load_half_n(p, n));
 }
+SSA__AVX2 __m256 ssa__avx2_load_i8(const unsigned char *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+SSA__AVX2 __m256 ssa__avx2_set1_f16(const unsigned char *p)
+{
+    short h;
+    memcpy(&h, p, 2);
+    return _mm256_cvtph_ps(_mm_set1_epi16(h));
+}
 SSA__AVX2 void ssa__avx2_store_f16(unsigned char *p, __m256 v)
 {
     _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -1344,6 +1418,7 @@ SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 #define SSA__NV         2
 #define SSA__NM(nv)     ((nv) == 2 ? 6 : 12)
 #define SSA__NR         2
+#define SSA__NQ         2
 #define SSA__TARGET     SSA__TARGET_AVX2
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
@@ -1427,6 +1502,16 @@ SSA__AVX512 __m512 ssa__avx512_load_bf16_n(const unsigned char *p, int32_t n)
 {
     return ssa__avx512_widen_bf16(_mm256_maskz_loadu_epi16(ssa__avx512_first_mask(n), (const void *)p));
 }
+SSA__AVX512 __m512 ssa__avx512_load_i8(const unsigned char *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+SSA__AVX512 __m512 ssa__avx512_set1_f16(const unsigned char *p)
+{
+    short h;
+    memcpy(&h, p, 2);
+    return _mm512_cvtph_ps(_mm256_set1_epi16(h));
+}
 SSA__AVX512 void ssa__avx512_store_f16(unsigned char *p, __m512 v)
 {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -1501,6 +1586,7 @@ SSA__DIAG_POP
 #define SSA__NV         4
 #define SSA__NM(nv)     ((nv) == 4 ? 6 : (nv) == 3 ? 8 : 12)
 #define SSA__NR         4
+#define SSA__NQ         4
 #define SSA__TARGET     SSA__TARGET_AVX512
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
@@ -2679,16 +2765,16 @@ typedef struct {
     int64_t  n_tasks[SSA__KINDS], cost[SSA__KINDS];  /* cost: multiply-adds, roughly */
 } ssa__call;
 
-/* The types with entries in the table. */
-static int ssa__type_ok(ssa_type t) { return t == SSA_F32 || t == SSA_F16 || t == SSA_BF16; }
+static int ssa__type_ok(ssa_type t) { return t == SSA_F32 || t == SSA_F16 || t == SSA_BF16 || t == SSA_Q8_0; }
 
 /* Fills in the strides of a view of n tokens of `heads` rows of dim elements; its extent must fit in 63 bits. */
 static ssa_status ssa__resolve_view(ssa_view *v, int64_t n, int32_t heads, int32_t dim)
 {
     int bad = 0;
     int64_t row, extent;
-    if (!ssa__type_ok(v->type)) return v->type == SSA_Q8_0 ? SSA_ERR_UNSUPPORTED : SSA_ERR_TYPE;
-    row = dim * ssa__type_size(v->type);
+    if (!ssa__type_ok(v->type)) return SSA_ERR_TYPE;
+    if (v->type == SSA_Q8_0 && dim % SSA__Q8_DIM != 0) return SSA_ERR_HEAD_DIM;
+    row = ssa__row_bytes(v->type, dim);
     if (v->token_stride < 0 || v->head_stride < 0) return SSA_ERR_STRIDE;
     if (v->head_stride == 0) v->head_stride = row;
     if (v->token_stride == 0) v->token_stride = ssa__mul(heads, v->head_stride, &bad);
@@ -2699,19 +2785,56 @@ static ssa_status ssa__resolve_view(ssa_view *v, int64_t n, int32_t heads, int32
     return SSA_OK;
 }
 
-/* The same for a view that is written: its rows may not overlap. */
+/* A resolved view that is written: its rows may not overlap. */
+static ssa_status ssa__check_apart(const ssa_view *v, int64_t n, int32_t heads, int32_t dim)
+{
+    int64_t row = ssa__row_bytes(v->type, dim), hs = v->head_stride, ts = v->token_stride;
+    if ((heads > 1 && hs < row) || (n > 1 && ts < row)) return SSA_ERR_STRIDE;
+    if (heads > 1 && n > 1 && ts < (heads - 1) * hs + row && hs < (n - 1) * ts + row) return SSA_ERR_STRIDE;
+    return SSA_OK;
+}
+
 static ssa_status ssa__resolve_output(ssa_view *v, int64_t n, int32_t heads, int32_t dim)
 {
     ssa_status s;
-    int64_t row, hs, ts;
     if (v->type == SSA_Q8_0) return SSA_ERR_TYPE;
     s = ssa__resolve_view(v, n, heads, dim);
-    if (s != SSA_OK) return s;
-    row = dim * ssa__type_size(v->type);
-    hs = v->head_stride;
-    ts = v->token_stride;
-    if ((heads > 1 && hs < row) || (n > 1 && ts < row)) return SSA_ERR_STRIDE;
-    if (heads > 1 && n > 1 && ts < (heads - 1) * hs + row && hs < (n - 1) * ts + row) return SSA_ERR_STRIDE;
+    return s != SSA_OK ? s : ssa__check_apart(v, n, heads, dim);
+}
+
+/* K or V of a cache of n tokens, in pages if the call has them: the view is then that of a page. written: the rows of a
+ * page may not overlap. How far apart pages lie is known, not how many of them there are besides the call's. */
+static ssa_status ssa__resolve_cache(const ssa_attn *a, ssa_view *v, int64_t *page_stride, int64_t n, int32_t dim,
+                                     int written)
+{
+    const int64_t rows = a->pages ? ssa__min(n, a->page_tokens) : n;
+    ssa_status s = ssa__resolve_view(v, rows, a->n_kv_heads, dim);
+    int bad = 0;
+    if (s == SSA_OK && written) s = ssa__check_apart(v, rows, a->n_kv_heads, dim);
+    if (s != SSA_OK || a->pages == NULL) return s;
+    if (*page_stride == 0) *page_stride = ssa__mul(a->page_tokens, v->token_stride, &bad);
+    if (n > 0) {
+        int64_t extent = ssa__mul((n - 1) / a->page_tokens, *page_stride, &bad);
+        extent = ssa__add(extent, ssa__mul(rows - 1, v->token_stride, &bad), &bad);
+        extent = ssa__add(extent, ssa__mul(a->n_kv_heads - 1, v->head_stride, &bad), &bad);
+        extent = ssa__add(extent, ssa__row_bytes(v->type, dim), &bad);
+        if (bad || (uint64_t)extent > PTRDIFF_MAX) return SSA_ERR_OVERFLOW;
+    }
+    return bad ? SSA_ERR_OVERFLOW : SSA_OK;
+}
+
+/* The page table of tokens from .. to-1. SSA_CHECKED: its entries too. */
+static ssa_status ssa__check_pages(const ssa_attn *a, int64_t from, int64_t to)
+{
+    if (a->pages == NULL) return SSA_OK;
+    if (a->page_tokens < 1 || a->page_stride_k < 0 || a->page_stride_v < 0) return SSA_ERR_PAGES;
+#if SSA_CHECKED
+    for (int64_t i = from / a->page_tokens; from < to && i <= (to - 1) / a->page_tokens; i++)
+        if (a->pages[i] < 0) return SSA_ERR_PAGES;
+#else
+    (void)from;
+    (void)to;
+#endif
     return SSA_OK;
 }
 
@@ -2767,6 +2890,7 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
     if (a->block_size < 1 || a->block_size > SSA_MAX_BLOCK) return SSA_ERR_BLOCK_SIZE;
     if (a->budget < 0 || a->min_context < 0) return SSA_ERR_BUDGET;
     if (a->budget > 0) a->top_k = (int32_t)ssa__max(1, ssa__min(a->budget / a->block_size, INT32_MAX));
+    if (a->pages && a->page_tokens % a->block_size != 0) return SSA_ERR_PAGES; /* a block lies in one page */
     if (a->top_k < 1) return SSA_ERR_TOP_K;
     if (a->select != SSA_SELECT_TOPK && a->select != SSA_SELECT_REFERENCE && a->select != SSA_SELECT_GIVEN)
         return SSA_ERR_SELECT;
@@ -2806,7 +2930,7 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
             return SSA_ERR_POOL;
         c->pooled = (const unsigned char *)p->pooled;
         c->pooled_type = p->type;
-        c->pooled_head_stride = p->max_blocks * p->head_dim * ssa__type_size(p->type);
+        c->pooled_head_stride = p->max_blocks * ssa__row_bytes(p->type, p->head_dim);
     }
     return a->select == SSA_SELECT_GIVEN && a->n_q > 0 ? ssa__check_given(a) : SSA_OK;
 }
@@ -2835,8 +2959,8 @@ static ssa_status ssa__resolve_terms(ssa__call *c, ssa__what what)
     if (a->window >= a->q_pos + a->n_q) a->window = 0;
     if (a->mask) {
         int64_t row, extent;
-        if (!ssa__type_ok(a->mask_type) || a->mask_stride < 0) return SSA_ERR_MASK;
-        row = ssa__mul(a->n_kv, ssa__type_size(a->mask_type), &bad);
+        if (!ssa__type_ok(a->mask_type) || a->mask_type == SSA_Q8_0 || a->mask_stride < 0) return SSA_ERR_MASK;
+        row = ssa__mul(a->n_kv, ssa__row_bytes(a->mask_type, 1), &bad);
         if (!bad && a->mask_stride > 0 && a->mask_stride < row) return SSA_ERR_MASK;
         if (a->mask_stride == 0) a->mask_stride = row;
         extent = ssa__add(ssa__mul(a->n_q > 0 ? a->n_q - 1 : 0, a->mask_stride, &bad), row, &bad);
@@ -2921,16 +3045,17 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     if (!ssa__is_finite(a->scale)) return SSA_ERR_SCALE;
     if (a->q.type == SSA_Q8_0) return SSA_ERR_TYPE;
     if ((s = ssa__resolve_view(&a->q, a->n_q, a->n_heads, a->head_dim)) != SSA_OK) return s;
-    if ((s = ssa__resolve_view(&a->k, a->n_kv, a->n_kv_heads, a->head_dim)) != SSA_OK) return s;
+    if ((s = ssa__check_pages(a, 0, a->n_kv)) != SSA_OK) return s;
+    if ((s = ssa__resolve_cache(a, &a->k, &a->page_stride_k, a->n_kv, a->head_dim, 0)) != SSA_OK) return s;
     if (a->n_q > 0 && a->q.data == NULL) return SSA_ERR_NULL;
     if (a->n_q > 0 && a->n_kv > 0 && a->k.data == NULL && !(what == SSA__RUN_SELECT && a->pool)) return SSA_ERR_NULL;
     if (what != SSA__RUN_SELECT) {
-        if ((s = ssa__resolve_view(&a->v, a->n_kv, a->n_kv_heads, a->value_dim)) != SSA_OK) return s;
+        if (a->v.type == SSA_Q8_0 && a->value_dim % SSA__Q8_DIM != 0) return SSA_ERR_VALUE_DIM;
+        if ((s = ssa__resolve_cache(a, &a->v, &a->page_stride_v, a->n_kv, a->value_dim, 0)) != SSA_OK) return s;
         if ((s = ssa__resolve_output(&a->out, a->n_q, a->n_heads, a->value_dim)) != SSA_OK) return s;
         if (a->n_q > 0 && ((a->n_kv > 0 && a->v.data == NULL) || a->out.data == NULL)) return SSA_ERR_NULL;
     }
     if ((s = ssa__resolve_terms(c, what)) != SSA_OK) return s;
-    if (a->pages) return SSA_ERR_UNSUPPORTED;
 
     c->group = a->n_heads / a->n_kv_heads;
     c->n_rows = ssa__mul(a->n_q, c->group, &bad);
@@ -2999,8 +3124,8 @@ static ssa_status ssa__pool_layout(int32_t n_kv_heads, int32_t head_dim, int32_t
     if (block_size < 1 || block_size > SSA_MAX_BLOCK) return SSA_ERR_BLOCK_SIZE;
     if (max_tokens < 0) return SSA_ERR_LENGTH;
     if (type != SSA_F32 && type != SSA_BF16) return SSA_ERR_TYPE;
-    rows = ssa__mul(ssa__mul(n_kv_heads, max_tokens / block_size, &bad), head_dim, &bad);
-    rows = ssa__mul(rows, ssa__type_size(type), &bad);
+    rows = ssa__mul(n_kv_heads, max_tokens / block_size, &bad);
+    rows = ssa__mul(rows, ssa__row_bytes(type, head_dim), &bad);
     *sum_at = ssa__mul(ssa__ceil_div(rows, SSA__ALIGN), SSA__ALIGN, &bad);
     *total = ssa__add(*sum_at, (int64_t)n_kv_heads * head_dim * (int64_t)sizeof(float) + SSA__ALIGN - 1, &bad);
     return bad || (uint64_t)*total > (uint64_t)PTRDIFF_MAX ? SSA_ERR_OVERFLOW : SSA_OK;
@@ -3028,6 +3153,43 @@ static ssa_status ssa__check_pool(const ssa_pool *p, const ssa_view *k, int64_t 
     *v = *k;
     s = ssa__resolve_view(v, n, p->n_kv_heads, p->head_dim);
     return s == SSA_OK && n > 0 && k->data == NULL ? SSA_ERR_NULL : s;
+}
+
+/* ssa_kv_append: c becomes a with the strides of its cache resolved, k and v the new rows'. */
+static ssa_status ssa__check_append(const ssa_attn *a, int64_t at, const ssa_view *k_new, const ssa_view *v_new,
+                                    int64_t n, const ssa_pool *p, ssa_attn *c, ssa_view *k, ssa_view *v)
+{
+    ssa_status s;
+    if (a == NULL || (p && k_new == NULL)) return SSA_ERR_NULL;
+    *c = *a;
+    if (c->n_kv_heads < 1) return SSA_ERR_HEADS;
+    if (k_new && (c->head_dim < 1 || c->head_dim > SSA_MAX_DIM)) return SSA_ERR_HEAD_DIM;
+    if (v_new && (c->value_dim < 1 || c->value_dim > SSA_MAX_DIM)) return SSA_ERR_VALUE_DIM;
+    if (n < 0) return SSA_ERR_LENGTH;
+    if (at < 0 || at > INT64_MAX / 4) return SSA_ERR_POSITION;
+    if (n > INT64_MAX / 4) return SSA_ERR_OVERFLOW;
+    if ((s = ssa__check_pages(c, at, at + n)) != SSA_OK) return s;
+    if (k_new) {
+        *k = *k_new;
+        if (k->type == SSA_Q8_0) return SSA_ERR_TYPE;
+        if ((s = ssa__resolve_view(k, n, c->n_kv_heads, c->head_dim)) != SSA_OK) return s;
+        if ((s = ssa__resolve_cache(c, &c->k, &c->page_stride_k, at + n, c->head_dim, 1)) != SSA_OK) return s;
+        if (n > 0 && (k->data == NULL || c->k.data == NULL)) return SSA_ERR_NULL;
+    }
+    if (v_new) {
+        *v = *v_new;
+        if (v->type == SSA_Q8_0) return SSA_ERR_TYPE;
+        if (c->v.type == SSA_Q8_0 && c->value_dim % SSA__Q8_DIM != 0) return SSA_ERR_VALUE_DIM;
+        if ((s = ssa__resolve_view(v, n, c->n_kv_heads, c->value_dim)) != SSA_OK) return s;
+        if ((s = ssa__resolve_cache(c, &c->v, &c->page_stride_v, at + n, c->value_dim, 1)) != SSA_OK) return s;
+        if (n > 0 && (v->data == NULL || c->v.data == NULL)) return SSA_ERR_NULL;
+    }
+    if (p == NULL) return SSA_OK;
+    if (p->pooled == NULL || p->open_sum == NULL || p->n_kv_heads != c->n_kv_heads || p->head_dim != c->head_dim ||
+        p->block_size < 1)
+        return SSA_ERR_POOL;
+    if (p->n_tokens != at) return SSA_ERR_POOL_RANGE;
+    return n > p->max_tokens - p->n_tokens ? SSA_ERR_POOL_FULL : SSA_OK;
 }
 
 /* No gradients through attention yet: a valid call is told so. */
@@ -3349,6 +3511,37 @@ static const unsigned char *ssa__row(const ssa_view *v, int64_t token, int64_t h
     return (const unsigned char *)v->data + token * v->token_stride + head * v->head_stride;
 }
 
+/* Where a key's row of head h lies in K (k = 1) or V: the one way to a cache, whose tokens may lie in pages. */
+static const unsigned char *ssa__cache_row(const ssa_attn *a, int k, int64_t key, int64_t h)
+{
+    const ssa_view *v = k ? &a->k : &a->v;
+    const int64_t stride = k ? a->page_stride_k : a->page_stride_v;
+    if (a->pages == NULL) return ssa__row(v, key, h);
+    return ssa__row(v, key % a->page_tokens, h) + a->pages[key / a->page_tokens] * stride;
+}
+static const unsigned char *ssa__k_row(const ssa_attn *a, int64_t key, int64_t h)
+{
+    return ssa__cache_row(a, 1, key, h);
+}
+static const unsigned char *ssa__v_row(const ssa_attn *a, int64_t key, int64_t h)
+{
+    return ssa__cache_row(a, 0, key, h);
+}
+
+/* How many of the `most` keys from `key` on follow each other at the token stride, in K and in V: up to the end of the
+ * page, and on while the next page is the next in memory. Looks at the pages of these keys alone. */
+static int64_t ssa__adjacent(const ssa_attn *a, int64_t key, int64_t most)
+{
+    int64_t page, n;
+    if (a->pages == NULL) return most;
+    page = key / a->page_tokens;
+    n = a->page_tokens - key % a->page_tokens;
+    if (a->page_stride_k == a->page_tokens * a->k.token_stride &&
+        a->page_stride_v == a->page_tokens * a->v.token_stride)
+        for (; n < most && a->pages[page + 1] - 1 == a->pages[page]; page++) n += a->page_tokens;
+    return ssa__min(n, most);
+}
+
 /* A finished row of the output: query i, query head head. */
 static void ssa__put_row(const ssa__table *t, const ssa__call *c, int64_t i, int64_t head, const float *row)
 {
@@ -3384,11 +3577,11 @@ static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task,
     int64_t to = ssa__min(from + SSA__POOL_BLOCKS, c->n_pooled);
     int32_t dim = c->a.head_dim, block = c->a.block_size;
     for (int64_t b = from; b < to; b++) {
-        const unsigned char *row = c->pooled + h * c->pooled_head_stride + b * dim * ssa__type_size(c->pooled_type);
+        const unsigned char *row = c->pooled + h * c->pooled_head_stride + b * ssa__row_bytes(c->pooled_type, dim);
         if (c->pooled_own) {
             float *own = c->pooled_own + (h * c->n_pooled + b) * dim;
             memset(x->rows, 0, (size_t)dim * sizeof(float));
-            t->pool[c->a.k.type](x->rows, ssa__row(&c->a.k, b * block, h), c->a.k.token_stride, block, dim);
+            t->pool[c->a.k.type](x->rows, ssa__k_row(&c->a, b * block, h), c->a.k.token_stride, block, dim);
             ssa__pool_finish(x->rows, block, dim, SSA_F32, (unsigned char *)own);
         }
         if (c->terms_own) ssa__split_terms(c, row, c->terms_own + h * c->terms_head_stride +
@@ -3653,7 +3846,7 @@ static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa_
 {
     ssa__tile *tile = &x->tile;
     const int narrow = form == &t->narrow;
-    int64_t stride = tile->dk * ssa__type_size(c->pooled_type);
+    int64_t stride = ssa__row_bytes(c->pooled_type, tile->dk);
     const unsigned char *pooled = c->pooled + h * c->pooled_head_stride;
     if (narrow) tile->ld = (int64_t)ssa__round_up(n, SSA__LANES_MAX) + SSA__LANES_MAX;
     for (int scrub = 0; scrub < 2; scrub++) {
@@ -3701,7 +3894,7 @@ static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, i
 /* Importance NaN, the lowest rank, for the blocks 0 .. n-1 of head h whose pooled key is not finite. */
 static void ssa__mark_broken(const ssa__call *c, int64_t h, int32_t n, float *imp)
 {
-    int64_t row = c->a.head_dim * ssa__type_size(c->pooled_type);
+    int64_t row = ssa__row_bytes(c->pooled_type, c->a.head_dim);
     for (int32_t b = 0; b < n; b++)
         for (int32_t e = 0; e < c->a.head_dim; e++)
             if (!ssa__is_finite(ssa__load(c->pooled_type, c->pooled + h * c->pooled_head_stride + b * row, e))) {
@@ -3795,20 +3988,22 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
 
 /* The keys that a tile attends, as one virtual sequence 0 .. n-1: all keys from 0 on, or the keys of ascending blocks,
  * of which the last may be cut short. */
-typedef struct ssa__keys_of { const int32_t *blocks; int64_t n; int32_t block_size; } ssa__keys;
+typedef struct ssa__keys_of { const int32_t *blocks; int64_t n; int32_t block_size; const ssa_attn *a; } ssa__keys;
 
-/* The run of adjacent keys that starts at virtual index x, of at most `most` keys. Returns its first key. */
+/* The run of keys adjacent in memory that starts at virtual index x, of at most `most` keys. Returns its first key. How
+ * a chunk falls into runs must not show in its bits. */
 static int64_t ssa__run_at(const ssa__keys *keys, int64_t x, int64_t most, int32_t *n)
 {
-    int64_t b, off, len;
-    if (keys->blocks == NULL) { *n = (int32_t)most; return x; }
+    int64_t b, off, len, key;
+    if (keys->blocks == NULL) { *n = (int32_t)ssa__adjacent(keys->a, x, most); return x; }
     b = x / keys->block_size;
     off = x % keys->block_size;
     len = keys->block_size - off;
     for (int64_t next = b + 1; len < most && keys->blocks[next] == keys->blocks[next - 1] + 1; next++)
         len += keys->block_size;
-    *n = (int32_t)ssa__min(len, most);
-    return (int64_t)keys->blocks[b] * keys->block_size + off;
+    key = (int64_t)keys->blocks[b] * keys->block_size + off;
+    *n = (int32_t)ssa__adjacent(keys->a, key, ssa__min(len, most));
+    return key;
 }
 
 /* -- terms of the scores -- */
@@ -3827,7 +4022,7 @@ static void ssa__make_biases(const ssa__shaper *w, int64_t key, int32_t n, int64
             if (c->a.mask) { /* not past what the query sees */
                 int32_t sees = (int32_t)ssa__max(0, ssa__min(ssa__visible(c, i) - key, n));
                 const unsigned char *mask = (const unsigned char *)c->a.mask + i * c->a.mask_stride;
-                w->t->pack[c->a.mask_type](shared, SSA__PIECE, mask + key * ssa__type_size(c->a.mask_type), 0, 1, sees);
+                w->t->pack[c->a.mask_type](shared, SSA__PIECE, mask + ssa__row_bytes(c->a.mask_type, key), 0, 1, sees);
             } else memset(shared, 0, (size_t)n * sizeof(float));
             for (int32_t j = 0; j < low; j++) shared[j] = ssa__float(SSA__NEG_INF_BITS);
         }
@@ -3937,21 +4132,21 @@ static const float *ssa__sink(const ssa__call *c, int64_t head)
 
 /* -- the keys' values, where some row does not see them -- */
 
-/* The values of a chunk that the causal edge crosses, of which row r sees the first limit[r], never fewer than the row
- * before. A key out of sight has p = 0, but 0 * v is NaN when v is not finite, and a row's bits may not depend on what
- * it does not see. Narrow rows are done in runs that see the same keys. */
+/* Values at .. at+n-1 of a chunk that the causal edge crosses, of which row r sees the first limit[r], never fewer than
+ * the row before. A key out of sight has p = 0, but 0 * v is NaN when v is not finite, and a row's bits may not depend
+ * on what it does not see. Narrow rows are done in runs that see the same keys. */
 static void ssa__narrow_edge(const ssa__form *form, ssa__tile *t, ssa_type type, const unsigned char *v, int64_t stride,
-                             int32_t n, const int32_t *limit)
+                             int32_t at, int32_t n, const int32_t *limit)
 {
-    ssa__tile lower = *t; /* rows r and below: those that see key j */
-    int32_t j = 0;
+    ssa__tile lower = *t; /* rows r and below: those that see value j */
+    int32_t j = at;
     for (int32_t r = 0; r < t->rows; r++) {
-        int32_t sees = limit[r] < n ? limit[r] : n;
-        if (sees == j && r > 0) continue;
+        int32_t sees = (int32_t)ssa__max(at, ssa__min(limit[r], at + n));
+        if (sees == j && r + at > 0) continue;
         lower.rows = t->rows - r;
         lower.s = t->s + r * t->ld;
         lower.o = t->o + (int64_t)r * t->dv_pad;
-        form->pv[type](&lower, v + j * stride, stride, sees - j, j, r == 0);
+        form->pv[type](&lower, v + (j - at) * stride, stride, sees - j, j, r + at == 0);
         lower.ahead_rows = 0;
         j = sees;
     }
@@ -3992,7 +4187,7 @@ static void ssa__wide_edge(const ssa__table *t, const ssa__call *c, const ssa__f
     for (int64_t i = 0; !finite && i < (int64_t)(n - edge) * dv; i++) if (!ssa__is_finite(v[i])) v[i] = 0.0f;
     form->pv[SSA_F32](tile, (const unsigned char *)x->kv, dv * (int64_t)sizeof(float), n, 0, 1);
     for (int32_t j = edge; !finite && j < n; j++) {
-        const unsigned char *row = ssa__row(&c->a.v, ssa__run_at(keys, at + j, 1, &run), h);
+        const unsigned char *row = ssa__v_row(&c->a, ssa__run_at(keys, at + j, 1, &run), h);
         int32_t bad = 0;
         while (bad < dv && ssa__is_finite(ssa__load(c->a.v.type, row, bad))) bad++;
         for (int32_t r = 0; bad < dv && r < tile->rows; r++) {
@@ -4005,16 +4200,27 @@ static void ssa__wide_edge(const ssa__table *t, const ssa__call *c, const ssa__f
     }
 }
 
-/* Names n rows of a view for the next entry to prefetch; or prefetches them now (blocks: they come in short runs). */
-static void ssa__look_ahead(ssa__tile *t, const ssa_view *v, int32_t dim, int64_t key, int64_t h, int32_t n, int now)
+/* Names a run of n rows of K (k = 1) or V for the next entry to prefetch; or prefetches them now (short runs). */
+static void ssa__look_ahead(ssa__tile *t, const ssa_attn *a, int k, int64_t key, int64_t h, int32_t n, int now)
 {
-    t->ahead = n > 0 ? ssa__row(v, key, h) : NULL;
+    const ssa_view *v = k ? &a->k : &a->v;
+    t->ahead = ssa__cache_row(a, k, key, h);
     t->ahead_stride = v->token_stride;
     t->ahead_rows = n;
-    t->ahead_bytes = dim * (int32_t)ssa__type_size(v->type);
+    t->ahead_bytes = (int32_t)ssa__row_bytes(v->type, k ? t->dk : t->dv);
     if (!now) return;
     ssa__prefetch(t, 0, n, 0, t->ahead_bytes);
     t->ahead_rows = 0;
+}
+
+/* The same for the n keys from virtual index x on. Blocks come in short runs; so do pages that are not adjacent. */
+static void ssa__look_ahead_keys(ssa__tile *t, const ssa__keys *keys, int k, int64_t x, int64_t h, int32_t n)
+{
+    t->ahead_rows = 0;
+    for (int32_t j = 0, run; j < n; j += run) {
+        int64_t key = ssa__run_at(keys, x + j, n - j, &run);
+        ssa__look_ahead(t, keys->a, k, key, h, run, keys->blocks || run < n);
+    }
 }
 
 /* Where the causal edge crosses the n keys from virtual key at on: how many of them each row of the tile sees, padding
@@ -4035,12 +4241,12 @@ static void ssa__ahead(ssa__tile *t, const ssa__call *c, int64_t key, int64_t h,
 {
     t->ahead_rows = n;
     if (n == 0) return;
-    t->ahead = ssa__row(&c->a.k, key, h);
-    t->ahead_v = ssa__row(&c->a.v, key, h);
+    t->ahead = ssa__k_row(&c->a, key, h);
+    t->ahead_v = ssa__v_row(&c->a, key, h);
     t->ahead_stride = c->a.k.token_stride;
     t->ahead_v_stride = c->a.v.token_stride;
-    t->ahead_bytes = t->dk * (int32_t)ssa__type_size(c->a.k.type);
-    t->ahead_v_bytes = t->dv * (int32_t)ssa__type_size(c->a.v.type);
+    t->ahead_bytes = (int32_t)ssa__row_bytes(c->a.k.type, t->dk);
+    t->ahead_v_bytes = (int32_t)ssa__row_bytes(c->a.v.type, t->dv);
 }
 
 /* As ssa__attend_keys, for a form that does a chunk whole. While a chunk is computed the next one is prefetched. */
@@ -4056,16 +4262,17 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
         n = (int32_t)ssa__min(form->chunk, to - at);
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
-            t->take[k->type](tile->k + (int64_t)j * tile->dk_unit, k_term, tile->dk_unit, ssa__row(k, key, h),
+            t->take[k->type](tile->k + (int64_t)j * tile->dk_unit, k_term, tile->dk_unit, ssa__k_row(&c->a, key, h),
                              k->token_stride, run, tile->dk);
-            t->take[v->type](tile->v + (int64_t)j * tile->dv_unit, v_term, tile->dv_unit, ssa__row(v, key, h),
+            t->take[v->type](tile->v + (int64_t)j * tile->dv_unit, v_term, tile->dv_unit, ssa__v_row(&c->a, key, h),
                              v->token_stride, run, tile->dv);
         }
         next = (int32_t)ssa__min(form->chunk, end - at - n);
-        if (keys->blocks == NULL) ssa__ahead(tile, c, at + n, h, next);
-        for (int32_t j = 0; keys->blocks && j < next; j += run) { /* short runs: at once */
+        tile->ahead_rows = 0;
+        for (int32_t j = 0; j < next; j += run) {
             int64_t key = ssa__run_at(keys, at + n + j, next - j, &run);
             ssa__ahead(tile, c, key, h, run);
+            if (keys->blocks == NULL && run == next) break; /* in one piece; short runs: at once */
             ssa__fetch_rows(tile->ahead, tile->ahead_stride, 0, run, run, tile->ahead_bytes);
             ssa__fetch_rows(tile->ahead_v, tile->ahead_v_stride, 0, run, run, tile->ahead_v_bytes);
             tile->ahead_rows = 0;
@@ -4087,16 +4294,16 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
     const unsigned char *packed = (const unsigned char *)x->kv;
     const int32_t dk = tile->dk, dv = tile->dv;
     const int32_t chunk = tile->rows <= SSA__LANES_MAX ? SSA__CHUNK_FEW : SSA__CHUNK;
-    const int listed = keys->blocks != NULL, side = c->task_heads > 1;
+    const int side = c->task_heads > 1;
     for (int64_t at = from; at < to; at += chunk) {
         int32_t n = (int32_t)ssa__min(chunk, to - at), run = 0, after = (int32_t)ssa__min(chunk, end - at - n);
         const int32_t *limit = tile->limit = ssa__limits(c, tile, keys, at, n, r0, x);
         int packs = form->packs;
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
-            const unsigned char *row = ssa__row(k, key, h);
-            if (side) ssa__look_ahead(tile, k, dk, at + n, h, after, 0);
-            else ssa__look_ahead(tile, v, dv, key, h, run, listed);
+            const unsigned char *row = ssa__k_row(&c->a, key, h);
+            if (!side) ssa__look_ahead(tile, &c->a, 0, key, h, run, keys->blocks || run < n);
+            else if (j == 0) ssa__look_ahead_keys(tile, keys, 1, at + n, h, after);
             if (run == n && k->type == SSA_F32 && ((uintptr_t)row | (uintptr_t)k->token_stride) % sizeof(float) == 0)
                 packs = 0; /* a chunk of floats in one piece is read where it is */
             if (packs) t->pack[k->type](x->kv + (int64_t)j * dk, dk, row, k->token_stride, run, dk);
@@ -4109,20 +4316,16 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
             tile->adjust(tile, tile->s, form->packs ? tile->ld : 1, form->packs ? 1 : tile->ld, 0, n, 0, tile->rows);
         form->softmax(tile, n, limit);
 
-        tile->ahead_rows = 0;
-        if (side) ssa__look_ahead(tile, v, dv, at + n, h, after, 0);
-        for (int32_t j = 0, next; !side && j < after; j += next) {
-            int64_t key = ssa__run_at(keys, at + n + j, after - j, &next);
-            ssa__look_ahead(tile, k, dk, key, h, next, listed);
-        }
+        ssa__look_ahead_keys(tile, keys, !side, at + n, h, after);
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
             if (form->packs)
-                t->pack[v->type](x->kv + (int64_t)j * dv, dv, ssa__row(v, key, h), v->token_stride, run, dv);
+                t->pack[v->type](x->kv + (int64_t)j * dv, dv, ssa__v_row(&c->a, key, h), v->token_stride, run, dv);
             else if (tile->sees)
-                ssa__narrow_apart(form, tile, v->type, ssa__row(v, key, h), v->token_stride, run, j);
-            else if (limit) ssa__narrow_edge(form, tile, v->type, ssa__row(v, key, h), v->token_stride, run, limit);
-            else form->pv[v->type](tile, ssa__row(v, key, h), v->token_stride, run, j, j == 0);
+                ssa__narrow_apart(form, tile, v->type, ssa__v_row(&c->a, key, h), v->token_stride, run, j);
+            else if (limit)
+                ssa__narrow_edge(form, tile, v->type, ssa__v_row(&c->a, key, h), v->token_stride, j, run, limit);
+            else form->pv[v->type](tile, ssa__v_row(&c->a, key, h), v->token_stride, run, j, j == 0);
         }
         if (form->packs && (limit || tile->sees)) ssa__wide_edge(t, c, form, h, keys, at, n, limit, x);
         else if (form->packs) form->pv[SSA_F32](tile, packed, dv * (int64_t)sizeof(float), n, 0, 1);
@@ -4224,7 +4427,7 @@ static void ssa__run_pack(const ssa__table *t, const ssa__call *c, int64_t task)
         int64_t key = b * SSA__UNIT_BLOCK, at = h * c->n_packed + b;
         int32_t n = (int32_t)ssa__min(SSA__UNIT_BLOCK, c->a.q_pos + c->a.n_q - key);
         c->packed_broken[at] = (unsigned char)t->few.bring(
-            c->packed + at * c->packed_bytes, ssa__row(&c->a.k, key, h), c->a.k.token_stride, ssa__row(&c->a.v, key, h),
+            c->packed + at * c->packed_bytes, ssa__k_row(&c->a, key, h), c->a.k.token_stride, ssa__v_row(&c->a, key, h),
             c->a.v.token_stride, n, c->a.head_dim, c->a.value_dim);
     }
 }
@@ -4238,7 +4441,7 @@ static const int32_t *ssa__list(const ssa__call *c, int64_t u, int64_t h)
 /* The virtual keys of a list: those of its blocks, the last cut at the query's own position. */
 static ssa__keys ssa__listed_keys(const ssa__call *c, int64_t u, int64_t h)
 {
-    ssa__keys keys = { ssa__list(c, u, h), 0, c->a.block_size };
+    ssa__keys keys = { ssa__list(c, u, h), 0, c->a.block_size, &c->a };
     int32_t n = 0;
     while (n < c->keep && keys.blocks[n] >= 0) n++;
     if (n > 0)
@@ -4397,7 +4600,7 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
     int64_t tile = task % c->n_tiles, groups = ssa__ceil_div(c->a.n_kv_heads, c->task_heads),
             h = task / c->n_tiles % groups * c->task_heads, split = task / c->n_tiles / groups;
     int64_t from = split * c->split_keys, to, i0, i1;
-    ssa__keys keys = { NULL, 0, c->a.block_size };
+    ssa__keys keys = { NULL, 0, c->a.block_size, &c->a };
     if (what == SSA__RUN_FULL) {
         int64_t r0 = tile * c->tile_rows, r1 = ssa__min(r0 + c->tile_rows, c->n_rows);
         from += ssa__first(c, r0 / c->group);
@@ -4719,19 +4922,17 @@ SSA_API ssa_status ssa_pool_init(ssa_pool *p, int32_t n_kv_heads, int32_t head_d
 /* The pooled key of a finished block. */
 static unsigned char *ssa__pool_row(const ssa_pool *p, int64_t h, int64_t block)
 {
-    return (unsigned char *)p->pooled + (h * p->max_blocks + block) * p->head_dim * ssa__type_size(p->type);
+    return (unsigned char *)p->pooled + (h * p->max_blocks + block) * ssa__row_bytes(p->type, p->head_dim);
 }
 
-/* The keys of tokens from .. from+n-1 of the view, after checks. */
-static void ssa__pool_add(ssa_pool *p, const ssa_view *k, int64_t from, int64_t n)
+/* The keys of tokens from .. from+n-1 of the cache, after checks. */
+static void ssa__pool_add(const ssa__table *t, ssa_pool *p, const ssa_attn *a, int64_t from, int64_t n)
 {
-    ssa__table t;
-    ssa__fill(&t, ssa__level_get());
     while (n > 0) {
-        int64_t open = p->n_tokens % p->block_size, step = ssa__min(n, p->block_size - open);
+        int64_t open = p->n_tokens % p->block_size, step = ssa__adjacent(a, from, ssa__min(n, p->block_size - open));
         for (int32_t h = 0; h < p->n_kv_heads; h++) {
             float *sum = p->open_sum + (int64_t)h * p->head_dim;
-            t.pool[k->type](sum, ssa__row(k, from, h), k->token_stride, step, p->head_dim);
+            t->pool[a->k.type](sum, ssa__k_row(a, from, h), a->k.token_stride, step, p->head_dim);
             if (open + step == p->block_size) {
                 ssa__pool_finish(sum, p->block_size, p->head_dim, p->type,
                                  ssa__pool_row(p, h, p->n_tokens / p->block_size));
@@ -4751,11 +4952,21 @@ static void ssa__pool_clear(ssa_pool *p, int64_t n_tokens)
     memset(p->open_sum, 0, (size_t)p->n_kv_heads * (size_t)p->head_dim * sizeof(float));
 }
 
+/* The keys of tokens from .. from+n-1 of a resolved view. */
+static void ssa__pool_add_view(ssa_pool *p, const ssa_view *k, int64_t from, int64_t n)
+{
+    ssa__table t;
+    ssa_attn a = ssa_attn_default(p->n_kv_heads, p->n_kv_heads, p->head_dim);
+    a.k = *k;
+    ssa__fill(&t, ssa__level_get());
+    ssa__pool_add(&t, p, &a, from, n);
+}
+
 SSA_API ssa_status ssa_pool_append(ssa_pool *p, const ssa_view *k, int64_t n_tokens)
 {
     ssa_view v;
     ssa_status s = ssa__check_pool(p, k, n_tokens, 1, n_tokens, &v);
-    if (s == SSA_OK) ssa__pool_add(p, &v, 0, n_tokens);
+    if (s == SSA_OK) ssa__pool_add_view(p, &v, 0, n_tokens);
     return s;
 }
 
@@ -4767,7 +4978,7 @@ SSA_API ssa_status ssa_pool_truncate(ssa_pool *p, const ssa_view *k, int64_t n_t
     if (s != SSA_OK || n_tokens == p->n_tokens) return s;
     start = n_tokens - n_tokens % p->block_size;
     ssa__pool_clear(p, start);
-    ssa__pool_add(p, &v, start, n_tokens - start);
+    ssa__pool_add_view(p, &v, start, n_tokens - start);
     return SSA_OK;
 }
 
@@ -4778,13 +4989,51 @@ SSA_API ssa_status ssa_pool_drop_front(ssa_pool *p, const ssa_view *k, int64_t n
     ssa_status s = ssa__check_pool(p, k, n_tokens, 0, left, &v);
     if (s != SSA_OK) return s;
     if (n_tokens % p->block_size == 0) { /* the blocks keep their tokens: move them; the open sum stays */
-        size_t bytes = (size_t)(left / p->block_size * p->head_dim * ssa__type_size(p->type));
+        size_t bytes = (size_t)(left / p->block_size * ssa__row_bytes(p->type, p->head_dim));
         for (int32_t h = 0; h < p->n_kv_heads; h++)
             memmove(ssa__pool_row(p, h, 0), ssa__pool_row(p, h, n_tokens / p->block_size), bytes);
         p->n_tokens = left;
     } else {
         ssa__pool_clear(p, 0);
-        ssa__pool_add(p, &v, 0, left);
+        ssa__pool_add_view(p, &v, 0, left);
+    }
+    return SSA_OK;
+}
+
+/* -- writing a cache -- */
+
+/* Row i, head h of the view to dst, a row of the type: as it is where the types agree. */
+static void ssa__convert_row(const ssa__table *t, const ssa_view *v, int64_t i, int64_t h, int32_t dim, ssa_type type,
+                             const unsigned char *dst)
+{
+    float row[SSA_MAX_DIM];
+    unsigned char *to = (unsigned char *)(uintptr_t)dst;
+    if (v->type == type) {
+        memcpy(to, ssa__row(v, i, h), (size_t)ssa__row_bytes(type, dim));
+        return;
+    }
+    t->pack[v->type](row, dim, ssa__row(v, i, h), 0, 1, dim);
+    t->unpack[type](to, row, dim);
+}
+
+SSA_API ssa_status ssa_kv_append(const ssa_attn *a, int64_t at, const ssa_view *k_new, const ssa_view *v_new,
+                                 int64_t n_tokens, ssa_pool *pool)
+{
+    enum { STEP = 32 }; /* tokens that are pooled while they are still near */
+    ssa_attn c;
+    ssa_view k, v;
+    ssa__table t;
+    ssa_status s = ssa__check_append(a, at, k_new, v_new, n_tokens, pool, &c, &k, &v);
+    if (s != SSA_OK) return s;
+    ssa__fill(&t, ssa__level_get());
+    for (int64_t i = 0; i < n_tokens; i += STEP) {
+        const int64_t n = ssa__min(STEP, n_tokens - i);
+        for (int64_t j = i; j < i + n; j++)
+            for (int32_t h = 0; h < c.n_kv_heads; h++) {
+                if (k_new) ssa__convert_row(&t, &k, j, h, c.head_dim, c.k.type, ssa__k_row(&c, at + j, h));
+                if (v_new) ssa__convert_row(&t, &v, j, h, c.value_dim, c.v.type, ssa__v_row(&c, at + j, h));
+            }
+        if (pool) ssa__pool_add(&t, pool, &c, at + i, n);
     }
     return SSA_OK;
 }
@@ -4845,15 +5094,15 @@ SSA_API ssa_status ssa_alignment_loss(const ssa_view *full, const ssa_view *spar
         for (int32_t h = 0; h < n_heads; h++)
             for (int32_t e = 0; e < dim; e += PIECE) {
                 int32_t n = (int32_t)ssa__min(PIECE, dim - e);
-                t.pack[vf.type](f, n, ssa__row(&vf, i, h) + e * ssa__type_size(vf.type), 0, 1, n);
-                t.pack[vs.type](s, n, ssa__row(&vs, i, h) + e * ssa__type_size(vs.type), 0, 1, n);
+                t.pack[vf.type](f, n, ssa__row(&vf, i, h) + ssa__row_bytes(vf.type, e), 0, 1, n);
+                t.pack[vs.type](s, n, ssa__row(&vs, i, h) + ssa__row_bytes(vs.type, e), 0, 1, n);
                 ssa__align_row(f, s, n, (double)beta, (double)grad_scale / (double)count, &sum, g);
                 if (d_full) t.unpack[df.type]((unsigned char *)df.data + i * df.token_stride + h * df.head_stride +
-                                              e * ssa__type_size(df.type), g, n);
+                                              ssa__row_bytes(df.type, e), g, n);
                 if (d_sparse) {
                     for (int32_t j = 0; j < n; j++) g[j] = -g[j]; /* the second term: the first, roles exchanged */
                     t.unpack[ds.type]((unsigned char *)ds.data + i * ds.token_stride + h * ds.head_stride +
-                                      e * ssa__type_size(ds.type), g, n);
+                                      ssa__row_bytes(ds.type, e), g, n);
                 }
             }
     if (loss) {
@@ -4870,13 +5119,14 @@ SSA_API const char *ssa_status_string(ssa_status s)
     case SSA_ERR_NULL:        return "a required pointer is NULL";
     case SSA_ERR_MODE:        return "mode must be SSA_FULL or SSA_SPARSE";
     case SSA_ERR_HEADS:       return "head counts must be at least 1, and n_heads a multiple of n_kv_heads";
-    case SSA_ERR_HEAD_DIM:    return "head_dim must be 1 to 1024";
-    case SSA_ERR_VALUE_DIM:   return "value_dim must be 1 to 1024 (in the loss: dim at least 1)";
+    case SSA_ERR_HEAD_DIM:    return "head_dim must be 1 to 1024, for keys in q8_0 a multiple of 32";
+    case SSA_ERR_VALUE_DIM:
+        return "value_dim must be 1 to 1024, for values in q8_0 a multiple of 32 (in the loss: dim at least 1)";
     case SSA_ERR_LENGTH:      return "a count of tokens is negative";
     case SSA_ERR_POSITION:
-        return "in sparse mode every query's position must be below n_kv";
+        return "in sparse mode every query's position must be below n_kv; no position may be negative or too large";
     case SSA_ERR_TYPE:        return "a view has a type that it cannot have";
-    case SSA_ERR_STRIDE:      return "a stride is negative, or the rows of an output overlap";
+    case SSA_ERR_STRIDE:      return "a stride is negative, or rows that are written overlap";
     case SSA_ERR_SCALE:       return "scale must be finite";
     case SSA_ERR_CAUSAL:      return "causal must be 0 or 1, and 1 in sparse mode";
     case SSA_ERR_BLOCK_SIZE:  return "block_size must be 1 to 4096";
@@ -4889,7 +5139,7 @@ SSA_API const char *ssa_status_string(ssa_status s)
     case SSA_ERR_POOL:
         return "the pool is not initialised, has another shape than the call, or holds fewer tokens than n_kv";
     case SSA_ERR_POOL_FULL:   return "the pool has no room for that many tokens";
-    case SSA_ERR_POOL_RANGE:  return "the pool holds fewer tokens than that";
+    case SSA_ERR_POOL_RANGE:  return "the pool holds fewer tokens than that, or more than the cache to append to";
     case SSA_ERR_POOL_MEMORY: return "the pool's memory is smaller than ssa_pool_size says";
     case SSA_ERR_WORKSPACE:   return "the workspace is missing, or smaller than ssa_workspace_size says";
     case SSA_ERR_MEMORY:      return "out of memory";
@@ -4901,7 +5151,8 @@ SSA_API const char *ssa_status_string(ssa_status s)
     case SSA_ERR_WINDOW:      return "window must not be negative, and needs full mode and causal";
     case SSA_ERR_SOFTCAP:     return "softcap must be finite and not negative";
     case SSA_ERR_MASK:        return "the mask must be f32, f16 or bf16, with a stride of 0 or at least a row";
-    case SSA_ERR_PAGES:       return "page_tokens must be a positive multiple of block_size, page strides not negative";
+    case SSA_ERR_PAGES:
+        return "page_tokens must be at least 1, in sparse mode a multiple of block_size; page strides not negative";
     case SSA_ERR_SCORE:       return "score must be an ssa_score, DOT only with TOPK; select_per_head must be 0 or 1";
     case SSA_ERR_KEEP:        return "sink_blocks and local_blocks must not be negative, fit in top_k, need TOPK";
     case SSA_ERR_TOP_P:       return "top_p must be 0 to 1, and needs TOPK and SOFTMAX";
@@ -4931,7 +5182,8 @@ SSA__DIAG_POP
 /* =====================================================================================================================
  * 15  THE VECTOR PASS: tile operations over the primitives of section 8. Included once per vector level with SSA__FN,
  * SSA__V, SSA__L,
- *     SSA__NV, SSA__NM, SSA__NR and SSA__TARGET set; undefines them all at its end. NR: rows of a narrow register tile.
+ *     SSA__NV, SSA__NM, SSA__NR, SSA__NQ and SSA__TARGET set; undefines them all at its end. NR: rows of a narrow
+ *     register tile; NQ: keys, or vectors of values, of one of 4 rows in q8_0.
  * ================================================================================================================== */
 #define SSA__LOCAL  static SSA__TARGET
 #define SSA__INLINE SSA__FORCE_INLINE SSA__TARGET
@@ -4976,6 +5228,39 @@ SSA__INLINE void SSA__FN(pack)(ssa_type type, float *dst, int64_t ld, const unsi
         for (; e + SSA__L <= d; e += SSA__L) SSA__FN(store)(dst + e, SSA__FN(row)(type, src + e * size));
         if (e < d) { SSA__FN(store_n)(dst + e, SSA__FN(row_n)(type, src + e * size, d - e), d - e); e = d; }
         for (; e < ld; e++) dst[e] = 0.0f;
+    }
+}
+
+/* q8_0: L elements of a block of SSA__Q8_DIM, which L divides; exact, so that all arithmetic is that of f32 rows. */
+SSA__INLINE SSA__V SSA__FN(row_q8_0)(SSA__V scale, const unsigned char *block, int i)
+{
+    return SSA__FN(mul)(scale, SSA__FN(load_i8)(block + 2 + i));
+}
+
+SSA__LOCAL void SSA__FN(pack_q8_0)(float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n,
+                                   int32_t d)
+{
+    for (int32_t j = 0; j < n; j++, dst += ld, src += stride) {
+        const unsigned char *block = src;
+        int32_t e = 0;
+        for (; e < d; e += SSA__Q8_DIM, block += SSA__Q8_BYTES) {
+            SSA__V scale = SSA__FN(set1_f16)(block);
+            SSA__UNROLL
+            for (int i = 0; i < SSA__Q8_DIM; i += SSA__L)
+                SSA__FN(store)(dst + e + i, SSA__FN(row_q8_0)(scale, block, i));
+        }
+        for (; e < ld; e++) dst[e] = 0.0f;
+    }
+}
+
+SSA__LOCAL void SSA__FN(pool_q8_0)(float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d)
+{
+    for (int32_t e = 0; e < d; e += SSA__L) {
+        const unsigned char *block = src + ssa__row_bytes(SSA_Q8_0, e);
+        SSA__V acc = SSA__FN(load)(sum + e);
+        for (int64_t j = 0; j < n; j++, block += stride)
+            acc = SSA__FN(add)(acc, SSA__FN(row_q8_0)(SSA__FN(set1_f16)(block), block, e % SSA__Q8_DIM));
+        SSA__FN(store)(sum + e, acc);
     }
 }
 
@@ -5183,6 +5468,50 @@ SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, ssa_type type, const ssa_
     for (int r = 0; r < nr; r++) SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r][2], acc[r][3], t->scale, s + r * t->ld);
 }
 
+/* q8_0: nr rows x nk keys, 4 or 2. To widen a vector costs as much as three of its products: 4 rows share it. */
+SSA__INLINE void SSA__FN(narrow_qk_tile_q8_0)(const int nr, const int nk, const ssa__tile *t, int32_t r0,
+                                              const unsigned char *const *k, int32_t at)
+{
+    const int64_t ldq = t->dk_pad;
+    const float *q = t->q + r0 * ldq;
+    float *s = t->s + r0 * t->ld + at;
+    SSA__V acc[4][4], kv[4], scale[4];
+    int64_t block = 0;
+    SSA__UNROLL
+    for (int r = 0; r < nr; r++) {
+        SSA__UNROLL
+        for (int j = 0; j < nk; j++) acc[r][j] = SSA__FN(zero)();
+    }
+    for (int32_t e = 0; e < t->dk; e += SSA__Q8_DIM, block += SSA__Q8_BYTES) {
+        SSA__UNROLL
+        for (int j = 0; j < nk; j++) scale[j] = SSA__FN(set1_f16)(k[j] + block);
+        SSA__UNROLL
+        for (int i = 0; i < SSA__Q8_DIM; i += SSA__L) {
+            SSA__UNROLL
+            for (int j = 0; j < nk; j++) kv[j] = SSA__FN(row_q8_0)(scale[j], k[j] + block, i);
+            SSA__UNROLL
+            for (int r = 0; r < nr; r++) {
+                SSA__V x = SSA__FN(load)(q + r * ldq + e + i);
+                SSA__UNROLL
+                for (int j = 0; j < nk; j++) acc[r][j] = SSA__FN(fma)(x, kv[j], acc[r][j]);
+            }
+        }
+    }
+    if (nk == 4) {
+        SSA__UNROLL
+        for (int r = 0; r < nr; r++)
+            SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r][2], acc[r][3], t->scale, s + r * t->ld);
+    } else {
+        SSA__UNROLL
+        for (int r = 0; r < nr; r += 2) {
+            float four[4];
+            SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r + 1][0], acc[r + 1][1], t->scale, four);
+            memcpy(s + r * t->ld, four, 2 * sizeof(float));
+            memcpy(s + (r + 1) * t->ld, four + 2, 2 * sizeof(float));
+        }
+    }
+}
+
 /* Four keys at a time, for all rows: K is read once. */
 SSA__INLINE void SSA__FN(narrow_qk)(ssa_type type, const ssa__tile *t, const unsigned char *k, int64_t stride,
                                     int32_t n, int32_t at)
@@ -5192,6 +5521,13 @@ SSA__INLINE void SSA__FN(narrow_qk)(ssa_type type, const ssa__tile *t, const uns
         int32_t r = 0;
         for (int i = 0; i < 4; i++) row[i] = k + (j + i < n ? j + i : n - 1) * stride; /* past the end: the last key */
         ssa__prefetch(t, j, j + 4, 0, t->ahead_bytes);
+        if (type == SSA_Q8_0) {
+            for (; r + 4 <= t->rows; r += 4)
+                for (int i = 0; i < 4; i += SSA__NQ)
+                    SSA__FN(narrow_qk_tile_q8_0)(4, SSA__NQ, t, r, row + i, at + j + i);
+            for (; r < t->rows; r++) SSA__FN(narrow_qk_tile_q8_0)(1, 4, t, r, row, at + j);
+            continue;
+        }
         for (; r + SSA__NR <= t->rows; r += SSA__NR) SSA__FN(narrow_qk_tile)(SSA__NR, type, t, r, row, at + j);
         for (; r < t->rows; r++) SSA__FN(narrow_qk_tile)(1, type, t, r, row, at + j);
     }
@@ -5230,6 +5566,59 @@ SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type ty
     }
 }
 
+/* The same for q8_0: two blocks, one, or, from element `off` on, less than one. */
+SSA__INLINE void SSA__FN(narrow_pv_tile_q8_0)(const int nr, const int nv, const ssa__tile *t, const unsigned char *v,
+                                              int off, int64_t stride, int32_t n, const float *p, float *o,
+                                              const float *fix, int32_t lo, int32_t hi)
+{
+    SSA__V acc[4][4], x[4], scale = SSA__FN(zero)();
+    SSA__UNROLL
+    for (int r = 0; r < nr; r++) {
+        SSA__V f = SSA__FN(set1)(fix ? fix[r] : 1.0f);
+        SSA__UNROLL
+        for (int i = 0; i < nv; i++)
+            acc[r][i] = SSA__FN(mul)(f, SSA__FN(load)(o + r * (int64_t)t->dv_pad + i * SSA__L));
+    }
+    for (int32_t j = 0; j < n; j++, v += stride) {
+        if (lo < hi) ssa__prefetch(t, j, j + 1, lo, hi);
+        SSA__UNROLL
+        for (int i = 0; i < nv; i++) {
+            const unsigned char *block = v + i * SSA__L / SSA__Q8_DIM * SSA__Q8_BYTES;
+            if (i * SSA__L % SSA__Q8_DIM == 0) scale = SSA__FN(set1_f16)(block);
+            x[i] = SSA__FN(row_q8_0)(scale, block, off + i * SSA__L % SSA__Q8_DIM);
+        }
+        SSA__UNROLL
+        for (int r = 0; r < nr; r++) {
+            SSA__V w = SSA__FN(set1)(p[r * t->ld + j]);
+            SSA__UNROLL
+            for (int i = 0; i < nv; i++) acc[r][i] = SSA__FN(fma)(w, x[i], acc[r][i]);
+        }
+    }
+    SSA__UNROLL
+    for (int r = 0; r < nr; r++) {
+        SSA__UNROLL
+        for (int i = 0; i < nv; i++) SSA__FN(store)(o + r * (int64_t)t->dv_pad + i * SSA__L, acc[r][i]);
+    }
+}
+
+/* Rows r .. r+nr-1, nv vectors at a time; 32 elements are left where these are 64. */
+SSA__INLINE void SSA__FN(narrow_pv_rows_q8_0)(const int nr, const int nv, const ssa__tile *t, int32_t r,
+                                              const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
+{
+    const float *p = t->s + r * t->ld + at, *fix = first ? t->fix + r : NULL;
+    float *o = t->o + (int64_t)r * t->dv_pad;
+    const int32_t ahead = r == 0 ? t->ahead_bytes : 0, step = nv * SSA__L;
+    int32_t e = 0, lo = 0, hi;
+    for (; e + step <= t->dv; e += step, lo = hi) {
+        hi = ahead * (e + step) / t->dv;
+        SSA__FN(narrow_pv_tile_q8_0)(nr, nv, t, v + ssa__row_bytes(SSA_Q8_0, e), e % SSA__Q8_DIM, stride, n, p, o + e,
+                                     fix, lo, hi);
+    }
+    if (e < t->dv)
+        SSA__FN(narrow_pv_tile_q8_0)(nr, SSA__Q8_DIM / SSA__L, t, v + ssa__row_bytes(SSA_Q8_0, e), 0, stride, n, p,
+                                     o + e, fix, lo, ahead);
+}
+
 /* Rows r .. r+nr-1: four vectors of dv at a time, then single ones, then a partial one (o has room for it whole). */
 SSA__INLINE void SSA__FN(narrow_pv_rows)(const int nr, ssa_type type, const ssa__tile *t, int32_t r,
                                          const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
@@ -5255,6 +5644,11 @@ SSA__INLINE void SSA__FN(narrow_pv)(ssa_type type, const ssa__tile *t, const uns
                                     int32_t n, int32_t at, int first)
 {
     int32_t r = 0;
+    if (type == SSA_Q8_0) {
+        for (; r + 4 <= t->rows; r += 4) SSA__FN(narrow_pv_rows_q8_0)(4, SSA__NQ, t, r, v, stride, n, at, first);
+        for (; r < t->rows; r++) SSA__FN(narrow_pv_rows_q8_0)(1, 4, t, r, v, stride, n, at, first);
+        return;
+    }
     for (; r + SSA__NR <= t->rows; r += SSA__NR) SSA__FN(narrow_pv_rows)(SSA__NR, type, t, r, v, stride, n, at, first);
     for (; r < t->rows; r++) SSA__FN(narrow_pv_rows)(1, type, t, r, v, stride, n, at, first);
 }
@@ -5503,21 +5897,27 @@ SSA__LOCAL void SSA__FN(wide_importance)(const ssa__tile *t, int32_t n, int32_t 
 }
 
 /* -- the entries that exist per type, and the table -- */
-#define SSA__PER_TYPE(t, T)                                                                                           \
+#define SSA__PER_TYPE_ROWS(t, T)                                                                                      \
     SSA__LOCAL void SSA__FN(pack_##t)(float *dst, int64_t ld, const unsigned char *src, int64_t stride, int32_t n,    \
                                       int32_t d)                                                                      \
     { SSA__FN(pack)(T, dst, ld, src, stride, n, d); }                                                                 \
     SSA__LOCAL void SSA__FN(pool_##t)(float *sum, const unsigned char *src, int64_t stride, int64_t n, int32_t d)     \
-    { SSA__FN(pool)(T, sum, src, stride, n, d); }                                                                     \
+    { SSA__FN(pool)(T, sum, src, stride, n, d); }
+#define SSA__PER_TYPE(t, T)                                                                                           \
     SSA__LOCAL void SSA__FN(narrow_qk_##t)(const ssa__tile *a, const unsigned char *k, int64_t stride, int32_t n,     \
                                            int32_t at)                                                                \
     { SSA__FN(narrow_qk)(T, a, k, stride, n, at); }                                                                   \
     SSA__LOCAL void SSA__FN(narrow_pv_##t)(const ssa__tile *a, const unsigned char *v, int64_t stride, int32_t n,     \
                                            int32_t at, int first)                                                     \
     { SSA__FN(narrow_pv)(T, a, v, stride, n, at, first); }
+SSA__PER_TYPE_ROWS(f32, SSA_F32)
+SSA__PER_TYPE_ROWS(f16, SSA_F16)
+SSA__PER_TYPE_ROWS(bf16, SSA_BF16)
 SSA__PER_TYPE(f32, SSA_F32)
 SSA__PER_TYPE(f16, SSA_F16)
 SSA__PER_TYPE(bf16, SSA_BF16)
+SSA__PER_TYPE(q8_0, SSA_Q8_0)
+#undef SSA__PER_TYPE_ROWS
 #undef SSA__PER_TYPE
 
 SSA__LOCAL void SSA__FN(unpack_f32)(unsigned char *dst, const float *src, int32_t d)
@@ -5554,13 +5954,16 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
     t->cap               = SSA__FN(cap);
     t->ramp              = SSA__FN(ramp);
     t->bias              = SSA__FN(bias);
+    t->unpack[SSA_F32]   = SSA__FN(unpack_f32);
+    t->unpack[SSA_F16]   = SSA__FN(unpack_f16);
+    t->unpack[SSA_BF16]  = SSA__FN(unpack_bf16);
 #define SSA__PER_TYPE(t_, T)                                                                        \
-    t->pack[T] = SSA__FN(pack_##t_); t->unpack[T] = SSA__FN(unpack_##t_);                           \
-    t->pool[T] = SSA__FN(pool_##t_); t->narrow.qk[T] = SSA__FN(narrow_qk_##t_);                     \
-    t->narrow.pv[T] = SSA__FN(narrow_pv_##t_);
+    t->pack[T] = SSA__FN(pack_##t_); t->pool[T] = SSA__FN(pool_##t_);                               \
+    t->narrow.qk[T] = SSA__FN(narrow_qk_##t_); t->narrow.pv[T] = SSA__FN(narrow_pv_##t_);
     SSA__PER_TYPE(f32, SSA_F32)
     SSA__PER_TYPE(f16, SSA_F16)
     SSA__PER_TYPE(bf16, SSA_BF16)
+    SSA__PER_TYPE(q8_0, SSA_Q8_0)
 #undef SSA__PER_TYPE
 }
 
@@ -5572,6 +5975,7 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 #undef SSA__NV
 #undef SSA__NM
 #undef SSA__NR
+#undef SSA__NQ
 #undef SSA__TARGET
 #undef SSA__VECTOR_PASS
 #endif /* SSA__VECTOR_PASS */

@@ -408,8 +408,14 @@ static uint64_t rng(void)
     return z ^ (z >> 31);
 }
 
-static int64_t type_size(ssa_type t) { return t == SSA_F32 ? 4 : 2; }
-static const char *type_name(ssa_type t) { return t == SSA_F32 ? "f32" : t == SSA_F16 ? "f16" : "bf16"; }
+static int64_t row_bytes(ssa_type t, int64_t n)             /* of n elements; q8_0: a multiple of 32 */
+{
+    return t == SSA_Q8_0 ? n / 32 * 34 : t == SSA_F32 ? 4 * n : 2 * n;
+}
+static const char *type_name(ssa_type t)
+{
+    return t == SSA_F32 ? "f32" : t == SSA_F16 ? "f16" : t == SSA_BF16 ? "bf16" : "q8_0";
+}
 
 static void type_put(ssa_type t, void *p, float x)          /* |x| < 16; f16 below 2^-14 becomes 0 */
 {
@@ -426,6 +432,10 @@ static double type_get(ssa_type t, const void *p, int64_t i)
 {
     float f;
     uint16_t h;
+    if (t == SSA_Q8_0) {
+        const signed char *block = (const signed char *)p + i / 32 * 34;
+        return type_get(SSA_F16, block, 0) * block[2 + i % 32];
+    }
     if (t == SSA_F32) { memcpy(&f, (const char *)p + 4 * i, 4); return (double)f; }
     memcpy(&h, (const char *)p + 2 * i, 2);
     if (t == SSA_BF16) { uint32_t u = (uint32_t)h << 16; memcpy(&f, &u, 4); return (double)f; }
@@ -434,11 +444,19 @@ static double type_get(ssa_type t, const void *p, int64_t i)
     return h & 0x8000 ? -m : m;
 }
 
+static void put_q8_0(char *p, const float *x)               /* 32 numbers to a block */
+{
+    float top = 1e-3f;                                      /* its scale is a normal f16 */
+    for (int i = 0; i < 32; i++) top = fmaxf(top, fabsf(x[i]));
+    type_put(SSA_F16, p, top / 127);
+    for (int i = 0; i < 32; i++) p[2 + i] = (char)lrintf(x[i] * (127 / top));
+}
+
 static void fill(ssa_type t, void *data, int64_t rows, int64_t dim)
 {
     static float *normal;
-    static void *table[3];
-    int64_t size = type_size(t);
+    static void *table[4];
+    const int64_t row = row_bytes(t, dim), unit = t == SSA_Q8_0 ? 32 : 1; /* windows begin at blocks */
     if (!normal) {
         normal = (float *)need(sizeof(float) * TABLE);
         for (int i = 0; i < TABLE; i++) {                   /* the sum of 12 uniforms has variance 1 */
@@ -448,12 +466,16 @@ static void fill(ssa_type t, void *data, int64_t rows, int64_t dim)
         }
     }
     if (!table[t]) {
-        table[t] = need((size_t)(size * TABLE));
-        for (int i = 0; i < TABLE; i++) type_put(t, (char *)table[t] + i * size, normal[i]);
+        table[t] = need((size_t)row_bytes(t, TABLE));
+        for (int64_t i = 0; i < TABLE; i += unit) {
+            char *to = (char *)table[t] + row_bytes(t, i);
+            if (t == SSA_Q8_0) put_q8_0(to, normal + i);
+            else               type_put(t, to, normal[i]);
+        }
     }
     for (int64_t r = 0; r < rows; r++) {
-        int64_t from = (int64_t)(rng() % (uint64_t)(TABLE - dim));
-        memcpy((char *)data + r * dim * size, (char *)table[t] + from * size, (size_t)(dim * size));
+        int64_t from = (int64_t)(rng() % (uint64_t)(TABLE - dim)) / unit * unit;
+        memcpy((char *)data + r * row, (char *)table[t] + row_bytes(t, from), (size_t)row);
     }
 }
 
@@ -510,7 +532,7 @@ static struct {
     ssa_pool pool;
 } data;
 
-static ssa_type query_type(ssa_type keys) { return f32_queries ? SSA_F32 : keys; }
+static ssa_type query_type(ssa_type keys) { return f32_queries || keys == SSA_Q8_0 ? SSA_F32 : keys; }
 
 static double memory_left(void)         /* bytes to be had without swapping; where Linux does not tell, no bound */
 {
@@ -526,7 +548,7 @@ static int prepare(const setting *on, int64_t n_q, int64_t n_kv, int want_pool) 
 {
     const shape *s = on->s;
     if (data.s != s || data.type != on->type || data.n_kv < n_kv || data.n_q < n_q) {
-        size_t kv_bytes = (size_t)(n_kv * s->h * s->d * type_size(on->type));
+        size_t kv_bytes = (size_t)(n_kv * s->h * row_bytes(on->type, s->d));
         size_t out_bytes = (size_t)(n_q * s->hq * s->d) * sizeof(float);
         double bytes = 2.2 * ((double)kv_bytes + (double)out_bytes) + 1e8;      /* with pooled keys and workspace */
         free(data.k); free(data.v); free(data.q); free(data.out); free(data.pool_mem);
@@ -645,7 +667,7 @@ static void get_query(const ssa_attn *a, int64_t i, int32_t hq, double q[SSA_MAX
 static double row_error(const ssa_attn *a, int64_t i, int32_t hq, const int32_t *blocks)
 {
     int32_t d = a->head_dim, h = hq / (a->n_heads / a->n_kv_heads);
-    int64_t p = a->n_kv - a->n_q + i, row = d * type_size(a->k.type), n = 0;
+    int64_t p = a->n_kv - a->n_q + i, row = row_bytes(a->k.type, d), n = 0;
     const float *got = (const float *)a->out.data + (i * a->n_heads + hq) * d;
     double *s = (double *)need(sizeof(double) * (size_t)(p + 1)), out[SSA_MAX_DIM] = { 0 }, q[SSA_MAX_DIM];
     int64_t *key = (int64_t *)need(sizeof(int64_t) * (size_t)(p + 1));
@@ -685,7 +707,7 @@ static int blocks_ok(const ssa_attn *a, int64_t i, int32_t h, const int32_t *blo
 {
     int32_t d = a->head_dim, G = a->n_heads / a->n_kv_heads;
     int64_t p = a->n_kv - a->n_q + i, cur = p / a->block_size, nc = (p + 1) / a->block_size;
-    int64_t row = d * type_size(a->k.type);
+    int64_t row = row_bytes(a->k.type, d);
     double *imp  = (double *)need(sizeof(double) * (size_t)(cur + 1));
     double *s    = (double *)need(sizeof(double) * (size_t)(nc + 1));
     double *kbar = (double *)need(sizeof(double) * (size_t)((nc + 1) * d));
@@ -767,7 +789,7 @@ static void count_work(result *r)
 {
     const shape *s = r->on.s;
     double d = s->d, pairs = 0, scored = 0, keys = (double)r->n_kv;
-    double kv = 2 * d * s->h * (double)type_size(r->on.type);           /* bytes of a token's key and value */
+    double kv = 2.0 * s->h * (double)row_bytes(r->on.type, s->d);       /* bytes of a token's key and value */
     for (int64_t i = 0; i < r->n_q; i++) {
         int64_t p = r->n_kv - r->n_q + i, cur = p / BLOCK;
         if (r->mode == FULL) pairs += (double)(p + 1);
@@ -780,14 +802,15 @@ static void count_work(result *r)
     if (r->kept && pairs < keys) keys = pairs;
     r->flops = s->hq * d * (4 * pairs + 2 * scored);
     r->bytes = keys * kv;
-    if (r->kept)                r->bytes += (double)(r->n_kv / BLOCK) * s->h * d * (double)type_size(r->on.pool);
+    if (r->kept)                r->bytes += (double)(r->n_kv / BLOCK) * s->h * (double)row_bytes(r->on.pool, s->d);
     else if (r->mode >= SELECT) r->bytes /= 2;              /* a prefill reads the keys and pools them itself */
 }
 
 static void print_result(const result *r)
 {
     const setting *on = &r->on;
-    const char *pool = r->kept ? type_name(on->pool) : "none", *rival = r->mode == REFERENCE ? "select" : "full";
+    const char *pool = r->kept ? type_name(on->pool) : "none";
+    const char *rival = r->mode == FULL ? "bf16" : r->mode == REFERENCE ? "select" : "full";
     char type[16], time[32], rate[32] = "-", share[32] = "-", err[32], ratio[32] = "";
     double gflops = r->flops / r->ms * 1e-6, gbs = r->bytes / r->ms * 1e-6;
     int is_call = !strcmp(r->phase, "call");
@@ -867,7 +890,13 @@ static void run_case(const setting *on, const char *phase, int mode, int64_t n_q
     verify(&c, &r);
     for (int i = 0; i < n_results; i++) {
         const result *o = results + i;
-        if (!same_inputs(o, &r) || o->on.level != on->level) continue;
+        if (o->on.level != on->level) continue;
+        if (mode == FULL && on->type == SSA_Q8_0 && o->mode == FULL && o->on.type == SSA_BF16) { /* but for the type */
+            result as = r;
+            as.on.type = SSA_BF16;
+            if (same_inputs(o, &as)) r.ratio = o->ms / r.ms;
+        }
+        if (!same_inputs(o, &r)) continue;
         if ((mode == SPARSE && o->mode == FULL) || (mode == REFERENCE && o->mode == SELECT && o->on.pool == on->pool))
             r.ratio = o->ms / r.ms;
     }
@@ -992,7 +1021,7 @@ static void overhead_decode(const shape *s, ssa_type type, ssa_isa level)
 {
     enum { KEYS = 512, ROUNDS = 5 };
     const setting on = { s, type, SSA_F32, level, 1 };
-    size_t half = (size_t)(KEYS * s->h * s->d * type_size(type));
+    size_t half = (size_t)(KEYS * s->h * row_bytes(type, s->d));
     double t[2][ROUNDS], us, more;
     int reps, ok;
     call c[3];                          /* first the longest, so that the others have a part of its keys */
@@ -1044,6 +1073,7 @@ enum { QUICK, NORMAL, LONG };
 #define F32 (1 << SSA_F32)
 #define F16 (1 << SSA_F16)
 #define BF16 (1 << SSA_BF16)
+#define Q8 (1 << SSA_Q8_0)
 #define F (1 << FULL)
 #define S (1 << SPARSE)
 #define C (1 << SELECT)
@@ -1070,6 +1100,7 @@ static const struct { const char *phase; int64_t n_kv; int shapes, types, modes,
     { "decode",   262144, S1,      BF16,       F | S | C | P,     NORMAL },
     { "decode",   131072, ALL,     F32 | BF16, F | S | C,         NORMAL },
     { "decode",   131072, S1,      BF16,       P,                 NORMAL },
+    { "decode",   131072, ALL,     Q8,         F | S,             NORMAL },
     { "decode",   131072, S1 | S2, F16,        F,                 NORMAL },
     { "decode",   131072, S1 | S2, F16,        S | C,             LONG   },
     { "decode",   131072, G1,      F16,        F | S | C,         LONG   },
@@ -1077,6 +1108,8 @@ static const struct { const char *phase; int64_t n_kv; int shapes, types, modes,
     { "decode",    32768, ALL,     F32,        F | S | C,         QUICK  },
     { "decode",    32768, ALL,     BF16,       F | S | C | R,     QUICK  },
     { "decode",    32768, S1,      BF16,       P,                 NORMAL },
+    { "decode",    32768, S2,      Q8,         F | S,             QUICK  },
+    { "decode",    32768, S1 | G1, Q8,         F | S,             NORMAL },
     { "decode",    32768, S1 | S2, F16,        F,                 NORMAL },
     { "decode",    32768, S1 | S2, F16,        S | C,             LONG   },
     { "decode",    32768, G1,      F16,        F | S | C,         LONG   },
@@ -1096,6 +1129,7 @@ static const struct { const char *phase; int64_t n_kv; int shapes, types, modes,
 #undef F32
 #undef F16
 #undef BF16
+#undef Q8
 #undef F
 #undef S
 #undef C
@@ -1104,7 +1138,7 @@ static const struct { const char *phase; int64_t n_kv; int shapes, types, modes,
 
 static void run_cases(const int *threads, int n_threads, const ssa_isa *levels, int n_levels, int run)
 {
-    static const ssa_type types[] = { SSA_F32, SSA_BF16, SSA_F16 };
+    static const ssa_type types[] = { SSA_F32, SSA_BF16, SSA_F16, SSA_Q8_0 };
     int most = 0;
     for (int t = 0; t < n_threads; t++) if (threads[t] > most) most = threads[t];
     for (int s = 0; s < COUNT(shapes); s++)

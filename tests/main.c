@@ -68,7 +68,7 @@ int main(int argc, char **argv)
         { "isa", test_isa }, { "golden", test_golden }, { "attention", test_attention }, { "sparse", test_sparse },
         { "pool", test_pool }, { "loss", test_loss }, { "invariants", test_invariants }, { "errors", test_errors },
         { "checked", test_checked }, { "guard", test_guard }, { "table", test_table }, { "unit", test_unit },
-        { "select", test_select }, { "terms", test_terms },
+        { "select", test_select }, { "terms", test_terms }, { "cache", test_cache },
         { "lm", test_lm }, };
     for (int t = 0; t < COUNT(tests); t++) {
         int wanted = argc < 2;

@@ -388,6 +388,7 @@ void two_x_unit(two_x *t, double ref, double naive)
     if (!isinf(ref) && !isnan(ref) && e > t->naive_unit) t->naive_unit = e;
 }
 
+static int is_half(ssa_type t) { return t == SSA_F16 || t == SSA_BF16; }
 static int has_unit(void) { return level_at(level_count() - 1) == SSA_ISA_AMX; }
 
 void two_x_ours(two_x *t, int level, double ref, double ours)
@@ -417,7 +418,7 @@ void o_solve(const prob *p, const int32_t *blocks, o_result *r, two_x *out, two_
     o_call c;
     o_call_of(&c, p);
     float *naive = xalloc(c.DV, sizeof *naive), nl;
-    int G = c.HQ / c.H, halves = p->s.tq != SSA_F32 && p->s.tk != SSA_F32 && p->s.tv != SSA_F32;
+    int G = c.HQ / c.H, halves = is_half(p->s.tq) && is_half(p->s.tk) && is_half(p->s.tv);
     r->out = xalloc(c.n_q * c.HQ * c.DV, sizeof(double));
     r->lse = xalloc(c.n_q * c.HQ, sizeof(double));
     for (int64_t i = 0; i < c.n_q; i++)

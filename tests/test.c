@@ -61,7 +61,10 @@ void *xalloc(int64_t n, size_t size)
 
 /* ---- types ------------------------------------------------------------------------------------------------------- */
 int type_size(ssa_type t) { return t == SSA_F32 ? 4 : 2; }
-const char *type_name(ssa_type t) { return t == SSA_F32 ? "f32" : t == SSA_F16 ? "f16" : t == SSA_BF16 ? "bf16" : "?"; }
+const char *type_name(ssa_type t)
+{
+    return t == SSA_F32 ? "f32" : t == SSA_F16 ? "f16" : t == SSA_BF16 ? "bf16" : t == SSA_Q8_0 ? "q8_0" : "?";
+}
 
 static int type_mant(ssa_type t) { return t == SSA_F32 ? 23 : t == SSA_F16 ? 10 : 7; }
 static int type_emin(ssa_type t) { return t == SSA_F16 ? -14 : -126; } /* exponent of the smallest normal number */
@@ -113,13 +116,38 @@ void type_put(ssa_type t, void *p, double x)
     memcpy(p, &u, 2);
 }
 
+int64_t row_bytes(ssa_type t, int64_t dim) { return t == SSA_Q8_0 ? dim / 32 * 34 : dim * type_size(t); }
+
+void row_get(ssa_type t, const unsigned char *row, float *x, int dim)
+{
+    for (int e = 0; e < dim; e++) {
+        const unsigned char *block = row + e / 32 * 34;
+        x[e] = t != SSA_Q8_0 ? type_get(t, row + e * type_size(t))
+                             : type_get(SSA_F16, block) * (float)(signed char)block[2 + e % 32];
+    }
+}
+
+void row_put(ssa_type t, unsigned char *row, const float *x, int dim)
+{
+    for (int e = 0; t != SSA_Q8_0 && e < dim; e++) type_put(t, row + e * type_size(t), (double)x[e]);
+    for (int e = 0; t == SSA_Q8_0 && e < dim; e += 32, row += 34) {
+        float top = 0, unit, inv;
+        int broken = 0;
+        for (int i = 0; i < 32; i++) { top = fmaxf(top, fabsf(x[e + i])); broken |= !isfinite(x[e + i]); }
+        unit = top / 127.0f;
+        inv = unit < FLT_MIN ? 0.0f : 1.0f / unit;
+        type_put(SSA_F16, row, broken ? (double)NAN : (double)unit);
+        for (int i = 0; i < 32; i++) row[2 + i] = broken ? 0 : (unsigned char)(int)roundf(x[e + i] * inv);
+    }
+}
+
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 #define MARGIN 64
 #define PAINT  0xA5
 
 void tensor_shape(tensor *t, ssa_type type, int64_t n, int heads, int dim, layout lay)
 {
-    int64_t es = type_size(type), row = es * dim;
+    int64_t es = type_size(type), row = row_bytes(type, dim);
     memset(t, 0, sizeof *t);
     t->type = type; t->n = n; t->heads = heads; t->dim = dim;
     t->hs = lay == LAY_HEAD  ? row * (n ? n : 1)
@@ -156,24 +184,18 @@ static unsigned char *tensor_row(const tensor *t, int64_t i, int h)
 void tensor_store(tensor *t)
 {
     float *x = t->val;
-    int es = type_size(t->type);
     for (int64_t i = 0; i < t->n; i++)
-        for (int h = 0; h < t->heads; h++) {
-            unsigned char *row = tensor_row(t, i, h);
-            for (int d = 0; d < t->dim; d++, x++) {
-                type_put(t->type, row + d * es, *x);
-                *x = type_get(t->type, row + d * es);
-            }
+        for (int h = 0; h < t->heads; h++, x += t->dim) {
+            row_put(t->type, tensor_row(t, i, h), x, t->dim);
+            row_get(t->type, tensor_row(t, i, h), x, t->dim);
         }
 }
 
 void tensor_load(tensor *t)
 {
     float *x = t->val;
-    int es = type_size(t->type);
     for (int64_t i = 0; i < t->n; i++)
-        for (int h = 0; h < t->heads; h++)
-            for (int d = 0; d < t->dim; d++) *x++ = type_get(t->type, tensor_row(t, i, h) + d * es);
+        for (int h = 0; h < t->heads; h++, x += t->dim) row_get(t->type, tensor_row(t, i, h), x, t->dim);
 }
 
 void tensor_fill(tensor *t, uint64_t seed, double amp)
@@ -188,7 +210,7 @@ int tensor_gaps_ok(const tensor *t)
     unsigned char *used = xalloc(t->mem_bytes, 1);
     for (int64_t i = 0; i < t->n; i++)
         for (int h = 0; h < t->heads; h++)
-            memset(used + (tensor_row(t, i, h) - t->mem), 1, (size_t)(t->dim * type_size(t->type)));
+            memset(used + (tensor_row(t, i, h) - t->mem), 1, (size_t)row_bytes(t->type, t->dim));
     int ok = 1;
     for (int64_t i = 0; i < t->mem_bytes; i++) ok &= used[i] || t->mem[i] == PAINT;
     free(used);

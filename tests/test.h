@@ -37,7 +37,7 @@ void test_sparse(void);
 void test_pool(void);
 void test_loss(void); void test_guard(void);  void test_errors(void);    void test_invariants(void); void test_lm(void);
 void test_table(void); void test_checked(void); void test_unit(void);    void test_select(void);
-void test_terms(void);
+void test_terms(void); void test_cache(void);
 
 /* The stream of golden/README.md: element i depends on seed and i only. */
 typedef struct { uint64_t seed, i; } rng;
@@ -49,11 +49,16 @@ int      rng_int(rng *r, int lo, int hi);                   /* lo..hi, both incl
 void *xalloc(int64_t n, size_t size);                       /* never NULL, zeroed; exits when there is no memory */
 
 /* Types: conversions by arithmetic on doubles, round to nearest even. */
-int         type_size(ssa_type t);
+int         type_size(ssa_type t);                          /* of an element; q8_0 has none */
 const char *type_name(ssa_type t);
 float       type_get(ssa_type t, const void *p);
 void        type_put(ssa_type t, void *p, double x);
 double      type_half_ulp(ssa_type t, double x);            /* half the spacing of the type's numbers at |x| */
+/* A row of dim elements, in every type: its bytes; reading it; rounding to it. q8_0, ggml's: blocks of 32, a scale in
+ * f16 and 32 int8, written in f32 step by step as ggml does; a block that is not finite becomes all NaN. */
+int64_t     row_bytes(ssa_type t, int64_t dim);
+void        row_get(ssa_type t, const unsigned char *row, float *x, int dim);
+void        row_put(ssa_type t, unsigned char *row, const float *x, int dim);
 
 /* Layouts: contiguous with strides 0; contiguous with the strides spelled out; [head][token][dim]; rows and tokens
  * padded by whole elements; rows and tokens padded to odd byte strides at an odd address. */

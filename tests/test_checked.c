@@ -70,6 +70,40 @@ static void check_no_malloc(const shape *s, ssa_mode mode)
     prob_free(&p);
 }
 
+/* Page numbers are looked at, all that n_kv tokens have. */
+static void check_page_numbers(void)
+{
+    shape s = { .name = "pages", .HQ = 2, .H = 2, .D = 16, .n_q = 2, .n_kv = 40, .q_pos = 20, .B = 8, .top_k = 2 };
+    int32_t pages[3] = { 0, 1, 2 };
+    static unsigned char ws[1 << 18];
+    ssa_exec x = { 1, NULL, NULL, ws, sizeof ws };
+    prob p;
+    prob_make(&p, &s);
+    p.a.pages = pages; p.a.page_tokens = 16;
+    p.a.n_kv = 32;
+    for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++)
+        for (int i = 0; i < 3; i++) {
+            static const int32_t wrong[] = { -1, INT32_MIN };
+            for (int w = 0; w < 2; w++) {
+                ssa_status want = i < 2 ? SSA_ERR_PAGES : SSA_OK;
+                pages[i] = wrong[w];
+                prob_clear(&p);
+                uint64_t clean = prob_hash(&p);
+                CHECK(ssa_check(&p.a, (ssa_mode)mode) == want, "page %d is %d", i, wrong[w]);
+                CHECK(ssa_attention(&p.a, (ssa_mode)mode, &x) == want && (prob_hash(&p) == clean) == (i < 2),
+                      "page %d is %d", i, wrong[w]);
+                ssa_view row = p.q.view;
+                int64_t at = i == 2 ? 30 : 16 * i;
+                uint64_t before = bytes_hash(p.k.mem, p.k.mem_bytes, 1);
+                CHECK(ssa_kv_append(&p.a, at, &row, NULL, 2, NULL) == want
+                          && (bytes_hash(p.k.mem, p.k.mem_bytes, 1) == before) == (i < 2), "append, page %d", i);
+                pages[i] = i;
+                tensor_store(&p.k);
+            }
+        }
+    prob_free(&p);
+}
+
 void test_checked(void)
 {
     shape s = { .name = "checked", .HQ = 4, .H = 2, .D = 16, .n_q = 5, .n_kv = 90, .q_pos = -1, .B = 8, .top_k = 4,
@@ -80,6 +114,7 @@ void test_checked(void)
     s.n_q = 5; s.HQ = 6; s.per_head = 1;
     check_checked(&s);
     s.HQ = 2; s.per_head = 0;
+    check_page_numbers();
     s.select = SSA_SELECT_TOPK;
     for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++) {
         s.n_q = 17;

@@ -2,8 +2,7 @@
 #include "oracle.h"
 
 #define MOST_STATUS (-35)
-/* Which statuses were provoked; those of fields that are not supported yet cannot be. */
-static char seen[1 - MOST_STATUS] = { [31] = 1 };
+static char seen[1 - MOST_STATUS];                                       /* which statuses were provoked */
 static int is(ssa_status got, ssa_status want)
 {
     if (got <= 0 && got >= MOST_STATUS) seen[-got] = 1;
@@ -175,8 +174,10 @@ static void check_calls(void)
     static const int odd_types[] = { 4, 77, -1, INT32_MAX };
     BOTH(SSA_ERR_TYPE, a.q.type = SSA_Q8_0);
     BOTHA(SSA_ERR_TYPE, a.out.type = SSA_Q8_0);
-    BOTH(SSA_ERR_UNSUPPORTED, a.k.type = SSA_Q8_0);
-    BOTHA(SSA_ERR_UNSUPPORTED, a.v.type = SSA_Q8_0);
+    BOTH(SSA_ERR_HEAD_DIM, a.k.type = SSA_Q8_0);                         /* blocks of 32 */
+    BOTHA(SSA_ERR_VALUE_DIM, a.v.type = SSA_Q8_0);
+    BOTHA(SSA_ERR_VALUE_DIM, a.v.type = SSA_Q8_0; a.value_dim = 48);
+    BOTH(SSA_ERR_OVERFLOW, a.k.type = SSA_Q8_0; a.head_dim = 32; a.n_kv = huge / 32);
     for (int t = 0; t < COUNT(odd_types); t++) {
         BOTH(SSA_ERR_TYPE, a.q.type = (ssa_type)odd_types[t]);
         BOTH(SSA_ERR_TYPE, a.k.type = (ssa_type)odd_types[t]);
@@ -287,7 +288,21 @@ static void check_calls(void)
     BOTH(SSA_ERR_MASK, a.mask = mask; a.mask_type = SSA_F16; a.mask_stride = 79);
     BOTH(SSA_ERR_OVERFLOW, a.mask = mask; a.mask_stride = huge);
     BOTH(SSA_ERR_OVERFLOW, a.mask = mask; a.mask_stride = huge / 2);
-    BOTH(SSA_ERR_UNSUPPORTED, a.pages = zero; a.page_tokens = 4);
+    BOTH(SSA_ERR_PAGES, a.pages = zero; a.page_tokens = 0);
+    BOTH(SSA_ERR_PAGES, a.pages = zero; a.page_tokens = -4);
+    BOTH(SSA_ERR_PAGES, a.pages = zero; a.page_tokens = INT64_MIN);
+    BOTH(SSA_ERR_PAGES, a.pages = zero; a.page_tokens = 12; a.page_stride_k = -1);
+    BOTH(SSA_ERR_PAGES, a.pages = zero; a.page_tokens = 12; a.page_stride_v = INT64_MIN);
+    E(SSA_SPARSE, SSA_ERR_PAGES, a.pages = zero; a.page_tokens = 14);    /* a block would lie in two */
+    E(SSA_SPARSE, SSA_ERR_PAGES, a.pages = zero; a.page_tokens = 2);
+    OK(SSA_FULL, a.pages = zero; a.page_tokens = 14);
+    OK(SSA_FULL, a.pages = zero; a.page_tokens = huge; a.page_stride_k = a.page_stride_v = 1);
+    OK(SSA_SPARSE, a.pages = zero; a.page_tokens = 12);
+    OK(SSA_SPARSE, a.page_tokens = -1; a.page_stride_k = -1);            /* nobody looks at them without pages */
+    BOTH(SSA_ERR_OVERFLOW, a.pages = zero; a.page_tokens = huge / 4 * 4);
+    BOTH(SSA_ERR_OVERFLOW, a.pages = zero; a.page_tokens = 12; a.page_stride_k = huge / 2);
+    BOTHA(SSA_ERR_OVERFLOW, a.pages = zero; a.page_tokens = 12; a.page_stride_v = huge / 2);
+    BOTH(SSA_ERR_OVERFLOW, a.pages = zero; a.page_tokens = 12; a.k.token_stride = huge / 2);
     check_selection();
 
     /* Sizes that do not fit. */
@@ -465,13 +480,98 @@ static void check_pools(void)
     NOTHING(ssa_pool_append(&p, &k, INT64_MAX), SSA_ERR_POOL_FULL);
     NOTHING(ssa_pool_truncate(&p, &k, INT64_MAX), SSA_ERR_POOL_RANGE);
     NOTHING(ssa_pool_drop_front(&p, &k, INT64_MAX), SSA_ERR_POOL_RANGE);
-    EACH(v.type = SSA_Q8_0, SSA_ERR_UNSUPPORTED);
+    EACH(v.type = SSA_Q8_0, SSA_ERR_HEAD_DIM);
     CHECK(ssa_pool_append(&p, &k, 0) == SSA_OK && ssa_pool_truncate(&p, &k, 30) == SSA_OK
               && ssa_pool_drop_front(&p, &k, 0) == SSA_OK && ssa_pool_append(&p, &k, 10) == SSA_OK && p.n_tokens == 40,
           "what fits is taken");
     free(memory);
 }
 #undef NOTHING
+
+/* ---- writing a cache --------------------------------------------------------------------------------------------- */
+static void check_append(void)
+{
+    enum { H = 2, D = 32, N = 12, B = 4 };
+    static unsigned char cache[2][N * H * D * 4 + 64];
+    static const int32_t pages[] = { 0, 1, 2 };
+    size_t size = ssa_pool_size(H, D, B, N, SSA_F32);
+    unsigned char *memory = xalloc((int64_t)size, 1);
+    float x[N * H * D];
+    const int64_t huge = INT64_MAX;
+    ssa_pool pool;
+    for (int i = 0; i < N * H * D; i++) x[i] = (float)(i % 9);
+    memset(cache, 0x3A, sizeof cache);
+    CHECK(ssa_pool_init(&pool, H, D, B, N, SSA_F32, memory, size) == SSA_OK, "pool");
+    ssa_view five = { x, SSA_F32, 0, 0 };
+    CHECK(ssa_pool_append(&pool, &five, 5) == SSA_OK, "pool");
+    uint64_t clean =
+        bytes_hash(cache, sizeof cache, bytes_hash(memory, (int64_t)size, bytes_hash(&pool, sizeof pool, 1)));
+#define APPEND(want, change) do { \
+        ssa_attn c = ssa_attn_default(H, H, D), *a = &c; \
+        ssa_view k = { x, SSA_F32, 0, 0 }, v = k, *pk = &k, *pv = &v; \
+        ssa_pool p = pool, *pp = &pool; int64_t at = 5, n = 3; \
+        c.k.data = cache[0]; c.v.data = cache[1]; \
+        change; \
+        ssa_status st = ssa_kv_append(a, at, pk, pv, n, pp); \
+        CHECK(is(st, want) && !memcmp(&p, pp ? pp : &p, sizeof p) && clean == bytes_hash(cache, sizeof cache, \
+              bytes_hash(memory, (int64_t)size, bytes_hash(&pool, sizeof pool, 1))), \
+              "append, %s: %d, not %d, or something was written", #change, st, want); } while (0)
+    APPEND(SSA_ERR_NULL, a = NULL);
+    APPEND(SSA_ERR_NULL, pk = NULL);                                     /* the pool needs keys */
+    APPEND(SSA_ERR_NULL, k.data = NULL);
+    APPEND(SSA_ERR_NULL, v.data = NULL);
+    APPEND(SSA_ERR_NULL, c.k.data = NULL);
+    APPEND(SSA_ERR_NULL, c.v.data = NULL);
+    APPEND(SSA_ERR_HEADS, c.n_kv_heads = 0);
+    APPEND(SSA_ERR_HEADS, c.n_kv_heads = INT32_MIN);
+    APPEND(SSA_ERR_HEAD_DIM, c.head_dim = 0);
+    APPEND(SSA_ERR_HEAD_DIM, c.head_dim = SSA_MAX_DIM + 1);
+    APPEND(SSA_ERR_HEAD_DIM, c.head_dim = 31; c.k.type = SSA_Q8_0);
+    APPEND(SSA_ERR_VALUE_DIM, c.value_dim = -1);
+    APPEND(SSA_ERR_VALUE_DIM, c.value_dim = SSA_MAX_DIM + 1);
+    APPEND(SSA_ERR_VALUE_DIM, c.value_dim = 33; c.v.type = SSA_Q8_0);
+    APPEND(SSA_ERR_LENGTH, n = -1);
+    APPEND(SSA_ERR_LENGTH, n = INT64_MIN);
+    APPEND(SSA_ERR_POSITION, at = -1);
+    APPEND(SSA_ERR_POSITION, at = huge);
+    APPEND(SSA_ERR_POSITION, at = INT64_MIN; pp = NULL);
+    APPEND(SSA_ERR_OVERFLOW, n = huge);
+    APPEND(SSA_ERR_OVERFLOW, n = huge / 8; pp = NULL);
+    APPEND(SSA_ERR_OVERFLOW, at = huge / 8; pp = NULL);
+    APPEND(SSA_ERR_TYPE, k.type = SSA_Q8_0);
+    APPEND(SSA_ERR_TYPE, v.type = SSA_Q8_0);
+    APPEND(SSA_ERR_TYPE, k.type = (ssa_type)4);
+    APPEND(SSA_ERR_TYPE, v.type = (ssa_type)-1);
+    APPEND(SSA_ERR_TYPE, c.k.type = (ssa_type)9);
+    APPEND(SSA_ERR_TYPE, c.v.type = (ssa_type)9);
+    APPEND(SSA_ERR_STRIDE, k.token_stride = -1);
+    APPEND(SSA_ERR_STRIDE, v.head_stride = -1);
+    APPEND(SSA_ERR_STRIDE, c.k.token_stride = -1);
+    APPEND(SSA_ERR_STRIDE, c.v.head_stride = -1);
+    APPEND(SSA_ERR_STRIDE, c.k.head_stride = D * 4 - 1);                 /* rows that overlap */
+    APPEND(SSA_ERR_STRIDE, c.v.token_stride = H * D * 4 - 1);
+    APPEND(SSA_ERR_STRIDE, c.k.type = SSA_Q8_0; c.k.token_stride = 33; c.k.head_stride = 34);
+    APPEND(SSA_ERR_OVERFLOW, c.k.token_stride = huge / 2);
+    APPEND(SSA_ERR_OVERFLOW, v.token_stride = huge);
+    APPEND(SSA_ERR_PAGES, c.pages = pages; c.page_tokens = 0);
+    APPEND(SSA_ERR_PAGES, c.pages = pages; c.page_tokens = 4; c.page_stride_k = -4);
+    APPEND(SSA_ERR_PAGES, c.pages = pages; c.page_tokens = 4; c.page_stride_v = -4);
+    APPEND(SSA_ERR_OVERFLOW, c.pages = pages; c.page_tokens = 4; c.page_stride_v = huge);
+    APPEND(SSA_ERR_OVERFLOW, c.pages = pages; c.page_tokens = huge);
+    APPEND(SSA_ERR_POOL, p.pooled = NULL; pp = &p);
+    APPEND(SSA_ERR_POOL, p.n_kv_heads = 3; pp = &p);
+    APPEND(SSA_ERR_POOL, p.head_dim = 31; pp = &p);
+    APPEND(SSA_ERR_POOL, c.head_dim = 16);
+    APPEND(SSA_ERR_POOL_RANGE, at = 4);
+    APPEND(SSA_ERR_POOL_RANGE, at = 6);
+    APPEND(SSA_ERR_POOL_FULL, n = 8);
+    APPEND(SSA_OK, n = 0);
+    APPEND(SSA_OK, n = 0; k.data = v.data = c.k.data = c.v.data = NULL);
+    APPEND(SSA_OK, pk = pv = NULL; pp = NULL);                           /* nothing to write */
+    APPEND(SSA_OK, pk = pv = NULL; pp = NULL; c.head_dim = c.value_dim = 0; c.k.type = (ssa_type)9);
+#undef APPEND
+    free(memory);
+}
 
 /* ---- the loss ---------------------------------------------------------------------------------------------------- */
 static void check_losses(void)
@@ -531,6 +631,8 @@ void test_errors(void)
     check_parallel();
     check_pools();
     check_losses();
+    check_append();
+    CHECK(strcmp(ssa_status_string(SSA_ERR_PAGES), ssa_status_string((ssa_status)77)), "SSA_ERR_PAGES has a text");
     seen[0] = 1;
     for (int s = 0; s >= MOST_STATUS; s--) {
         const char *text = ssa_status_string((ssa_status)s);
