@@ -3533,11 +3533,12 @@ static const unsigned char *ssa__v_row(const ssa_attn *a, int64_t key, int64_t h
 static int64_t ssa__adjacent(const ssa_attn *a, int64_t key, int64_t most)
 {
     int64_t page, n;
+    uint64_t tokens = (uint64_t)a->page_tokens; /* a page that does not fit in 63 bits has no next one */
     if (a->pages == NULL) return most;
     page = key / a->page_tokens;
     n = a->page_tokens - key % a->page_tokens;
-    if (a->page_stride_k == a->page_tokens * a->k.token_stride &&
-        a->page_stride_v == a->page_tokens * a->v.token_stride)
+    if ((uint64_t)a->page_stride_k == tokens * (uint64_t)a->k.token_stride &&
+        (uint64_t)a->page_stride_v == tokens * (uint64_t)a->v.token_stride)
         for (; n < most && a->pages[page + 1] - 1 == a->pages[page]; page++) n += a->page_tokens;
     return ssa__min(n, most);
 }
