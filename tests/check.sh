@@ -115,8 +115,9 @@ cp ssa.h "$dir/renamed/attention.h"
 sed -n 's/^SSA_API [^(]*\(ssa_[a-z0-9_]*\)(.*/\1/p' ssa.h | sort -u >"$dir/exports"
 
 # ---- steps: the longest first, so that the short ones fill the gaps --------------------------------------------------
-# What a build is for decides which tests it runs: the whole suite, run by `make test`, takes a minute and a half.
+# What a build is for decides which tests it runs: the whole suite, run by `make test`, takes over two minutes.
 numbers="golden attention sparse pool loss invariants"
+features="select terms cache"
 finite="golden attention loss"      # no NaN, no equal bits, both of which fast-math gives up
 # suite NAME TESTS VARIABLE=VALUE..: the tests in a build folder of their own. TESTS: names, or nothing for all.
 suite() {
@@ -154,7 +155,7 @@ for c in $cc_all; do [ -z "$san" ] && sanitizer "$c" -fsanitize=address,undefine
 if [ -n "$san" ]; then
     S="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
     # Without lm, which would take as long again: the next step feeds that code what it was not made for.
-    suite "address and undefined sanitizers, $san" "$numbers errors checked guard table" CC="$san" CFLAGS="$S"
+    suite "address and undefined sanitizers, $san" "$numbers errors checked guard table $features" CC="$san" CFLAGS="$S"
     step "examples on damaged files, address and undefined sanitizers" <<END
 $make -s BUILD=$dir/garbage CC="$san" CFLAGS="$S" $dir/garbage/ssa_lm
 sh tests/garbage.sh $dir/garbage/ssa_lm examples/tiny-ssa $dir/garbage/files
@@ -176,7 +177,7 @@ fi
 unit="harness isa attention sparse pool invariants guard table unit"
 E="-include tests/amx_emulated.h"
 if grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null; then
-    suite "amx emulated, $CC1" "$unit" CC="$CC1" CPPFLAGS="$E"
+    suite "amx emulated, $CC1" "$unit $features" CC="$CC1" CPPFLAGS="$E"
     if sanitizer "$CCN" -fsanitize=address,undefined; then
         suite "amx emulated, address and undefined sanitizers, $CCN" "$unit" CC="$CCN" CPPFLAGS="$E" \
               CFLAGS="-O2 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
