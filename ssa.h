@@ -1954,30 +1954,25 @@ SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t 
                                    const uint16_t *p, float *o)
 {
     const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__AMX_SPAN * 16;
-    /* Keys whose products of all terms are added before the next ones': with 32 a row's sums are in the same order
-     * whenever a neighbour's maximum moves. */
-    const int32_t part = t->shaper ? 32 : n;
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         float *o0 = o + e * 16, *o1 = o0 + group;
         _tile_loadd(0, o0, 64);
         _tile_loadd(1, o0 + 256, 64);
         _tile_loadd(2, o1, 64);
         _tile_loadd(3, o1 + 256, 64);
-        for (int32_t from = 0; from < n; from += part)
+        for (int32_t j = 0; j < n; j += 32) /* terms inside: a row's order does not depend on when values are added */
             for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
                 const int32_t a = ab / terms, b = ab % terms;
-                const uint16_t *p0 = p + b * term, *p1 = p0 + terms * term;
-                for (int32_t j = from; j < from + part; j += 32) {
-                    const uint16_t *v = vt + ((int64_t)a * t->keys_max + key + j) * t->dv_unit + e * 32;
-                    _tile_loadd(4, v, 64);
-                    _tile_loadd(6, p0 + j * 16, 64);
-                    _tile_dpbf16ps(0, 4, 6);
-                    _tile_loadd(5, v + 512, 64);
-                    _tile_dpbf16ps(1, 5, 6);
-                    _tile_loadd(7, p1 + j * 16, 64);
-                    _tile_dpbf16ps(2, 4, 7);
-                    _tile_dpbf16ps(3, 5, 7);
-                }
+                const uint16_t *p0 = p + b * term + j * 16, *p1 = p0 + terms * term;
+                const uint16_t *v = vt + ((int64_t)a * t->keys_max + key + j) * t->dv_unit + e * 32;
+                _tile_loadd(4, v, 64);
+                _tile_loadd(6, p0, 64);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_loadd(5, v + 512, 64);
+                _tile_dpbf16ps(1, 5, 6);
+                _tile_loadd(7, p1, 64);
+                _tile_dpbf16ps(2, 4, 7);
+                _tile_dpbf16ps(3, 5, 7);
             }
         _tile_stored(0, o0, 64);
         _tile_stored(1, o0 + 256, 64);

@@ -457,6 +457,34 @@ static void test_rank(void)
 }
 
 /* ---- few and many rows ------------------------------------------------------------------------------------------- */
+/* Keys from one position on are made large, so that the maxima of the queries which see them move: the others, which
+ * share their tiles, keep every bit. */
+static void check_neighbours(ssa_type type, int group, int change)
+{
+    shape s = { .name = "neighbours", .HQ = group, .H = 1, .D = 64, .n_q = 96, .n_kv = 320, .q_pos = -1, .tq = type,
+                .tk = type, .tv = type, .seed = 5 };
+    const int64_t row = (int64_t)group * s.D, before = change - (s.n_kv - s.n_q); /* queries that do not see a change */
+    prob p;
+    prob_make(&p, &s);
+    FOR_LEVELS(l) {
+        prob_fill(&p, s.seed);
+        prob_clear(&p);
+        int ok = ssa_attention(&p.a, SSA_FULL, &one) == SSA_OK;
+        tensor_load(&p.o);
+        uint64_t hash = bytes_hash(p.o.val, before * row * 4, bytes_hash(p.lse, before * group * 4, 1)), all;
+        all = bytes_hash(p.o.val, s.n_q * row * 4, 1);
+        for (int64_t e = (int64_t)change * s.D; e < tensor_count(&p.k); e++) p.k.val[e] *= 40.0f;
+        tensor_store(&p.k);
+        ok &= ssa_attention(&p.a, SSA_FULL, &one) == SSA_OK;
+        tensor_load(&p.o);
+        CHECK(ok && bytes_hash(p.o.val, before * row * 4, bytes_hash(p.lse, before * group * 4, 1)) == hash,
+              "%s %s: keys out of sight changed bits, group %d, from %d", ssa_isa_name(level_at(l)), type_name(type),
+              group, change);
+        CHECK(bytes_hash(p.o.val, s.n_q * row * 4, 1) != all, "keys in sight change something");
+    }
+    prob_free(&p);
+}
+
 static void test_forms(void)
 {
     /* rows of a key/value head: group times queries */
@@ -564,5 +592,7 @@ void test_unit(void)
     test_packed();
     test_rank();
     test_forms();
+    for (int type = SSA_F32; type <= SSA_BF16; type++)
+        for (int change = 233; change < 300; change += 11) check_neighbours((ssa_type)type, 1 + change % 4, change);
     test_host();
 }
