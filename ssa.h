@@ -794,6 +794,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
  *    narrow  few rows (decode). The head dimension lies along the lanes; K and V are read in the cache, in their own
  *            type.
  *              q [row][dk_pad]   s [row][ld]   o [row][dv_pad]   with dk_pad, dv_pad rounded up to SSA__LANES_MAX
+ *            A level may keep the dims of q and o in an order that suits k_type and v_type: q_prep and finish know it.
  *    unit    for a matrix unit that multiplies bf16. The chunk's rows are first taken as bf16 terms whose sum is the
  *            row: one for bf16, two for f16. Then one entry does the chunk whole, and overlaps what it can. few: up to
  *            SSA__LANES_MAX rows. The layouts are the unit's own; o has room for whole SSA__UNIT_DIM dims, q and o for
@@ -824,6 +825,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 typedef struct ssa__tile_of ssa__tile;
 struct ssa__tile_of {
     int32_t rows, dk, dv;            /* query rows in use; head_dim; value_dim */
+    ssa_type k_type, v_type;         /* narrow: of the rows that qk and pv will be given */
     int32_t dk_pad, dv_pad;          /* the dims rounded up to SSA__LANES_MAX */
     int64_t ld;                      /* wide: rows rounded up; narrow: floats between two rows of s */
     float   scale;
@@ -863,6 +865,34 @@ SSA__FORCE_INLINE void ssa__prefetch(const ssa__tile *t, int32_t from, int32_t t
     for (; from < to; from++) {
         uintptr_t row = (uintptr_t)t->ahead + (uintptr_t)(from * t->ahead_stride);
         for (int32_t b = lo; b < hi; b += 64) SSA__PREFETCH(row + (uintptr_t)b);
+    }
+}
+
+/* The rows ahead, for an entry to prefetch evenly while it computes: `part` cache lines at each of its steps. */
+typedef struct { uintptr_t row, at, end; int64_t stride; int32_t rows, part; } ssa__lines;
+SSA__FORCE_INLINE ssa__lines ssa__lines_ahead(const ssa__tile *t, int64_t steps)
+{
+    ssa__lines l;
+    const int64_t joined = t->ahead_stride == t->ahead_bytes ? t->ahead_rows : 1; /* adjacent rows are as one */
+    l.row = l.at = (uintptr_t)t->ahead;
+    l.end = l.at + (uintptr_t)(joined * t->ahead_bytes);
+    l.stride = t->ahead_stride;
+    l.rows = joined > 1 ? 1 : t->ahead_rows;
+    l.part = 0;
+    if (l.rows > 0 && steps > 0)
+        l.part = (int32_t)ssa__ceil_div(l.rows * ssa__ceil_div(joined * t->ahead_bytes, 64), steps);
+    return l;
+}
+SSA__FORCE_INLINE void ssa__fetch_lines(ssa__lines *l, int32_t steps)
+{
+    for (int32_t n = steps * l->part; n > 0 && l->rows > 0; n--) {
+        SSA__PREFETCH(l->at);
+        l->at += 64;
+        if (l->at < l->end) continue;
+        l->row += (uintptr_t)l->stride;
+        l->end += (uintptr_t)l->stride;
+        l->at = l->row;
+        l->rows--;
     }
 }
 
@@ -1259,7 +1289,11 @@ static void ssa__fill_scalar(ssa__table *t)
  *    pick(x, y, a, b)                       lanes with x > y (false for NaN) of a, the others of b
  *    above_bits(a, b)                       bit per lane: a > b, false for NaN
  *    lanes(dst, bits, at)                   the numbers at + lane of the bits set, ascending; may write L; how many
+ *    load2_bf16(p, x)                       2 L halves at once: x[0] the even ones, x[1] the odd ones
+ *    deinterleave(x) interleave(x)          2 L floats in x[0], x[1] to even and odd ones, and back
  *    hmax hsum                              over the lanes;  hsum4: four sums times scale to p[0..3]
+ *    hsums(m, n, a, scale, p, ld)           hsum4 of each of a[m * n][4], those of a[i] to p + i / n * ld + i % n * 4;
+ *                                           the same order of additions for any m and n
  *    transpose(V r[L])                      L x L in place
  * ================================================================================================================== */
 #define SSA__ROUND 12583039.0f /* 1.5 * 2^23 + 127: its last bit is worth 1, so that adding x rounds x to an integer n,
@@ -1356,6 +1390,25 @@ SSA__AVX2 __m256 ssa__avx2_set1_f16(const unsigned char *p)
     memcpy(&h, p, 2);
     return _mm256_cvtph_ps(_mm_set1_epi16(h));
 }
+SSA__AVX2 void ssa__avx2_load2_bf16(const unsigned char *p, __m256 *x)
+{
+    __m256i h = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    x[0] = _mm256_castsi256_ps(_mm256_slli_epi32(h, 16));
+    x[1] = _mm256_castsi256_ps(_mm256_and_si256(h, _mm256_set1_epi32(-65536)));
+}
+SSA__AVX2 void ssa__avx2_deinterleave(__m256 *x)
+{
+    __m256d even = _mm256_castps_pd(_mm256_shuffle_ps(x[0], x[1], 0x88));
+    __m256d odd = _mm256_castps_pd(_mm256_shuffle_ps(x[0], x[1], 0xdd));
+    x[0] = _mm256_castpd_ps(_mm256_permute4x64_pd(even, 0xd8));
+    x[1] = _mm256_castpd_ps(_mm256_permute4x64_pd(odd, 0xd8));
+}
+SSA__AVX2 void ssa__avx2_interleave(__m256 *x)
+{
+    __m256 lo = _mm256_unpacklo_ps(x[0], x[1]), hi = _mm256_unpackhi_ps(x[0], x[1]);
+    x[0] = _mm256_permute2f128_ps(lo, hi, 0x20);
+    x[1] = _mm256_permute2f128_ps(lo, hi, 0x31);
+}
 SSA__AVX2 void ssa__avx2_store_f16(unsigned char *p, __m256 v)
 {
     _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -1387,6 +1440,12 @@ SSA__AVX2 void ssa__avx2_hsum4(__m256 a, __m256 b, __m256 c, __m256 d, float sca
     __m256 x = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
     __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     _mm_storeu_ps(p, _mm_mul_ps(y, _mm_set1_ps(scale)));
+}
+SSA__AVX2 void ssa__avx2_hsums(const int m, const int n, __m256 (*a)[4], float scale, float *p, int64_t ld)
+{
+    SSA__UNROLL
+    for (int i = 0; i < m * n; i++)
+        ssa__avx2_hsum4(a[i][0], a[i][1], a[i][2], a[i][3], scale, p + i / n * ld + i % n * 4);
 }
 SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 {
@@ -1512,6 +1571,26 @@ SSA__AVX512 __m512 ssa__avx512_set1_f16(const unsigned char *p)
     memcpy(&h, p, 2);
     return _mm512_cvtph_ps(_mm256_set1_epi16(h));
 }
+SSA__AVX512 void ssa__avx512_load2_bf16(const unsigned char *p, __m512 *x)
+{
+    __m512i h = _mm512_loadu_si512((const void *)p);
+    x[0] = _mm512_castsi512_ps(_mm512_slli_epi32(h, 16));
+    x[1] = _mm512_castsi512_ps(_mm512_and_si512(h, _mm512_set1_epi32(-65536)));
+}
+SSA__AVX512 void ssa__avx512_deinterleave(__m512 *x)
+{
+    const __m512i at = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    __m512 even = _mm512_permutex2var_ps(x[0], at, x[1]);
+    x[1] = _mm512_permutex2var_ps(x[0], _mm512_add_epi32(at, _mm512_set1_epi32(1)), x[1]);
+    x[0] = even;
+}
+SSA__AVX512 void ssa__avx512_interleave(__m512 *x)
+{
+    const __m512i at = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    __m512 lo = _mm512_permutex2var_ps(x[0], at, x[1]);
+    x[1] = _mm512_permutex2var_ps(x[0], _mm512_add_epi32(at, _mm512_set1_epi32(8)), x[1]);
+    x[0] = lo;
+}
 SSA__AVX512 void ssa__avx512_store_f16(unsigned char *p, __m512 v)
 {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -1548,6 +1627,35 @@ SSA__AVX512 void ssa__avx512_hsum4(__m512 a, __m512 b, __m512 c, __m512 d, float
                               _mm256_hadd_ps(ssa__avx512_fold(c), ssa__avx512_fold(d)));
     __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     _mm_storeu_ps(p, _mm_mul_ps(y, _mm_set1_ps(scale)));
+}
+SSA__AVX512 __m512 ssa__avx512_hadd(__m512 a, __m512 b) /* as _mm256_hadd_ps, in each 128 bits */
+{
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
+SSA__AVX512 void ssa__avx512_hsums(const int m, const int n, __m512 (*a)[4], float scale, float *p, int64_t ld)
+{
+    __m512 x[8], y;
+    if (m * n < 3) {
+        SSA__UNROLL
+        for (int i = 0; i < m * n; i++)
+            ssa__avx512_hsum4(a[i][0], a[i][1], a[i][2], a[i][3], scale, p + i / n * ld + i % n * 4);
+        return;
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 8; i++) { /* sixteen as hsum4 does four; the halves of x[i]: a[j][i % 4] and a[j + 1][i % 4] */
+        const int j = i / 4 * 2;
+        const __m512 u = a[j][i % 4], v = a[j + 1 < m * n ? j + 1 : j][i % 4];
+        x[i] = _mm512_add_ps(_mm512_shuffle_f32x4(u, v, 0x44), _mm512_shuffle_f32x4(u, v, 0xee));
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 8; i += 4) x[i] = ssa__avx512_hadd(ssa__avx512_hadd(x[i], x[i + 1]),
+                                                           ssa__avx512_hadd(x[i + 2], x[i + 3]));
+    y = _mm512_add_ps(_mm512_shuffle_f32x4(x[0], x[4], 0x88), _mm512_shuffle_f32x4(x[0], x[4], 0xdd));
+    y = _mm512_mul_ps(y, _mm512_set1_ps(scale));
+    _mm_storeu_ps(p, _mm512_castps512_ps128(y));
+    _mm_storeu_ps(p + 1 / n * ld + 1 % n * 4, _mm512_extractf32x4_ps(y, 1));
+    _mm_storeu_ps(p + 2 / n * ld + 2 % n * 4, _mm512_extractf32x4_ps(y, 2));
+    if (m * n > 3) _mm_storeu_ps(p + 3 / n * ld + 3 % n * 4, _mm512_extractf32x4_ps(y, 3));
 }
 SSA__AVX512 void ssa__avx512_transpose(__m512 *r)
 {
@@ -3801,9 +3909,10 @@ static void ssa__shape_tile(const ssa__call *c, const ssa__form *form, ssa__tile
     tile->m_unit = form->attend ? SSA__LN2 : 1.0;
 }
 
-/* A fresh tile of the form for query rows r0 <= r < r1 of key/value head h; row r is head r % G of query r / G. */
-static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int64_t r0,
-                            int64_t r1, ssa__scratch *x)
+/* A fresh tile of the form for query rows r0 <= r < r1 of key/value head h, to meet keys of k_type; row r is head r % G
+ * of query r / G. */
+static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__form *form, ssa_type k_type, int64_t h,
+                            int64_t r0, int64_t r1, ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
     float *rows = x->rows;
@@ -3811,6 +3920,8 @@ static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__
     int64_t padded;   /* rows beyond the last are zero: their lanes compute, and nobody reads them */
     ssa__shape_tile(c, form, tile);
     tile->rows = (int32_t)(r1 - r0);
+    tile->k_type = k_type;
+    tile->v_type = c->a.v.type;
     tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
     padded = ssa__padded_rows(t, form, tile->rows);
     for (int64_t r = r0; r < r1;) { /* a query's heads at a time */
@@ -3877,13 +3988,13 @@ static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, i
     if (c->rank && r1 - r0 <= SSA__LANES_MAX) {
         int broken = 0;
         *form = &t->few;
-        ssa__begin_tile(t, c, *form, h, r0, r1, x);
+        ssa__begin_tile(t, c, *form, c->pooled_type, h, r0, r1, x);
         t->few.rank(&x->tile, c->terms + h * c->terms_head_stride, c->term_stride, c->rank_terms, n, x->limit);
         for (int32_t r = 0; r < x->tile.rows; r++) broken |= !ssa__is_finite(x->tile.l[r]);
         if (!broken) return 0;
     }
     *form = ssa__plain_form(t, r1 - r0);
-    ssa__begin_tile(t, c, *form, h, r0, r1, x);
+    ssa__begin_tile(t, c, *form, c->pooled_type, h, r0, r1, x);
     return ssa__score_blocks(t, c, *form, h, n, x);
 }
 
@@ -4080,8 +4191,9 @@ static void ssa__aim(const ssa__table *t, const ssa__call *c, const ssa__form *f
 {
     ssa__tile *tile = &x->tile;
     ssa__shaper *w = &x->shaper;
-    const int crossed = ssa__first(c, (r0 + tile->rows - 1) / c->group) > at;
+    int crossed;
     if (!c->shaped && c->a.window == 0) return;
+    crossed = ssa__first(c, (r0 + tile->rows - 1) / c->group) > at;
     w->t = t;
     w->c = c;
     w->keys = keys;
@@ -4219,6 +4331,25 @@ static void ssa__look_ahead_keys(ssa__tile *t, const ssa__keys *keys, int k, int
     }
 }
 
+/* As ssa__look_ahead_keys, where the heads of a task go along the keys side by side: head h's share of the n tokens,
+ * with all the heads, where these lie in one piece. The cache is then brought in in the order in which it lies, which
+ * the machine's own prefetching and its memory are quickest at. */
+static void ssa__look_aside(ssa__tile *t, const ssa__call *c, const ssa__keys *keys, int k, int64_t x, int64_t h,
+                            int32_t n)
+{
+    const ssa_view *v = k ? &c->a.k : &c->a.v;
+    const int64_t bytes = ssa__row_bytes(v->type, k ? t->dk : t->dv), i = h % c->task_heads;
+    const int64_t heads = ssa__min(c->task_heads, c->a.n_kv_heads - (h - i)), from = n * i / heads;
+    int32_t run = 0;
+    int64_t key = n > 0 ? ssa__run_at(keys, x, n, &run) : 0;
+    if (n == 0 || run < n || v->head_stride != bytes || heads * bytes > 1 << 20) {
+        ssa__look_ahead_keys(t, keys, k, x, h, n);
+        return;
+    }
+    ssa__look_ahead(t, &c->a, k, key + from, h - i, (int32_t)(n * (i + 1) / heads - from), 0);
+    t->ahead_bytes = (int32_t)(heads * bytes);
+}
+
 /* Where the causal edge crosses the n keys from virtual key at on: how many of them each row of the tile sees, padding
  * none; else, or when the keys come from a list, NULL. */
 static const int32_t *ssa__limits(const ssa__call *c, const ssa__tile *t, const ssa__keys *keys, int64_t at, int32_t n,
@@ -4299,11 +4430,14 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
             const unsigned char *row = ssa__k_row(&c->a, key, h);
             if (!side) ssa__look_ahead(tile, &c->a, 0, key, h, run, keys->blocks || run < n);
-            else if (j == 0) ssa__look_ahead_keys(tile, keys, 1, at + n, h, after);
+            else if (j == 0) ssa__look_aside(tile, c, keys, 1, at + n, h, after);
             if (run == n && k->type == SSA_F32 && ((uintptr_t)row | (uintptr_t)k->token_stride) % sizeof(float) == 0)
                 packs = 0; /* a chunk of floats in one piece is read where it is */
             if (packs) t->pack[k->type](x->kv + (int64_t)j * dk, dk, row, k->token_stride, run, dk);
-            else form->qk[k->type](tile, row, k->token_stride, run, j);
+            else {
+                form->qk[k->type](tile, row, k->token_stride, run, j);
+                tile->ahead_rows = 0; /* all prefetched */
+            }
         }
         if (packs) form->qk[SSA_F32](tile, packed, dk * (int64_t)sizeof(float), n, 0);
 
@@ -4312,7 +4446,8 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
             tile->adjust(tile, tile->s, form->packs ? tile->ld : 1, form->packs ? 1 : tile->ld, 0, n, 0, tile->rows);
         form->softmax(tile, n, limit);
 
-        ssa__look_ahead_keys(tile, keys, !side, at + n, h, after);
+        if (side) ssa__look_aside(tile, c, keys, 0, at + n, h, after);
+        else ssa__look_ahead_keys(tile, keys, 1, at + n, h, after);
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
             if (form->packs)
@@ -4322,6 +4457,7 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
             else if (limit)
                 ssa__narrow_edge(form, tile, v->type, ssa__v_row(&c->a, key, h), v->token_stride, j, run, limit);
             else form->pv[v->type](tile, ssa__v_row(&c->a, key, h), v->token_stride, run, j, j == 0);
+            if (!form->packs) tile->ahead_rows = 0;
         }
         if (form->packs && (limit || tile->sees)) ssa__wide_edge(t, c, form, h, keys, at, n, limit, x);
         else if (form->packs) form->pv[SSA_F32](tile, packed, dv * (int64_t)sizeof(float), n, 0, 1);
@@ -4335,7 +4471,7 @@ static const ssa__form *ssa__open_tile(const ssa__table *t, const ssa__call *c, 
     const ssa__form *form = ssa__attend_form(t, c, r1 - r0);
     const ssa__tile *tile = &x->tile;
     int64_t padded = ssa__padded_rows(t, form, (int32_t)(r1 - r0));
-    ssa__begin_tile(t, c, form, h, r0, r1, x);
+    ssa__begin_tile(t, c, form, c->a.k.type, h, r0, r1, x);
     memset(tile->o, 0, (size_t)(padded * (form->attend ? tile->dv_unit : tile->dv_pad)) * sizeof(float));
     return form;
 }
@@ -5214,6 +5350,16 @@ SSA__INLINE SSA__V SSA__FN(row_n)(ssa_type type, const unsigned char *p, int32_t
                              : SSA__FN(load_bf16_n)(p, n);
 }
 
+/* 2 L elements of a row of the type in x[0] and x[1]: those of bf16 apart as even and odd ones, which takes a shift and
+ * a mask where widening them in order takes shuffles. */
+SSA__INLINE void SSA__FN(row2)(ssa_type type, const unsigned char *p, SSA__V *x)
+{
+    const int64_t size = type == SSA_F32 ? 4 : 2;
+    if (type == SSA_BF16) { SSA__FN(load2_bf16)(p, x); return; }
+    x[0] = SSA__FN(row)(type, p);
+    x[1] = SSA__FN(row)(type, p + SSA__L * size);
+}
+
 /* -- rows -- */
 SSA__INLINE void SSA__FN(pack)(ssa_type type, float *dst, int64_t ld, const unsigned char *src, int64_t stride,
                                int32_t n, int32_t d)
@@ -5428,45 +5574,91 @@ SSA__LOCAL void SSA__FN(bias)(float *s, int64_t key_step, int64_t row_step, floa
         }
 }
 
-/* -- narrow: nr rows x 4 keys of scores; nr rows x nv vectors of output -- */
-SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, ssa_type type, const ssa__tile *t, int32_t r0,
-                                         const unsigned char *const *k, int32_t at)
+/* -- narrow. The dims of q and o that meet bf16 rows lie as row2 leaves them, as far as whole 2 L go -- */
+SSA__LOCAL void SSA__FN(narrow_q_prep)(ssa__tile *t, float *rows)
+{
+    ssa__narrow_q_prep(t, rows);
+    if (t->k_type != SSA_BF16) return;
+    for (int32_t r = 0; r < t->rows; r++) {
+        float *q = t->q + (int64_t)r * t->dk_pad;
+        for (int32_t e = 0; e + 2 * SSA__L <= t->dk; e += 2 * SSA__L) {
+            SSA__V x[2];
+            x[0] = SSA__FN(load)(q + e);
+            x[1] = SSA__FN(load)(q + e + SSA__L);
+            SSA__FN(deinterleave)(x);
+            SSA__FN(store)(q + e, x[0]);
+            SSA__FN(store)(q + e + SSA__L, x[1]);
+        }
+    }
+}
+
+/* How many of row2's and row's vectors, the last one partial, make d dims. */
+SSA__INLINE int32_t SSA__FN(narrow_steps)(int32_t d)
+{
+    return d / (2 * SSA__L) + (d % (2 * SSA__L) + SSA__L - 1) / SSA__L;
+}
+
+/* Scores of nr rows x ng groups of 4 keys, of which n count: all, or the first of one group. */
+SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, const int ng, ssa_type type, const ssa__tile *t, int32_t r0,
+                                         const unsigned char *k, int64_t stride, int32_t n, int32_t at,
+                                         ssa__lines *ahead)
 {
     const int64_t size = type == SSA_F32 ? 4 : 2, ldq = t->dk_pad;
     const float *q = t->q + r0 * ldq;
-    float *s = t->s + r0 * t->ld + at;
     const int32_t d = t->dk;
-    SSA__V acc[SSA__NR][4], kv[4];
-    int32_t e = 0;
+    const unsigned char *const k0 = k;
+    SSA__V acc[4][4], x[2], w[4][2];
     SSA__UNROLL
-    for (int r = 0; r < nr; r++) { acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = SSA__FN(zero)(); }
-    for (; e + SSA__L <= d; e += SSA__L) {
-        SSA__UNROLL
-        for (int j = 0; j < 4; j++) kv[j] = SSA__FN(row)(type, k[j] + e * size);
+    for (int g = 0; g < ng; g++, n -= 4, k += 4 * stride) {
+        const unsigned char *row[4];
+        int32_t e = 0;
+        row[0] = n > 0 ? k : k0; /* past the end a key again */
+        row[1] = n > 1 ? row[0] + stride : row[0];
+        row[2] = n > 2 ? row[1] + stride : row[1];
+        row[3] = n > 3 ? row[2] + stride : row[2];
         SSA__UNROLL
         for (int r = 0; r < nr; r++) {
-            SSA__V x = SSA__FN(load)(q + r * ldq + e);
+            SSA__V *a = acc[r * ng + g];
+            a[0] = a[1] = a[2] = a[3] = SSA__FN(zero)();
+        }
+        for (; e + 2 * SSA__L <= d; e += 2 * SSA__L) {
+            if (ahead) ssa__fetch_lines(ahead, 1);
             SSA__UNROLL
-            for (int j = 0; j < 4; j++) acc[r][j] = SSA__FN(fma)(x, kv[j], acc[r][j]);
+            for (int r = 0; r < nr; r++) {
+                w[r][0] = SSA__FN(load)(q + r * ldq + e);
+                w[r][1] = SSA__FN(load)(q + r * ldq + e + SSA__L);
+            }
+            SSA__UNROLL
+            for (int j = 0; j < 4; j++) {
+                SSA__FN(row2)(type, row[j] + e * size, x);
+                SSA__UNROLL
+                for (int r = 0; r < nr; r++) {
+                    SSA__V *a = acc[r * ng + g];
+                    a[j] = SSA__FN(fma)(w[r][0], x[0], a[j]);
+                    a[j] = SSA__FN(fma)(w[r][1], x[1], a[j]);
+                }
+            }
+        }
+        for (; e < d; e += SSA__L) {
+            if (ahead) ssa__fetch_lines(ahead, 1);
+            SSA__UNROLL
+            for (int j = 0; j < 4; j++) {
+                const unsigned char *p = row[j] + e * size;
+                x[0] = d - e >= SSA__L ? SSA__FN(row)(type, p) : SSA__FN(row_n)(type, p, d - e); /* q: zero past d */
+                SSA__UNROLL
+                for (int r = 0; r < nr; r++) {
+                    SSA__V *a = acc[r * ng + g];
+                    a[j] = SSA__FN(fma)(SSA__FN(load)(q + r * ldq + e), x[0], a[j]);
+                }
+            }
         }
     }
-    if (e < d) {
-        SSA__UNROLL
-        for (int j = 0; j < 4; j++) kv[j] = SSA__FN(row_n)(type, k[j] + e * size, d - e);
-        SSA__UNROLL
-        for (int r = 0; r < nr; r++) {
-            SSA__V x = SSA__FN(load)(q + r * ldq + e); /* zero past d */
-            SSA__UNROLL
-            for (int j = 0; j < 4; j++) acc[r][j] = SSA__FN(fma)(x, kv[j], acc[r][j]);
-        }
-    }
-    SSA__UNROLL
-    for (int r = 0; r < nr; r++) SSA__FN(hsum4)(acc[r][0], acc[r][1], acc[r][2], acc[r][3], t->scale, s + r * t->ld);
+    SSA__FN(hsums)(nr, ng, acc, t->scale, t->s + r0 * t->ld + at, t->ld);
 }
 
 /* q8_0: nr rows x nk keys, 4 or 2. To widen a vector costs as much as three of its products: 4 rows share it. */
 SSA__INLINE void SSA__FN(narrow_qk_tile_q8_0)(const int nr, const int nk, const ssa__tile *t, int32_t r0,
-                                              const unsigned char *const *k, int32_t at)
+                                              const unsigned char *const *k, int32_t at, ssa__lines *ahead)
 {
     const int64_t ldq = t->dk_pad;
     const float *q = t->q + r0 * ldq;
@@ -5479,6 +5671,7 @@ SSA__INLINE void SSA__FN(narrow_qk_tile_q8_0)(const int nr, const int nk, const 
         for (int j = 0; j < nk; j++) acc[r][j] = SSA__FN(zero)();
     }
     for (int32_t e = 0; e < t->dk; e += SSA__Q8_DIM, block += SSA__Q8_BYTES) {
+        if (ahead) ssa__fetch_lines(ahead, 1);
         SSA__UNROLL
         for (int j = 0; j < nk; j++) scale[j] = SSA__FN(set1_f16)(k[j] + block);
         SSA__UNROLL
@@ -5508,46 +5701,73 @@ SSA__INLINE void SSA__FN(narrow_qk_tile_q8_0)(const int nr, const int nk, const 
     }
 }
 
-/* Four keys at a time, for all rows: K is read once. */
-SSA__INLINE void SSA__FN(narrow_qk)(ssa_type type, const ssa__tile *t, const unsigned char *k, int64_t stride,
-                                    int32_t n, int32_t at)
+SSA__INLINE void SSA__FN(narrow_qk_all_q8_0)(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n,
+                                             int32_t at)
 {
+    ssa__lines lines = ssa__lines_ahead(t, (n + 3) / 4 * (t->rows < 4 ? 1 : 4 / SSA__NQ) * (t->dk / SSA__Q8_DIM));
+    ssa__lines *ahead = lines.part > 0 ? &lines : NULL;
     for (int32_t j = 0; j < n; j += 4) {
         const unsigned char *row[4];
         int32_t r = 0;
         for (int i = 0; i < 4; i++) row[i] = k + (j + i < n ? j + i : n - 1) * stride; /* past the end: the last key */
-        ssa__prefetch(t, j, j + 4, 0, t->ahead_bytes);
-        if (type == SSA_Q8_0) {
-            for (; r + 4 <= t->rows; r += 4)
-                for (int i = 0; i < 4; i += SSA__NQ)
-                    SSA__FN(narrow_qk_tile_q8_0)(4, SSA__NQ, t, r, row + i, at + j + i);
-            for (; r < t->rows; r++) SSA__FN(narrow_qk_tile_q8_0)(1, 4, t, r, row, at + j);
-            continue;
-        }
-        for (; r + SSA__NR <= t->rows; r += SSA__NR) SSA__FN(narrow_qk_tile)(SSA__NR, type, t, r, row, at + j);
-        for (; r < t->rows; r++) SSA__FN(narrow_qk_tile)(1, type, t, r, row, at + j);
+        for (; r + 4 <= t->rows; r += 4)
+            for (int i = 0; i < 4; i += SSA__NQ)
+                SSA__FN(narrow_qk_tile_q8_0)(4, SSA__NQ, t, r, row + i, at + j + i, r == 0 ? ahead : NULL);
+        for (; r < t->rows; r++) SSA__FN(narrow_qk_tile_q8_0)(1, 4, t, r, row, at + j, r == 0 ? ahead : NULL);
     }
 }
 
-/* nr rows x nv vectors of the output, over n values; tail: the one vector has only this many elements, 0: whole. */
+/* The fewer than SSA__NR rows from r on: several groups of 4 keys at once, so that there are as many sums to take
+ * together. */
+SSA__INLINE void SSA__FN(narrow_qk_rest)(const int nr, ssa_type type, const ssa__tile *t, int32_t r,
+                                         const unsigned char *k, int64_t stride, int32_t n, int32_t at,
+                                         ssa__lines *ahead)
+{
+    const int ng = nr < SSA__NR ? SSA__NR / nr : 1;
+    int32_t j = 0;
+    for (; ng > 1 && j + 4 < n; j += 4 * ng)
+        SSA__FN(narrow_qk_tile)(nr, ng, type, t, r, k + j * stride, stride, n - j, at + j, ahead);
+    for (; j < n; j += 4) SSA__FN(narrow_qk_tile)(nr, 1, type, t, r, k + j * stride, stride, n - j, at + j, ahead);
+}
+
+/* Four keys at a time, for all whole register tiles of rows; then the rest of the rows. */
+SSA__INLINE void SSA__FN(narrow_qk)(ssa_type type, const ssa__tile *t, const unsigned char *k, int64_t stride,
+                                    int32_t n, int32_t at)
+{
+    if (type == SSA_Q8_0) { SSA__FN(narrow_qk_all_q8_0)(t, k, stride, n, at); return; }
+    const int32_t whole = t->rows / SSA__NR * SSA__NR, left = t->rows - whole;
+    ssa__lines lines = ssa__lines_ahead(t, (n + 3) / 4 * SSA__FN(narrow_steps)(t->dk));
+    ssa__lines *ahead = lines.part > 0 ? &lines : NULL;
+    for (int32_t j = 0; whole > 0 && j < n; j += 4) {
+        SSA__FN(narrow_qk_tile)(SSA__NR, 1, type, t, 0, k + j * stride, stride, n - j, at + j, ahead);
+        for (int32_t r = SSA__NR; r < whole; r += SSA__NR)
+            SSA__FN(narrow_qk_tile)(SSA__NR, 1, type, t, r, k + j * stride, stride, n - j, at + j, NULL);
+    }
+    if (whole > 0) ahead = NULL;
+    if (left == 1) SSA__FN(narrow_qk_rest)(1, type, t, whole, k, stride, n, at, ahead);
+    if (left == 2) SSA__FN(narrow_qk_rest)(2, type, t, whole, k, stride, n, at, ahead);
+    if (SSA__NR > 3 && left == 3) SSA__FN(narrow_qk_rest)(3, type, t, whole, k, stride, n, at, ahead);
+}
+
+/* nr rows x nv vectors of the output, over n values; tail: the one vector has only this many elements, 0: whole. An
+ * element is one sum in the order of the keys, so that neither nr nor where a run ends shows in it. */
 SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type type, const ssa__tile *t,
                                          const unsigned char *v, int64_t stride, int32_t n, const float *p, float *o,
-                                         const float *fix, int32_t tail, int32_t lo, int32_t hi)
+                                         const float *fix, int32_t tail, ssa__lines *ahead)
 {
-    const int64_t size = type == SSA_F32 ? 4 : 2;
-    SSA__V acc[SSA__NR][4], x[4];
+    const int64_t size = type == SSA_F32 ? 4 : 2, ldo = t->dv_pad;
+    SSA__V acc[4][8], x[8]; /* nr * nv <= 16 */
     SSA__UNROLL
     for (int r = 0; r < nr; r++) {
         SSA__V f = SSA__FN(set1)(fix ? fix[r] : 1.0f);
         SSA__UNROLL
-        for (int i = 0; i < nv; i++)
-            acc[r][i] = SSA__FN(mul)(f, SSA__FN(load)(o + r * (int64_t)t->dv_pad + i * SSA__L));
+        for (int i = 0; i < nv; i++) acc[r][i] = SSA__FN(mul)(f, SSA__FN(load)(o + r * ldo + i * SSA__L));
     }
     for (int32_t j = 0; j < n; j++, v += stride) {
-        if (lo < hi) ssa__prefetch(t, j, j + 1, lo, hi);
+        if (ahead) ssa__fetch_lines(ahead, 1);
         SSA__UNROLL
-        for (int i = 0; i < nv; i++)
-            x[i] = tail ? SSA__FN(row_n)(type, v, tail) : SSA__FN(row)(type, v + i * SSA__L * size);
+        for (int i = 0; i + 2 <= nv; i += 2) SSA__FN(row2)(type, v + i * SSA__L * size, x + i);
+        if (nv == 1) x[0] = tail ? SSA__FN(row_n)(type, v, tail) : SSA__FN(row)(type, v);
         SSA__UNROLL
         for (int r = 0; r < nr; r++) {
             SSA__V w = SSA__FN(set1)(p[r * t->ld + j]);
@@ -5558,14 +5778,14 @@ SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type ty
     SSA__UNROLL
     for (int r = 0; r < nr; r++) {
         SSA__UNROLL
-        for (int i = 0; i < nv; i++) SSA__FN(store)(o + r * (int64_t)t->dv_pad + i * SSA__L, acc[r][i]);
+        for (int i = 0; i < nv; i++) SSA__FN(store)(o + r * ldo + i * SSA__L, acc[r][i]);
     }
 }
 
 /* The same for q8_0: two blocks, one, or, from element `off` on, less than one. */
 SSA__INLINE void SSA__FN(narrow_pv_tile_q8_0)(const int nr, const int nv, const ssa__tile *t, const unsigned char *v,
                                               int off, int64_t stride, int32_t n, const float *p, float *o,
-                                              const float *fix, int32_t lo, int32_t hi)
+                                              const float *fix, ssa__lines *ahead)
 {
     SSA__V acc[4][4], x[4], scale = SSA__FN(zero)();
     SSA__UNROLL
@@ -5576,7 +5796,7 @@ SSA__INLINE void SSA__FN(narrow_pv_tile_q8_0)(const int nr, const int nv, const 
             acc[r][i] = SSA__FN(mul)(f, SSA__FN(load)(o + r * (int64_t)t->dv_pad + i * SSA__L));
     }
     for (int32_t j = 0; j < n; j++, v += stride) {
-        if (lo < hi) ssa__prefetch(t, j, j + 1, lo, hi);
+        if (ahead) ssa__fetch_lines(ahead, 1);
         SSA__UNROLL
         for (int i = 0; i < nv; i++) {
             const unsigned char *block = v + i * SSA__L / SSA__Q8_DIM * SSA__Q8_BYTES;
@@ -5603,37 +5823,41 @@ SSA__INLINE void SSA__FN(narrow_pv_rows_q8_0)(const int nr, const int nv, const 
 {
     const float *p = t->s + r * t->ld + at, *fix = first ? t->fix + r : NULL;
     float *o = t->o + (int64_t)r * t->dv_pad;
-    const int32_t ahead = r == 0 ? t->ahead_bytes : 0, step = nv * SSA__L;
-    int32_t e = 0, lo = 0, hi;
-    for (; e + step <= t->dv; e += step, lo = hi) {
-        hi = ahead * (e + step) / t->dv;
+    const int32_t step = nv * SSA__L;
+    ssa__lines lines = ssa__lines_ahead(t, (int64_t)n * ssa__ceil_div(t->dv, step));
+    ssa__lines *ahead = r == 0 && lines.part > 0 ? &lines : NULL;
+    int32_t e = 0;
+    for (; e + step <= t->dv; e += step)
         SSA__FN(narrow_pv_tile_q8_0)(nr, nv, t, v + ssa__row_bytes(SSA_Q8_0, e), e % SSA__Q8_DIM, stride, n, p, o + e,
-                                     fix, lo, hi);
-    }
+                                     fix, ahead);
     if (e < t->dv)
         SSA__FN(narrow_pv_tile_q8_0)(nr, SSA__Q8_DIM / SSA__L, t, v + ssa__row_bytes(SSA_Q8_0, e), 0, stride, n, p,
-                                     o + e, fix, lo, ahead);
+                                     o + e, fix, ahead);
 }
 
-/* Rows r .. r+nr-1: four vectors of dv at a time, then single ones, then a partial one (o has room for it whole). */
+/* Rows r .. r+nr-1: four vectors of dv at a time, of one row eight; then four, two and single ones, the last one
+ * partial (o has room for it whole). */
 SSA__INLINE void SSA__FN(narrow_pv_rows)(const int nr, ssa_type type, const ssa__tile *t, int32_t r,
                                          const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
 {
     const int64_t size = type == SSA_F32 ? 4 : 2;
+    const int nv = nr == 1 ? 8 : 4;
+    const int32_t d = t->dv, rest = d % (nv * SSA__L);
     const float *p = t->s + r * t->ld + at, *fix = first ? t->fix + r : NULL;
+    const int32_t passes = d / (nv * SSA__L) + rest / (4 * SSA__L) + SSA__FN(narrow_steps)(rest % (4 * SSA__L));
+    ssa__lines lines = ssa__lines_ahead(t, (int64_t)n * passes);
+    ssa__lines *ahead = r == 0 && lines.part > 0 ? &lines : NULL;
     float *o = t->o + (int64_t)r * t->dv_pad;
-    const int32_t ahead = r == 0 ? t->ahead_bytes : 0; /* each pass over the values prefetches its share of a row */
-    int32_t e = 0, lo = 0, hi;
-    for (; e + 4 * SSA__L <= t->dv; e += 4 * SSA__L, lo = hi) {
-        hi = ahead * (e + 4 * SSA__L) / t->dv;
-        SSA__FN(narrow_pv_tile)(nr, 4, type, t, v + e * size, stride, n, p, o + e, fix, 0, lo, hi);
-    }
-    for (; e + SSA__L <= t->dv; e += SSA__L, lo = hi) {
-        hi = ahead * (e + SSA__L) / t->dv;
-        SSA__FN(narrow_pv_tile)(nr, 1, type, t, v + e * size, stride, n, p, o + e, fix, 0, lo, hi);
-    }
-    if (e < t->dv)
-        SSA__FN(narrow_pv_tile)(nr, 1, type, t, v + e * size, stride, n, p, o + e, fix, t->dv - e, lo, ahead);
+    int32_t e = 0;
+    for (; e + nv * SSA__L <= d; e += nv * SSA__L)
+        SSA__FN(narrow_pv_tile)(nr, nv, type, t, v + e * size, stride, n, p, o + e, fix, 0, ahead);
+    for (; nv > 4 && e + 4 * SSA__L <= d; e += 4 * SSA__L)
+        SSA__FN(narrow_pv_tile)(nr, 4, type, t, v + e * size, stride, n, p, o + e, fix, 0, ahead);
+    for (; e + 2 * SSA__L <= d; e += 2 * SSA__L)
+        SSA__FN(narrow_pv_tile)(nr, 2, type, t, v + e * size, stride, n, p, o + e, fix, 0, ahead);
+    for (; e < d; e += SSA__L)
+        SSA__FN(narrow_pv_tile)(nr, 1, type, t, v + e * size, stride, n, p, o + e, fix,
+                                d - e < SSA__L ? d - e : 0, ahead);
 }
 
 SSA__INLINE void SSA__FN(narrow_pv)(ssa_type type, const ssa__tile *t, const unsigned char *v, int64_t stride,
@@ -5645,24 +5869,36 @@ SSA__INLINE void SSA__FN(narrow_pv)(ssa_type type, const ssa__tile *t, const uns
         for (; r < t->rows; r++) SSA__FN(narrow_pv_rows_q8_0)(1, 4, t, r, v, stride, n, at, first);
         return;
     }
-    for (; r + SSA__NR <= t->rows; r += SSA__NR) SSA__FN(narrow_pv_rows)(SSA__NR, type, t, r, v, stride, n, at, first);
-    for (; r < t->rows; r++) SSA__FN(narrow_pv_rows)(1, type, t, r, v, stride, n, at, first);
+    for (; r < t->rows; r += SSA__NR) {
+        const int32_t left = t->rows - r;
+        if (left >= SSA__NR) SSA__FN(narrow_pv_rows)(SSA__NR, type, t, r, v, stride, n, at, first);
+        else if (left == 1) SSA__FN(narrow_pv_rows)(1, type, t, r, v, stride, n, at, first);
+        else if (left == 2) SSA__FN(narrow_pv_rows)(2, type, t, r, v, stride, n, at, first);
+        else if (SSA__NR > 3) SSA__FN(narrow_pv_rows)(3, type, t, r, v, stride, n, at, first);
+    }
 }
 
-/* Keys along the lanes: a horizontal maximum and sum a row. s has room for whole vectors. */
+/* Keys along the lanes: a horizontal maximum and sum a row. s has room for whole vectors. All maxima, then all
+ * exponentials: the rows do not wait for each other's. */
 SSA__LOCAL void SSA__FN(narrow_softmax)(const ssa__tile *t, int32_t n, const int32_t *limit)
 {
+    float total[SSA__TILE_ROWS + SSA__L];
     for (int32_t r = 0; r < t->rows; r++) {
-        float *s = t->s + r * t->ld;
-        int32_t sees = limit ? limit[r] : n, j = 0;
-        SSA__V p, m = SSA__FN(set1)(t->m[r]), sum = SSA__FN(zero)();
+        const float *s = t->s + r * t->ld;
+        const int32_t sees = limit ? limit[r] : n;
+        SSA__V m = SSA__FN(set1)(t->m[r]);
+        int32_t j = 0;
         for (; j + SSA__L <= sees; j += SSA__L) m = SSA__FN(max)(SSA__FN(load)(s + j), m);
         if (j < sees) m = SSA__FN(max)(SSA__FN(first)(sees - j, SSA__FN(load)(s + j), m), m);
         t->fix[r] = t->m[r];
         t->m[r] = SSA__FN(hmax)(m);
-        t->fix[r] = ssa__expf(t->fix[r] - t->m[r]);
-        m = SSA__FN(set1)(t->m[r]);
-        for (j = 0; j + SSA__L <= sees; j += SSA__L) {
+    }
+    for (int32_t r = 0; r < t->rows; r++) {
+        float *s = t->s + r * t->ld;
+        const int32_t sees = limit ? limit[r] : n;
+        SSA__V p, m = SSA__FN(set1)(t->m[r]), sum = SSA__FN(zero)();
+        int32_t j = 0;
+        for (; j + SSA__L <= sees; j += SSA__L) {
             p = SSA__FN(exp)(SSA__FN(sub)(SSA__FN(load)(s + j), m));
             SSA__FN(store)(s + j, p);
             sum = SSA__FN(add)(sum, p);
@@ -5673,16 +5909,31 @@ SSA__LOCAL void SSA__FN(narrow_softmax)(const ssa__tile *t, int32_t n, const int
             SSA__FN(store)(s + j, p);
             sum = SSA__FN(add)(sum, p);
         }
-        t->l[r] = t->l[r] * t->fix[r] + SSA__FN(hsum)(sum);
+        total[r] = SSA__FN(hsum)(sum);
+    }
+    for (int32_t r = 0; r < t->rows; r += SSA__L) { /* the padding of the rows computes along */
+        SSA__V fix = SSA__FN(exp)(SSA__FN(sub)(SSA__FN(load)(t->fix + r), SSA__FN(load)(t->m + r)));
+        SSA__FN(store)(t->fix + r, fix);
+        SSA__FN(store)(t->l + r, SSA__FN(fma)(SSA__FN(load)(t->l + r), fix, SSA__FN(load)(total + r)));
     }
 }
 
 SSA__LOCAL void SSA__FN(narrow_finish)(const ssa__tile *t, const float *factor, float *rows)
 {
-    for (int32_t r = 0; r < t->rows; r++)
-        for (int32_t e = 0; e < t->dv_pad; e += SSA__L)
-            SSA__FN(store)(rows + (int64_t)r * t->dv_pad + e,
-                           SSA__FN(mul)(SSA__FN(set1)(factor[r]), SSA__FN(load)(t->o + (int64_t)r * t->dv_pad + e)));
+    for (int32_t r = 0; r < t->rows; r++) {
+        const float *o = t->o + (int64_t)r * t->dv_pad;
+        float *row = rows + (int64_t)r * t->dv_pad;
+        const SSA__V f = SSA__FN(set1)(factor[r]);
+        for (int32_t e = 0; e < t->dv_pad; e += SSA__L) SSA__FN(store)(row + e, SSA__FN(mul)(f, SSA__FN(load)(o + e)));
+        for (int32_t e = 0; t->v_type == SSA_BF16 && e + 2 * SSA__L <= t->dv; e += 2 * SSA__L) {
+            SSA__V x[2];
+            x[0] = SSA__FN(load)(row + e);
+            x[1] = SSA__FN(load)(row + e + SSA__L);
+            SSA__FN(interleave)(x);
+            SSA__FN(store)(row + e, x[0]);
+            SSA__FN(store)(row + e + SSA__L, x[1]);
+        }
+    }
 }
 
 SSA__LOCAL void SSA__FN(narrow_importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
@@ -5933,6 +6184,7 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 {
     t->isa = isa;
     t->narrow_rows = SSA__L / 2;
+    t->narrow.q_prep     = SSA__FN(narrow_q_prep);
     t->narrow.softmax    = SSA__FN(narrow_softmax);
     t->narrow.finish     = SSA__FN(narrow_finish);
     t->narrow.importance = SSA__FN(narrow_importance);

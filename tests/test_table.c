@@ -219,6 +219,7 @@ static void test_terms_of(const ssa__table *t, const ssa__table *def)
 
 /* Two tiles over memory of their own with the same contents: one for the level, one for the definition. */
 typedef struct { ssa__tile t; float *mem; } twin;
+static ssa_type kv_type; /* of the keys and values that a tile will meet */
 enum {
     TWIN_Q = SSA__TILE_ROWS * 1024,
     TWIN_S = (SSA__CHUNK + 2 * SSA__LANES_MAX) * SSA__TILE_ROWS,
@@ -236,6 +237,7 @@ static void twin_make(twin *w, const twin *like, int narrow, int rows, int dk, i
     w->t.dv_pad = ssa__round_up(dv, SSA__LANES_MAX);
     w->t.ld = narrow ? SSA__CHUNK + SSA__LANES_MAX : ssa__round_up(rows, SSA__LANES_MAX);
     w->t.scale = 0.3f;
+    w->t.k_type = w->t.v_type = kv_type;
     if (like) memcpy(w->mem, like->mem, TWIN_ALL * sizeof(float));
     else for (int i = 0; i < TWIN_ALL; i++) p[i] = rng_f(&r);
     w->t.q = p; p += TWIN_Q;
@@ -263,12 +265,14 @@ static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int 
     const char *form = narrow ? "narrow" : "wide";
     static float rows_a[SSA__TILE_ROWS * 1024], rows_b[SSA__TILE_ROWS * 1024], imp_a[SSA__CHUNK], imp_b[SSA__CHUNK],
         factor[SSA__TILE_ROWS];
+    static float old_o[TWIN_Q];
     int32_t limit[SSA__TILE_ROWS];
     float key[1024];
     int at = rng_int(&r, 0, SSA__CHUNK - n), bad = 0, padded = ssa__round_up(rows, SSA__LANES_MAX);
     int64_t stride = row_bytes((ssa_type)type, dk) + (narrow ? rng_int(&r, 0, 5) : 0);
     const unsigned char *k, *v;
     const float *q;
+    kv_type = (ssa_type)type;
     twin_make(a, NULL, narrow, rows, dk, dv);
 
     memset(rows_a, 0, sizeof rows_a); /* q_prep and qk, against sums in double */
@@ -291,6 +295,12 @@ static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int 
         }
     CHECK(bad == 0, "%s %s qk %s rows %d dk %d n %d at %d: %d off", level, form, type_name((ssa_type)type), rows, dk, n,
           at, bad);
+    f->qk[type](&a->t, k, narrow ? 0 : stride, narrow ? n : 1, at); /* equal keys: equal scores, wherever they stand */
+    for (int i = bad = 0; narrow && i < rows; i++)
+        for (int j = 1; j < n; j++) bad += !same_bits(a->t.s + i * a->t.ld + at, a->t.s + i * a->t.ld + at + j, 1);
+    CHECK(bad == 0, "%s %s qk %s rows %d dk %d n %d: %d equal keys differ", level, form, type_name((ssa_type)type),
+          rows, dk, n, bad);
+    f->qk[type](&a->t, k, stride, n, at);
     twin_make(b, a, narrow, rows, dk, dv);
     b->t.q = b->mem;
     def->q_prep(&b->t, rows_b);
@@ -323,21 +333,35 @@ static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int 
     }
     CHECK(bad == 0, "%s %s softmax rows %d n %d %s: %d off", level, form, rows, n, limited ? "limited" : "", bad);
 
-    twin_make(a, NULL, narrow, rows, dk, dv); /* pv */
+    twin_make(a, NULL, narrow, rows, dk, dv); /* pv; a level may order the dims of o by v's type: o starts level */
     for (int i = 0; i < 2 * TWIN_Q + TWIN_S + 1024; i++) a->mem[i] = fabsf(a->mem[i]);
+    for (int i = 0; narrow && i < rows * a->t.dv_pad; i++) a->t.o[i] = a->t.o[i / a->t.dv_pad * a->t.dv_pad];
     twin_make(b, a, narrow, rows, dk, dv);
+    memcpy(old_o, a->t.o, sizeof old_o);
     int first = narrow ? rng_int(&r, 0, 1) : 1;
     stride = row_bytes((ssa_type)type, dv) + (narrow ? rng_int(&r, 0, 5) : 0);
     v = make_rows((ssa_type)type, n, dv, stride, 0);
     f->pv[type](&a->t, v, stride, n, at, first);
+    if (narrow) { /* in two runs: the same bits */
+        int cut = rng_int(&r, 0, n);
+        f->pv[type](&b->t, v, stride, cut, at, first);
+        f->pv[type](&b->t, v + cut * stride, stride, n - cut, at + cut, 0);
+        CHECK(same_bits(a->t.o, b->t.o, (size_t)rows * (size_t)a->t.dv_pad),
+              "%s pv %s rows %d dv %d n %d cut at %d", level, type_name((ssa_type)type), rows, dv, n, cut);
+        memcpy(b->t.o, old_o, (size_t)rows * (size_t)a->t.dv_pad * sizeof(float));
+    }
     def->pv[type](&b->t, v, stride, n, at, first);
+    for (int i = 0; i < SSA__TILE_ROWS; i++) factor[i] = 1.0f;
+    f->finish(&a->t, factor, rows_a);
     for (int i = bad = 0; i < rows; i++)
         for (int e = 0; e < dv; e++)
-            bad += !(fabs(o_at(&a->t, narrow, i, e) - o_at(&b->t, narrow, i, e)) <= 2 * (n + 2) * EPS * (n + 1));
+            bad += !(fabs((double)rows_a[i * a->t.dv_pad + e] - o_at(&b->t, narrow, i, e)) <=
+                     2 * (n + 2) * EPS * (n + 1));
     CHECK(bad == 0, "%s %s pv %s rows %d dv %d n %d first %d: %d off", level, form, type_name((ssa_type)type), rows, dv,
           n, first, bad);
 
     for (int i = 0; i < SSA__TILE_ROWS; i++) factor[i] = i < rows ? rng_f(&r) : 0.0f; /* finish: one product each */
+    kv_type = a->t.v_type = SSA_F32; /* in order */
     twin_make(b, a, narrow, rows, dk, dv);
     f->finish(&a->t, factor, rows_a);
     def->finish(&b->t, factor, rows_b);
