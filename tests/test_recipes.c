@@ -1,5 +1,5 @@
-/* test_recipes.c - the README's code for other engines, as it stands there, on stand-ins with these engines' layouts and
- * names. Each is held against a loop over heads and keys as that engine writes it, with double accumulators. */
+/* test_recipes.c - the README's code for other engines, as it stands there, on stand-ins with these engines' layouts
+ * and names. Each is held against a loop over heads and keys as that engine writes it, with double accumulators. */
 #include "test.h"
 #if defined(_OPENMP)
 #include <omp.h>
@@ -52,7 +52,24 @@ static float *floats(int64_t n, uint64_t seed)
     return x;
 }
 
-/* ---- llama2.c, qwen3.c: qwen3's head_dim is its own, so that n_heads * head_dim need not be dim -------------------- */
+/* Is this the pool, in f32 and of 16-key blocks, that appending the first n keys to an empty one gives? */
+static int pool_ok(const ssa_pool *p, const float *keys, int64_t n)
+{
+    ssa_view k = { (void *)(uintptr_t)keys, SSA_F32, 0, 0 };
+    size_t size = ssa_pool_size(p->n_kv_heads, p->head_dim, 16, n, SSA_F32);
+    void *memory = xalloc((int64_t)size, 1);
+    ssa_pool fresh;
+    int ok = !ssa_pool_init(&fresh, p->n_kv_heads, p->head_dim, 16, n, SSA_F32, memory, size)
+             && !ssa_pool_append(&fresh, &k, n) && p->n_tokens == n;
+    for (int h = 0; ok && h < p->n_kv_heads; h++)
+        ok &= !memcmp((float *)p->pooled + h * p->max_blocks * p->head_dim,
+                      (float *)fresh.pooled + h * fresh.max_blocks * p->head_dim, (size_t)(n / 16 * p->head_dim * 4));
+    ok &= n % 16 == 0 || !memcmp(p->open_sum, fresh.open_sum, (size_t)(p->n_kv_heads * p->head_dim) * 4);
+    free(memory);
+    return ok;
+}
+
+/* ---- llama2.c, qwen3.c: qwen3's head_dim is its own, so that n_heads * head_dim need not be dim ------------------ */
 typedef struct { int dim, n_layers, n_heads, n_kv_heads, head_dim, seq_len; } Config;
 typedef struct { float *q, *xb, *att, *key_cache, *value_cache; } RunState;
 
@@ -96,13 +113,13 @@ static void check_llama2(const Config *p)
             memset(s.xb, 0xFF, (size_t)q_dim * sizeof(float));
             llama2_loop(p, &s, loff, pos, p->head_dim, xb);
             llama2_recipe(p, &s, loff, pos, p->head_dim);
-            for (int h = 0; h < p->n_heads; h++) ok &= row_ok(s.xb + h * p->head_dim, xb + h * p->head_dim, p->head_dim);
+            for (int at = 0; at < q_dim; at += p->head_dim) ok &= row_ok(s.xb + at, xb + at, p->head_dim);
         }
     CHECK(ok, "llama2.c, qwen3.c: %d heads on %d of dim %d", p->n_heads, p->n_kv_heads, p->head_dim);
     free(s.q); free(s.xb); free(s.att); free(s.key_cache); free(s.value_cache); free(xb);
 }
 
-/* ---- voxtral.c: a cache [layer][max][kv_dim] that grows, moves and forgets its front ------------------------------- */
+/* ---- voxtral.c: a cache [layer][max][kv_dim] that grows, moves and forgets its front ----------------------------- */
 enum { VOX_LAYERS = 2, VOX_HEADS = 8, VOX_KV_HEADS = 2, VOX_DIM = 32, VOX_DEC_WINDOW = 64, VOX_ROOM = 200 };
 typedef struct { float *kv_cache_k, *kv_cache_v; int kv_cache_len, kv_cache_max; } vox_ctx_t;
 
@@ -165,7 +182,7 @@ static void check_voxtral(void)
     vox_ctx_t ctx = { NULL, NULL, 0, 0 };
     ssa_pool pool[VOX_LAYERS];
     void *memory[VOX_LAYERS];
-    int ok = 1, sparse_ok = 1, pool_ok = 1;
+    int ok = 1, sparse_ok = 1, pools = 1;
     for (int l = 0; l < VOX_LAYERS; l++) {
         memory[l] = xalloc((int64_t)size, 1);
         CHECK(!ssa_pool_init(&pool[l], VOX_KV_HEADS, VOX_DIM, 16, VOX_ROOM, SSA_F32, memory[l], size), "pool");
@@ -177,7 +194,8 @@ static void check_voxtral(void)
         if (start + n > ctx.kv_cache_max) vox_grow(&ctx, 2 * ctx.kv_cache_max);
         for (int l = 0; l < VOX_LAYERS; l++) {
             uint64_t seed = (uint64_t)(100 + 10 * i + l);
-            float *q = floats(n * q_dim, seed), *k = floats(n * kv_dim, 1000 + seed), *v = floats(n * kv_dim, 2000 + seed);
+            float *q = floats(n * q_dim, seed), *k = floats(n * kv_dim, 1000 + seed),
+                  *v = floats(n * kv_dim, 2000 + seed);
             memcpy(kv_cache_k_at(&ctx, l, start), k, (size_t)(n * kv_dim) * sizeof *k);
             memcpy(kv_cache_v_at(&ctx, l, start), v, (size_t)(n * kv_dim) * sizeof *v);
             vox_recipe(&ctx, pool, l, q, n, out, sparse);
@@ -197,24 +215,13 @@ static void check_voxtral(void)
         ctx.kv_cache_len += n;
         if (i == 4) vox_compact(&ctx, pool, ctx.kv_cache_len - 16); /* whole blocks */
         if (i == 7) vox_compact(&ctx, pool, VOX_DEC_WINDOW + 3);    /* any number */
-        for (int l = 0; l < VOX_LAYERS; l++) {                      /* the pools are those of the keys that are left */
-            ssa_view keys = { kv_cache_k_at(&ctx, l, 0), SSA_F32, 0, 0 };
-            void *more = xalloc((int64_t)size, 1);
-            ssa_pool fresh;
-            CHECK(!ssa_pool_init(&fresh, VOX_KV_HEADS, VOX_DIM, 16, VOX_ROOM, SSA_F32, more, size)
-                      && !ssa_pool_append(&fresh, &keys, ctx.kv_cache_len), "fresh pool");
-            pool_ok &= pool[l].n_tokens == ctx.kv_cache_len;
-            for (int h = 0; h < VOX_KV_HEADS; h++)
-                pool_ok &= !memcmp((char *)pool[l].pooled + (size_t)(h * fresh.max_blocks * VOX_DIM * 4),
-                                   (char *)fresh.pooled + (size_t)(h * fresh.max_blocks * VOX_DIM * 4),
-                                   (size_t)(ctx.kv_cache_len / 16 * VOX_DIM * 4));
-            free(more);
-        }
+        for (int l = 0; l < VOX_LAYERS; l++)
+            pools &= pool_ok(&pool[l], kv_cache_k_at(&ctx, l, 0), ctx.kv_cache_len);
         free(out); free(sparse);
     }
     CHECK(ok, "voxtral.c, window");
     CHECK(sparse_ok, "voxtral.c, sparse over all blocks");
-    CHECK(pool_ok, "voxtral.c, the pools after appends and compactions");
+    CHECK(pools, "voxtral.c, the pools after appends and compactions");
     for (int l = 0; l < VOX_LAYERS; l++) free(memory[l]);
     free(ctx.kv_cache_k); free(ctx.kv_cache_v);
 }
@@ -245,8 +252,8 @@ static void check_flux(int img_seq, int txt_seq, int heads, int dim)
     memcpy(img_v, cat_v + txt_seq * hidden, (size_t)(img_seq * hidden) * 4);
     for (int image = 0; image < 2; image++) {
         int at = image ? txt_seq : 0, n = image ? img_seq : txt_seq;
-        flux_recipe(out + at * hidden, lse, out2, lse2, q + at * hidden, n, img_k, img_v, cat_k, cat_v, img_seq, txt_seq,
-                    heads, dim);
+        flux_recipe(out + at * hidden, lse, out2, lse2, q + at * hidden, n, img_k, img_v, cat_k, cat_v, img_seq,
+                    txt_seq, heads, dim);
     }
     for (int i = 0; i < seq; i++)
         for (int h = 0; h < heads; h++) {
@@ -347,17 +354,18 @@ static const void *ggml_row(const void *engine, int k, int64_t j, int kv_head)
     const struct ggml_tensor *t = k ? x->k : x->v;
     return x->seen[j] ? (const char *)t->data + (size_t)j * t->nb[1] + (size_t)kv_head * t->nb[2] : NULL;
 }
-/* A cache of 16-cell blocks in any order, some of them another sequence's, whose cells hold NaN where the type can. */
-static void check_ggml(enum ggml_type tk, enum ggml_type tv, int64_t n_tokens)
+/* A cache of 16-cell blocks in another order than their tokens'; in cells of no token NaN, where the type has it. */
+static void check_ggml(enum ggml_type tk, enum ggml_type tv, int64_t past, int64_t n_tokens)
 {
-    enum { D = 64, HQ = 8, H = 2, CELLS = 160, PAST = 75, MASK_ROWS = 64 };
-    static const int32_t cell_blocks[] = { 7, 2, 3, 9, 0, 4, 5 };
-    const int64_t n = PAST + n_tokens;
+    enum { D = 64, HQ = 8, H = 2, BLOCKS = 80, CELLS = 16 * BLOCKS, MASK_ROWS = 64 };
+    const int64_t n = past + n_tokens;
+    int32_t cell_blocks[BLOCKS];
     struct ggml_tensor q, k, v, mask, dst;
     int32_t pos[CELLS];
     int seen[CELLS], masked = 1, paged = 1;
     float *out, *q_data = floats(n_tokens * HQ * D, 6);
     uint16_t *rows = xalloc(CELLS * MASK_ROWS, 2);
+    for (int i = 0; i < BLOCKS; i++) cell_blocks[i] = (27 * i + 5) % BLOCKS;
     for (int c = 0; c < CELLS; c++) pos[c] = -1;
     for (int j = 0; j < n; j++) pos[16 * cell_blocks[j / 16] + j % 16] = j;
 
@@ -384,20 +392,21 @@ static void check_ggml(enum ggml_type tk, enum ggml_type tv, int64_t n_tokens)
     mask.data = rows;
     for (int64_t i = 0; i < MASK_ROWS; i++)
         for (int c = 0; c < CELLS; c++)
-            type_put(SSA_F16, rows + i * CELLS + c, pos[c] >= 0 && pos[c] <= PAST + i ? 0 : -INFINITY);
+            type_put(SSA_F16, rows + i * CELLS + c, pos[c] >= 0 && pos[c] <= past + i ? 0 : -INFINITY);
 
     for (int nth = 1; nth <= 3; nth += 2)
         for (int cells = 0; cells < 2; cells++) {
-            ggml_node x = { &q, &k, &v, &mask, &dst, 1 / sqrtf(D), cells ? cell_blocks : NULL, PAST };
+            ggml_node x = { &q, &k, &v, &mask, &dst, 1 / sqrtf(D), cells ? cell_blocks : NULL, past };
+            int *ok = cells ? &paged : &masked;
             memset(out, 0xFF, (size_t)(n_tokens * HQ * D) * sizeof *out);
             ggml_compute(&x, nth);
             for (int64_t i = 0; i < n_tokens; i++)
                 for (int h = 0; h < HQ; h++) {
                     ggml_keys keys = { &k, &v, seen, D };
                     double want[D];
-                    for (int c = 0; c < CELLS; c++) seen[c] = pos[c] >= 0 && pos[c] <= PAST + i;
-                    loop(want, q_data + (i * HQ + h) * D, CELLS, D, ssa_of(tk), ssa_of(tv), ggml_row, &keys, h / (HQ / H));
-                    *(cells ? &paged : &masked) &= row_ok(out + (i * HQ + h) * D, want, D);
+                    for (int c = 0; c < CELLS; c++) seen[c] = pos[c] >= 0 && pos[c] <= past + i;
+                    loop(want, q_data + (i * HQ + h) * D, CELLS, D, ssa_of(tk), ssa_of(tv), ggml_row, &keys, h / 4);
+                    *ok &= row_ok(out + (i * HQ + h) * D, want, D);
                 }
         }
     CHECK(masked, "ggml, mask: k %s, v %s, %d tokens", type_name(ssa_of(tk)), type_name(ssa_of(tv)), (int)n_tokens);
@@ -405,7 +414,7 @@ static void check_ggml(enum ggml_type tk, enum ggml_type tv, int64_t n_tokens)
     free(q_data); free(out); free(rows); free(k.data); free(v.data);
 }
 
-/* ---- vLLM's layout: [block][token][head][dim] in bf16, a table of blocks a sequence ------------------------------- */
+/* ---- vLLM's layout: [block][token][head][dim] in bf16, a table of blocks a sequence ------------------------------ */
 enum { P_SEQS = 7, P_BLOCKS = 64, P_TOKENS = 16, P_HEADS = 8, P_KV_HEADS = 2, P_DIM = 32, P_MAX = 8 };
 
 static void paged_recipe(ssa_attn *a, int n_seqs, float *query, float *key, float *value, uint16_t *key_cache,
@@ -424,7 +433,7 @@ static const void *paged_row(const void *engine, int k, int64_t j, int kv_head)
 /* The loop reads what was given, rounded to bf16, from memory of its own: writing is tested along with reading. */
 static void check_paged_batch(void)
 {
-    enum { STEPS = 20, LONGEST = P_MAX * P_TOKENS, KV = P_KV_HEADS * P_DIM, Q = P_HEADS * P_DIM };
+    enum { LONGEST = P_MAX * P_TOKENS, KV = P_KV_HEADS * P_DIM, Q = P_HEADS * P_DIM };
     static const int32_t first[P_SEQS] = { 0, 1, 15, 16, 50, 100, 108 };
     const int64_t cache = (int64_t)P_BLOCKS * P_TOKENS * KV;
     int32_t block_tables[P_SEQS * P_MAX], lens[P_SEQS], order[P_BLOCKS];
@@ -443,14 +452,15 @@ static void check_paged_batch(void)
     }
     memcpy(block_tables, order, sizeof block_tables);
     memset(lens, 0, sizeof lens);
-    for (int step = 0; step < 128; step++) { /* the engine's tokens: of all sequences until they are as long as first */
+    for (int step = 0; step < 128; step++) { /* first the sequences get their first tokens, then one each a step */
         float *query = floats(P_SEQS * Q, (uint64_t)(3 * step)), *key = floats(P_SEQS * KV, (uint64_t)(3 * step + 1)),
               *value = floats(P_SEQS * KV, (uint64_t)(3 * step + 2));
         int n = 0;
-        if (step < 108) { /* prefill, one by one, by hand */
+        if (step < 108) {
             for (int s = 0; s < P_SEQS; s++)
                 for (int e = 0; e < KV && step < first[s]; e++) {
-                    int64_t at = ((int64_t)block_tables[s * P_MAX + step / P_TOKENS] * P_TOKENS + step % P_TOKENS) * KV + e;
+                    int64_t block = block_tables[s * P_MAX + step / P_TOKENS];
+                    int64_t at = (block * P_TOKENS + step % P_TOKENS) * KV + e;
                     type_put(SSA_BF16, key_cache + at, (double)key[s * KV + e]);
                     type_put(SSA_BF16, value_cache + at, (double)value[s * KV + e]);
                 }
@@ -517,18 +527,19 @@ static void check_speculative(void)
     static const int accepted[][T_DRAFTS] = { { 0, 2, 4, 5, -1 }, { 6, -1 }, { -1 }, { 0, 1, 3, -1 }, { 0, 2, -1 } };
     size_t size = ssa_pool_size(T_KV_HEADS, T_DIM, 16, T_MAX, SSA_F32);
     float *k = floats(T_MAX * KV, 11), *v = floats(T_MAX * KV, 12), *out = xalloc(T_DRAFTS * Q, 4);
-    void *memory = xalloc((int64_t)size, 1), *more = xalloc((int64_t)size, 1);
+    void *memory = xalloc((int64_t)size, 1);
     ssa_view cache = { k, SSA_F32, 0, 0 };
     int64_t past = T_PAST;
-    ssa_pool pool, fresh;
-    int ok = 1, pool_ok = 1;
+    ssa_pool pool;
+    int ok = 1, pools = 1;
     CHECK(!ssa_pool_init(&pool, T_KV_HEADS, T_DIM, 16, T_MAX, SSA_F32, memory, size)
               && !ssa_pool_append(&pool, &cache, past), "pool");
     for (int round = 0; round < COUNT(accepted); round++) {
         ssa_attn a = ssa_attn_default(T_HEADS, T_KV_HEADS, T_DIM);
         ssa_view drafts = { k + past * KV, SSA_F32, 0, 0 };
         int64_t n_kv = past + T_DRAFTS, n = 0;
-        float *q = floats(T_DRAFTS * Q, (uint64_t)(20 + round)), *new_k = floats(T_DRAFTS * KV, (uint64_t)(40 + round)),
+        float *q = floats(T_DRAFTS * Q, (uint64_t)(20 + round)),
+              *new_k = floats(T_DRAFTS * KV, (uint64_t)(40 + round)),
               *new_v = floats(T_DRAFTS * KV, (uint64_t)(60 + round));
         uint16_t *tree_mask = xalloc(T_DRAFTS * n_kv, 2);
         int on[T_DRAFTS][T_DRAFTS] = { { 0 } };
@@ -542,6 +553,7 @@ static void check_speculative(void)
         a.q.data = q; a.k.data = k; a.v.data = v; a.out.data = out;
         memset(out, 0xFF, T_DRAFTS * Q * 4);
         speculative_recipe(&a, &pool, &drafts, past, T_DRAFTS, tree_mask);
+        pools &= pool_ok(&pool, k, n_kv);
         for (int i = 0; i < T_DRAFTS; i++)
             for (int h = 0; h < T_HEADS; h++) {
                 tree_keys x = { k, v, on[i], past };
@@ -555,17 +567,12 @@ static void check_speculative(void)
         }
         accept_recipe(&pool, &cache, &drafts, past, n);
         past += n;
-        CHECK(!ssa_pool_init(&fresh, T_KV_HEADS, T_DIM, 16, T_MAX, SSA_F32, more, size)
-                  && !ssa_pool_append(&fresh, &cache, past), "fresh pool");
-        pool_ok &= pool.n_tokens == past && !memcmp(pool.open_sum, fresh.open_sum, past % 16 ? KV * 4 : 0);
-        for (int h = 0; h < T_KV_HEADS; h++)
-            pool_ok &= !memcmp((float *)pool.pooled + h * pool.max_blocks * T_DIM,
-                               (float *)fresh.pooled + h * fresh.max_blocks * T_DIM, (size_t)(past / 16 * T_DIM * 4));
+        pools &= pool_ok(&pool, k, past);
         free(q); free(new_k); free(new_v); free(tree_mask);
     }
     CHECK(ok, "speculative decoding: each draft sees its own path");
-    CHECK(pool_ok, "speculative decoding: the pool after rejections");
-    free(k); free(v); free(out); free(memory); free(more);
+    CHECK(pools, "speculative decoding: the pool with drafts, and after rejections");
+    free(k); free(v); free(out); free(memory);
 }
 
 void test_recipes(void)
@@ -578,8 +585,8 @@ void test_recipes(void)
         check_flux(50, 17, 3, 64);
         check_flux(9, 40, 2, 128);
         for (int i = 0; i < COUNT(types); i++) {
-            check_ggml(types[i], types[i], 1);
-            check_ggml(types[i], types[(i + 2) % COUNT(types)], 21);
+            check_ggml(types[i], types[i], 1200, 1); /* a plan of more than one phase: shares of the keys */
+            check_ggml(types[i], types[(i + 2) % COUNT(types)], 75, 21);
         }
         check_paged_batch();
         check_speculative();
