@@ -32,7 +32,7 @@ OBJECTS != ls tests/*.c | sed 's,tests/\(.*\)c$$,$(BUILD)/tests/\1o,'
 
 # One rule a test file, since pattern rules are GNU's alone. Made anew by each make, moved into place in one step.
 RULES   != mkdir -p $(BUILD)/tests; for f in tests/*.c; do o=`basename $$f .c`.o; more=; \
-             case $$f in */ssa_impl.c) more=' $$(IMPL_CFLAGS)';; esac; \
+             case $$f in */ssa_impl.c) more=' $$(IMPL_CFLAGS)';; */test_recipes.c) more=' -I$$(BUILD)';; esac; \
              printf '$(BUILD)/tests/%s: %s $$(HEADERS)\n\t$$(COMPILE)%s -c -o $$@ %s\n' $$o $$f "$$more" $$f; \
            done >$(BUILD)/tests/rules.$$$$; mv $(BUILD)/tests/rules.$$$$ $(BUILD)/tests/rules.mk; echo made
 
@@ -73,6 +73,18 @@ help: ## list the targets
 
 $(BUILD)/test: $(OBJECTS)
 	$(LINK) -o $@ $(OBJECTS) $(LDLIBS)
+
+# The README's code is what test_recipes.c compiles: the block after <!-- recipe: NAME --> becomes recipes/NAME.h.
+$(BUILD)/tests/test_recipes.o: $(BUILD)/recipes/all
+
+$(BUILD)/recipes/all: README.md
+	mkdir -p $(BUILD)/recipes
+	rm -f $(BUILD)/recipes/*.h
+	awk -v dir=$(BUILD)/recipes '/^<!-- recipe: [a-z0-9_]* -->$$/ { name = $$3; next } \
+	    name && /^```c$$/ { file = dir "/" name ".h"; printf "#line %d \"README.md\"\n", NR + 1 >file; on = 1; next } \
+	    on && /^```$$/ { close(file); on = 0; name = "" } \
+	    on { print >file }' README.md
+	echo made >$@
 
 $(BUILD)/bench: bench/bench.c ssa.h
 	$(COMPILE) $(LDFLAGS) -o $@ bench/bench.c $(LDLIBS)

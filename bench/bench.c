@@ -1061,6 +1061,148 @@ static void overheads(const ssa_isa *levels, int n_levels)
             }
 }
 
+/* A ragged batch: a decode of one token in each of 32 sequences, of 1/64 of the longest to all of it, in no order.
+ * Their caches lie one after the other. The ideal: what the same calls take one by one on one thread, divided by the
+ * threads. The slowest worker: the batch's workers one after the other on one thread, the longest of each phase, in CPU
+ * time; against the mean it tells how even the shares are, however busy the machine. In turns, medians of rounds. */
+static void batch_case(const shape *s, ssa_type type, ssa_isa level, int threads, int64_t longest)
+{
+    enum { CALLS = 32, ROUNDS = 7 };
+    static const int part[CALLS] = { 5, 64, 1, 12, 33, 2, 8, 48, 1, 3, 20, 1, 6, 57, 2, 16,
+                                     1, 40, 4, 10, 2, 28, 1, 7, 3, 64, 1, 14, 24, 2, 9, 1 };
+    const setting on = { s, type, SSA_F32, level, threads };
+    const int64_t token = s->h * row_bytes(type, s->d);
+    double t[4][ROUNDS] = { { 0 } }, ideal, ms, err = 0; /* the batch, the calls, the slowest worker, the mean */
+    int64_t tokens = 0;
+    ssa_attn a[CALLS];
+    call c;
+    ssa_exec one;
+    ssa_plan plan;
+    for (int i = 0; i < CALLS; i++) tokens += part[i] * longest / 64;
+    if (!open_call(&c, &on, FULL, CALLS, tokens)) { n_skipped++; return; } /* room for as many queries */
+    tokens = 0;
+    for (int i = 0; i < CALLS; i++) {
+        a[i] = c.a;
+        a[i].n_q = 1;
+        a[i].n_kv = part[i] * longest / 64;
+        a[i].q.data = (char *)data.q + i * s->hq * row_bytes(query_type(type), s->d);
+        a[i].out.data = data.out + (int64_t)i * s->hq * s->d;
+        a[i].k.data = (char *)data.k + tokens * token;
+        a[i].v.data = (char *)data.v + tokens * token;
+        tokens += a[i].n_kv;
+    }
+    free(c.x.workspace);
+    c.x.workspace_size = ssa_workspace_size(a, CALLS, SSA_FULL, threads);
+    for (int i = 0; i < CALLS; i++) {
+        size_t size = ssa_workspace_size(a + i, 1, SSA_FULL, 1);
+        if (size > c.x.workspace_size) c.x.workspace_size = size;
+    }
+    c.x.workspace = need(c.x.workspace_size);
+    one = c.x;
+    one.n_threads = 1;
+    for (int r = -1; r < ROUNDS; r++)                       /* the first warms up */
+        for (int alone = 0; alone < 2; alone++) {
+            double begin = now();
+            ssa_status st = alone ? SSA_OK : ssa_attention_batch(a, CALLS, SSA_FULL, &c.x);
+            for (int i = 0; alone && i < CALLS; i++) st = st ? st : ssa_attention(a + i, SSA_FULL, &one);
+            if (st != SSA_OK) { fprintf(stderr, "bench: %s\n", ssa_status_string(st)); exit(2); }
+            if (r >= 0) t[alone][r] = 1e3 * (now() - begin);
+            for (int i = 0; i < CALLS && r < 0 && !alone; i += 7) {
+                double e = row_error(a + i, 0, i % s->hq, NULL);
+                if (!(e <= err)) err = e;
+            }
+            if (r < 0 || !alone) continue;
+            st = ssa_plan_make(&plan, a, CALLS, SSA_FULL, threads, c.x.workspace, c.x.workspace_size);
+            if (st != SSA_OK) { fprintf(stderr, "bench: %s\n", ssa_status_string(st)); exit(2); }
+            for (int phase = 0; phase < ssa_plan_phases(&plan); phase++) {
+                double most = 0;
+                for (int ith = 0; ith < threads; ith++) {
+                    clock_t from = clock();
+                    ssa_plan_run(&plan, phase, ith, threads);
+                    double took = 1e3 * (double)(clock() - from) / CLOCKS_PER_SEC;
+                    t[3][r] += took / threads;
+                    if (took > most) most = took;
+                }
+                t[2][r] += most;
+            }
+        }
+    for (int j = 0; j < 4; j++) qsort(t[j], ROUNDS, sizeof t[j][0], by_value);
+    ms = t[0][ROUNDS / 2];
+    ideal = t[1][ROUNDS / 2] / threads;
+    printf("%s batch of %d decodes, %lld to %lld keys, %lld in all, %s, %s, %d thread%s: %.3f ms, ideal %.3f ms, "
+           "ratio %.2f; slowest worker %.2f of the mean; err %.1e%s\n", s->name, CALLS, (long long)(longest / 64),
+           (long long)longest, (long long)tokens, type_name(type), ssa_isa_name(level), threads, threads > 1 ? "s" : "",
+           ms, ideal, ms / ideal, t[2][ROUNDS / 2] / t[3][ROUNDS / 2], err, err < 0.1 ? "" : " WRONG");
+    json_line("\"batch\": \"%s\", \"calls\": %d, \"type\": \"%s\", \"level\": \"%s\", \"threads\": %d, "
+              "\"longest\": %lld, \"keys\": %lld, \"ms\": %.6g, \"ideal_ms\": %.6g, \"ratio\": %.4g, "
+              "\"worker_ms\": %.6g, \"worker_ratio\": %.4g, \"max_err\": %.3g", s->name, CALLS, type_name(type),
+              ssa_isa_name(level), threads, (long long)longest, (long long)tokens, ms, ideal, ms / ideal,
+              t[2][ROUNDS / 2], t[2][ROUNDS / 2] / t[3][ROUNDS / 2], err);
+    fflush(stdout);
+    n_wrong += !(err < 0.1);
+    close_call(&c);
+}
+
+/* Speculative decoding: a tree of n_q drafts over a long cache, two children each, whose mask hides the branches that a
+ * draft is not on. Against a decode of one token with no mask. */
+static void speculative_case(const shape *s, ssa_type type, ssa_isa level, int threads, int64_t n_kv)
+{
+    static const int drafts[] = { 64, 32, 16, 8, 4, 2, 1 }; /* the most first: memory is filled once */
+    enum { N = COUNT(drafts), ROUNDS = 3 };
+    const setting on = { s, type, SSA_F32, level, threads };
+    double t[N][ROUNDS];
+    call c[N];
+    uint16_t *mask[N];
+    int reps;
+    for (int j = 0; j < N; j++) {
+        const int n = drafts[j];
+        mask[j] = NULL;
+        if (!open_call(c + j, &on, FULL, n, n_kv)) { n_skipped++; return; }
+        if (n == 1) continue;
+        mask[j] = (uint16_t *)need(sizeof(uint16_t) * (size_t)(n * n_kv));
+        memset(mask[j], 0, sizeof(uint16_t) * (size_t)(n * n_kv));
+        for (int i = 0; i < n; i++) {                       /* f16: 0 is 0, 0xFC00 -infinity */
+            uint16_t *row = mask[j] + i * n_kv + n_kv - n;
+            for (int k = 0; k < n; k++) row[k] = 0xFC00u;
+            for (int k = i; ; k = (k - 1) / 2) { row[k] = 0; if (k == 0) break; }
+        }
+        c[j].a.mask = mask[j];
+        c[j].a.mask_type = SSA_F16;
+        free(c[j].x.workspace);
+        c[j].x.workspace_size = ssa_workspace_size(&c[j].a, 1, SSA_FULL, threads);
+        c[j].x.workspace = need(c[j].x.workspace_size);
+    }
+    for (int r = 0; r < ROUNDS; r++)
+        for (int j = 0; j < N; j++) t[j][r] = 1e3 * measure(c + j, box / ROUNDS, &reps);
+    for (int j = N - 1; j >= 0; j--) qsort(t[j], ROUNDS, sizeof t[j][0], by_value);
+    for (int j = N - 1; j >= 0; j--) {
+        double ms = t[j][ROUNDS / 2], ratio = ms / t[N - 1][ROUNDS / 2];
+        printf("%s tree of %2d drafts, %lld keys, %s, %s, %d thread%s: %.3f ms, %.2f times one token's, %.3f a draft\n",
+               s->name, drafts[j], (long long)n_kv, type_name(type), ssa_isa_name(level), threads,
+               threads > 1 ? "s" : "", ms, ratio, ratio / drafts[j]);
+        json_line("\"speculative\": \"%s\", \"drafts\": %d, \"n_kv\": %lld, \"type\": \"%s\", "
+                  "\"level\": \"%s\", \"threads\": %d, \"ms\": %.6g, \"ratio\": %.4g", s->name, drafts[j],
+                  (long long)n_kv, type_name(type), ssa_isa_name(level), threads, ms, ratio);
+    }
+    fflush(stdout);
+    for (int j = 0; j < N; j++) { free(mask[j]); close_call(c + j); }
+}
+
+static void batches(const int *threads, int n_threads, const ssa_isa *levels, int n_levels, int quick)
+{
+    const shape *s = shapes + 1;
+    char text[96];
+    for (int l = 0; l < n_levels; l++)
+        for (int kind = 0; kind < 2; kind++)
+            for (int t = 0; t < n_threads; t++) {
+                snprintf(text, sizeof text, "%s %s bf16 %s %dt", kind ? "speculative" : "batch", s->name,
+                         ssa_isa_name(levels[l]), threads[t]);
+                if (!wanted(text)) continue;
+                if (kind) speculative_case(s, SSA_BF16, levels[l], threads[t], quick ? 8192 : 32768);
+                else      batch_case(s, SSA_BF16, levels[l], threads[t], quick ? 16384 : 65536);
+            }
+}
+
 /* The cases: which shapes, key types and modes at which length, and in which run; a longer run has the shorter one's
  * too. Longest first within a phase, so that memory is filled once. A prefill of MOST_ONLY tokens and more, minutes on
  * one core, is run on the largest number of threads alone. */
@@ -1170,7 +1312,8 @@ static int usage(void)
             "  --f32-queries  f32 queries on 16-bit keys too, instead of queries of the keys' type\n"
             "  --filter   cases whose line holds one of the texts, as in 'S1 decode full bf16 1 32768 avx512 2t pool"
             " none', or\n"
-            "             'overhead call f32 avx512', 'overhead S1 bf16 avx512'\n");
+            "             'overhead call f32 avx512', 'overhead S1 bf16 avx512', 'batch S2 bf16 avx512 2t',\n"
+            "             'speculative S2 bf16 avx512 2t'\n");
     return 2;
 }
 
@@ -1230,6 +1373,7 @@ int main(int argc, char **argv)
     printf("\n");
     compare_levels();
     overheads(levels, n_levels);
+    batches(threads, n_threads, levels, n_levels, quick);
     if (json) { fprintf(json, "\n]\n"); fclose(json); }
     printf("%d cases, %d wrong, %d skipped\n", n_results, n_wrong, n_skipped);
     return n_wrong > 0;

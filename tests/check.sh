@@ -34,7 +34,7 @@ root=$(cd "$(dirname "$0")/.." && pwd) || exit 2
 cd "$root" || exit 2
 rm -rf build/check
 mkdir -p build/check || exit 2
-cp -R ssa.h Makefile tests examples bench .ci build/check/ || exit 2
+cp -R ssa.h README.md Makefile tests examples bench .ci build/check/ || exit 2
 cd build/check || exit 2
 dir=out
 mkdir -p $dir/steps || exit 2

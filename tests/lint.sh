@@ -140,6 +140,13 @@ if [ $# -eq 0 ]; then
     form "other sources: ASCII, no tabs, no blanks at the end" "[^ -~\t]|\t|[ \t]$" $others
 fi
 
+awk '/^<!-- recipe: / { name = $3; n = 0 } name { n++ }     # with the lines around the code, 3 more
+     name && /^```$/ { if (n > 12) print name ": " n - 3 " lines"; name = "" }' README.md >"$tmp/found"
+verdict "README.md: recipes under 10 lines"
+sed -n 's/^<!-- recipe: \(.*\) -->$/\1/p' README.md | while read -r r; do
+    grep -q "^#include \"recipes/$r.h\"$" tests/test_recipes.c || echo "$r"; done >"$tmp/found"
+verdict "README.md: every recipe is tested"
+
 share=$(awk -F '\t' '$3 == "c" { c++ } $3 != "b" { n++ } END { printf "%d", n ? 100 * c / n + 0.5 : 0 }' "$tmp/code")
 if [ "$share" -lt 20 ] || [ "$share" -gt 30 ]; then
     warned=$((warned + 1)); echo "warn $share% of the lines are comment; 20 to 30 are meant"
