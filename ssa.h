@@ -868,7 +868,8 @@ SSA__FORCE_INLINE void ssa__prefetch(const ssa__tile *t, int32_t from, int32_t t
     }
 }
 
-/* The rows ahead, for an entry to prefetch evenly while it computes: `part` cache lines at each of its steps. */
+/* The rows ahead, for an entry to prefetch evenly while it computes: `part` cache lines at each of its steps. Into L2:
+ * prefetches into L1 would take the buffers for missing lines from the entry's own loads. */
 typedef struct { uintptr_t row, at, end; int64_t stride; int32_t rows, part; } ssa__lines;
 SSA__FORCE_INLINE ssa__lines ssa__lines_ahead(const ssa__tile *t, int64_t steps)
 {
@@ -886,7 +887,7 @@ SSA__FORCE_INLINE ssa__lines ssa__lines_ahead(const ssa__tile *t, int64_t steps)
 SSA__FORCE_INLINE void ssa__fetch_lines(ssa__lines *l, int32_t steps)
 {
     for (int32_t n = steps * l->part; n > 0 && l->rows > 0; n--) {
-        SSA__PREFETCH(l->at);
+        SSA__PREFETCH_L2(l->at);
         l->at += 64;
         if (l->at < l->end) continue;
         l->row += (uintptr_t)l->stride;
