@@ -137,7 +137,8 @@ static const char *in_svg(const in_state *s, const char *path) {
     for (int32_t layer = 0; layer < layers; layer++) {
         double share = 0;
         for (int32_t h = 0; h < s->config->heads; h++) share += s->sums[layer * s->config->heads + h].sparsity;
-        fprintf(f, "<g transform=\"translate(%lld,%lld)\">\n<text y=\"-16\">layer %d holds %.1f%% of full attention</text>\n"
+        fprintf(f, "<g transform=\"translate(%lld,%lld)\">\n"
+                   "<text y=\"-16\">layer %d holds %.1f%% of full attention</text>\n"
                    "<text y=\"-4\" fill=\"gray\">block 0 .. %lld</text>\n<text x=\"-6\" y=\"10\" text-anchor=\"end\" "
                    "fill=\"gray\">0</text>\n<text x=\"-6\" y=\"%lld\" text-anchor=\"end\" fill=\"gray\">%lld</text>\n"
                    "<rect width=\"%lld\" height=\"%lld\" fill=\"none\" stroke=\"lightgray\"/>\n<g fill=\"#134f8c\">\n",

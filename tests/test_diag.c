@@ -45,6 +45,8 @@ static void terms_make(terms *t, prob *p, uint64_t seed)
         for (int64_t j = 0; j < p->s.n_kv; j++) {
             int hole = rng_int(&r, 0, 3) == 0 || (kind == 1 && i % 3 == 1) || (kind == 2 && j / p->s.B % 2 == 0);
             double x = j > p->q0 + i ? (double)NAN : hole ? -(double)INFINITY : 3 * (double)rng_f(&r);
+            if (kind == 3 && i % 4 == 2 && x < 0 && !isinf(x)) x = j % 2 ? -3e38 : -3.3e38;   /* f16: hidden */
+            if (kind == 3 && i % 4 == 3 && x < 0 && !isinf(x)) x = -6e4;
             type_put(type, t->mask + i * row + j * size, x);
         }
     p->a.mask = t->mask;
@@ -284,6 +286,11 @@ static void check_spoilt(void)
         for (int64_t e = 0; e < r.n; e++) good &= isnan(r.d.entropy[e]) == e % 2;
         CHECK(good, "a sink spoils its head");
         p.a.sinks = NULL;
+        mask[2 * 60 + 31] = mask[4 * 60 + 2] = (float)(l ? NAN : INFINITY);
+        good = ssa_diagnose(&p.a, &r.d, &one) == SSA_OK;
+        for (int64_t e = 0; e < FIELDS * r.n; e++) good &= isnan(r.all[e]) == (e % r.n / 4 == 2 || e % r.n / 4 == 4);
+        CHECK(good, "a mask spoils its queries");
+        mask[2 * 60 + 31] = mask[4 * 60 + 2] = 0;
     }
     free(mask); free(r.all);
     prob_free(&p);
