@@ -49,7 +49,7 @@ demo: $(BUILD)/ssa_lm ## run the small language model in examples/tiny-ssa, full
 bench: $(BUILD)/bench ## measure this machine's limits, then attention against them (ARGS=--quick: under a minute)
 	$(BUILD)/bench $(ARGS)
 
-examples: $(BUILD)/quickstart $(BUILD)/ssa_lm ## build the examples
+examples: $(BUILD)/quickstart $(BUILD)/ssa_lm $(BUILD)/inspect ## build the examples
 
 check: ## the build matrix: compilers, languages, levels, options, sanitizers (several minutes)
 	sh tests/check.sh
@@ -94,6 +94,9 @@ $(BUILD)/quickstart: examples/quickstart.c ssa.h
 
 $(BUILD)/ssa_lm: examples/ssa_lm.c $(HEADERS)
 	$(CC) -O3 $(FLAGS) $(LDFLAGS) -o $@ examples/ssa_lm.c $(LDLIBS)
+
+$(BUILD)/inspect: examples/inspect.c $(HEADERS)
+	$(CC) -O3 $(FLAGS) $(LDFLAGS) -o $@ examples/inspect.c $(LDLIBS)
 
 $(BUILD)/bench.json: $(BUILD)/bench
 	$(BUILD)/bench --json $@ $(ARGS)

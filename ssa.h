@@ -38,7 +38,7 @@
  *   10  detection and choice of a level                              CPUID, XCR0, arch_prctl, getenv
  *   11  validation, plan, workspace                                  the only place that makes error codes
  *   12  block selection: pooled keys, importance, top-k              plain C over the table
- *   13  the attention loop and the alignment loss                    plain C over the table
+ *   13  the attention loop, diagnosis, the alignment loss            plain C over the table
  *   14  public bodies, threads                                       the only OpenMP, the only SSA_MALLOC
  *   15  the vector pass: tile operations over section 8's primitives, re-included once per vector level
  *   16  licence
@@ -278,6 +278,9 @@ typedef struct {
 } ssa_plan;
 
 typedef struct { double sparsity, commitment, total; } ssa_alignment;
+
+/* What ssa_diagnose measures, each [n_q][n_heads], contiguous; NULL: not wanted. */
+typedef struct { float *entropy, *sparsity, *delta, *bound; } ssa_diagnosis;
 typedef struct { ssa_view d_out, d_q, d_k, d_v; float *d_gate; } ssa_grad;
 
 /* =====================================================================================================================
@@ -418,6 +421,26 @@ SSA_API void        ssa_merge(float *out_a, float *lse_a, const float *out_b, co
  * visible. A sink that both calls had counts as mass inside. NULL, n < 1: does nothing. sparsity may be one of the
  * inputs. */
 SSA_API void        ssa_attention_sparsity(const float *lse_sparse, const float *lse_full, int64_t n, float *sparsity);
+
+/* How full attention's weights p of a call lie, and what its sparse selection would drop of them; for each query and
+ * head, in one pass in double over the inputs widened to f32:
+ *   entropy   -sum p log p, in natural units: 0 for one key, log n for n keys of equal weight
+ *   sparsity  the sum of p inside the selected blocks: what ssa_attention_sparsity gives (the paper's Definition 1)
+ *   delta     the sum of p outside: 1 - sparsity, without the digits that this subtraction would lose
+ *   bound     delta * (max over dropped keys of |v| + |s|), the paper's Theorem 1: |f - s| is not above it, where f and
+ *             s are the full and the sparse output without gate, before they are rounded; 0 when nothing is dropped
+ * a is a call as for SSA_SPARSE, all of whose fields count but gate, lse and out, which are not looked at: softcap,
+ * alibi, mask, pages, select, min_context (where the call would run full nothing is dropped). blocks is read with
+ * GIVEN, and else an optional output, as in ssa_attention. A sink is one more outcome of the entropy, and for the
+ * others mass inside, as in ssa_attention_sparsity. A query that sees no key has 0, 1, 0, 0. A sink or a visible score
+ * that is not finite makes all four NaN, a visible value the bound alone; what is hidden has no effect. Refused with
+ * the same statuses as in a sparse ssa_attention (SSA_ERR_WINDOW for a window); a or d NULL: SSA_ERR_NULL. What is
+ * written may overlap nothing.
+ * Slow: O(n_q * n_heads * n_kv * (head_dim + value_dim)), on the calling thread; n_threads and parallel are checked and
+ * not used, so the bits are always the same. Takes 16 KiB of stack, and ssa_workspace_size(a, 1, SSA_SPARSE, 1) bytes
+ * of workspace (that function does want a valid out).
+ * Source: the paper's Definition 1 and Theorem 1. */
+SSA_API ssa_status  ssa_diagnose(const ssa_attn *a, const ssa_diagnosis *d, const ssa_exec *x);
 
 /* The bidirectional alignment loss of one layer (the paper's L_alignment; the official code takes gated outputs):
  *   sparsity = mean SmoothL1(full - stop(sparse)), commitment = mean SmoothL1(sparse - stop(full)), total = their sum,
@@ -762,6 +785,23 @@ static inline double ssa__log(double x) /* x positive and normal; absolute error
     s2 = s * s;
     for (i = 21; i >= 1; i -= 2) p = p * s2 + 1.0 / i;
     return e * SSA__LN2 + 2 * s * p;
+}
+
+static inline double ssa__sqrt(double x) /* 0, or x normal; relative error 1e-15; below 0: 0 */
+{
+    double r;
+    if (x <= 0.0) return 0.0;
+    r = ssa__exp(0.5 * ssa__log(x));
+    return 0.5 * (r + x / r);
+}
+
+static inline double ssa__tanh(double x) /* relative error 6e-14; NaN: NaN */
+{
+    double size = x < 0 ? -x : x, z = x * x, e;
+    if (size < 0.01) return x * (1.0 - z * (1.0 / 3 - z * (2.0 / 15))); /* 1 - e would lose digits */
+    e = ssa__exp(-2.0 * size);
+    e = (1.0 - e) / (1.0 + e);
+    return x < 0 ? -e : e;
 }
 
 /* Arithmetic on sizes: nonnegative operands; on overflow *bad becomes 1 and the result is 0. */
@@ -3299,6 +3339,16 @@ static ssa_status ssa__check_append(const ssa_attn *a, int64_t at, const ssa_vie
 /* No gradients through attention yet: a valid call is told so. */
 static ssa_status ssa__check_backward(const ssa_grad *g) { return g == NULL ? SSA_ERR_NULL : SSA_ERR_UNSUPPORTED; }
 
+/* ssa_diagnose: c becomes the sparse call that is diagnosed. It writes no output; out is there to be valid. */
+static ssa_status ssa__check_diagnosis(const ssa_attn *a, const ssa_diagnosis *d, ssa_attn *c, void *out)
+{
+    if (a == NULL || d == NULL) return SSA_ERR_NULL;
+    *c = *a;
+    memset(&c->out, 0, sizeof c->out);
+    c->out.data = out;
+    return SSA_OK;
+}
+
 /* The alignment loss: the four views with their strides resolved; *count becomes the number of elements. */
 static ssa_status ssa__check_loss(ssa_view *full, ssa_view *sparse, ssa_view *d_full, ssa_view *d_sparse,
                                   int64_t n_tokens, int32_t n_heads, int32_t dim, float beta, float grad_scale,
@@ -4091,7 +4141,7 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
  *     Terms of the scores come between the products and the softmax: adjust. The sink joins a row at its end.
  *     A share of the keys (decode) leaves its ungated output and lse in the workspace for the MERGE task; its heads go
  *     along the keys side by side. A matrix unit does a chunk whole, and a sparse prefill's query on packed blocks.
- *     The alignment loss is at the end of the section.
+ *     The diagnosis and the alignment loss are at the end of the section.
  * ================================================================================================================== */
 
 /* The keys that a tile attends, as one virtual sequence 0 .. n-1: all keys from 0 on, or the keys of ascending blocks,
@@ -4839,6 +4889,115 @@ static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
     if (t->leave) t->leave(kept);
 }
 
+/* -- diagnosis -- */
+
+/* Keys of one side, of scores s: m the largest, the sums of exp(s - m) and of exp(s - m) * (s - m). */
+typedef struct { double m, sum, tilt; } ssa__mass;
+
+/* What the sums become when m becomes top: times the factor that is returned. */
+static double ssa__mass_raise(ssa__mass *x, double top)
+{
+    const double shift = x->m - top, f = ssa__exp(shift);
+    x->tilt = (x->tilt + x->sum * shift) * f;
+    x->sum *= f;
+    x->m = top;
+    return f;
+}
+
+/* Adds a key; returns its exp(s - m). What hangs on the sum besides is to be multiplied by *f first. */
+static double ssa__mass_add(ssa__mass *x, double s, double *f)
+{
+    double e;
+    *f = s > x->m ? ssa__mass_raise(x, s) : 1.0;
+    e = ssa__exp(s - x->m);
+    x->sum += e;
+    x->tilt += e * (s - x->m);
+    return e;
+}
+
+/* The score of key j for query i and a query head, from their rows and what the mask adds. */
+static double ssa__score_of(const ssa__call *c, int64_t i, int64_t head, int64_t j, const float *q, const float *k,
+                            double mask)
+{
+    const double cap = (double)c->a.softcap;
+    double s = 0.0;
+    for (int32_t e = 0; e < c->a.head_dim; e++) s += (double)q[e] * (double)k[e];
+    s *= (double)c->a.scale;
+    if (cap > 0.0) s = cap * ssa__tanh(s / cap);
+    if (c->a.alibi) s += (double)c->a.alibi[head] * (double)(j - c->a.q_pos - i);
+    return s + mask;
+}
+
+/* Query i and a query head: one pass over the keys that it sees, those of its list on one side, all others on the
+ * other. */
+static void ssa__diagnose_row(const ssa__table *t, const ssa__call *c, int64_t i, int64_t head, const ssa_diagnosis *d)
+{
+    const ssa_attn *a = &c->a;
+    const int64_t h = head / c->group, at = i * a->n_heads + head, visible = ssa__visible(c, i);
+    const int32_t *list = NULL; /* of the blocks from here on; NULL: nothing is dropped */
+    const float *sink = ssa__sink(c, head);
+    float q[SSA_MAX_DIM], row[SSA_MAX_DIM];
+    double o[SSA_MAX_DIM], far = 0.0, near = 0.0, f, all, nan = (double)ssa__float(0x7fc00000u);
+    ssa__mass in = { -1e300, 0.0, 0.0 }, out = { -1e300, 0.0, 0.0 };
+    int32_t left = c->keep;
+    int64_t keys = 0;
+    int finite = 1, finite_v = 1;
+    if (c->what != SSA__RUN_FULL) list = ssa__list(c, i * c->lists + head % c->group / c->list_group, h);
+    t->pack[a->q.type](q, a->head_dim, ssa__row(&a->q, i, head), 0, 1, a->head_dim);
+    for (int32_t e = 0; e < a->value_dim; e++) o[e] = 0.0;
+    if (sink) {
+        finite = ssa__is_finite(*sink);
+        ssa__mass_add(&in, (double)*sink, &f);
+    }
+    for (int64_t j = 0; j < visible; j++) {
+        double s, e, square = 0.0;
+        float mask = 0.0f;
+        int inside = 1;
+        if (ssa__masked(c, i, j)) continue;
+        if (a->mask) mask = ssa__load(a->mask_type, (const unsigned char *)a->mask + i * a->mask_stride, j);
+        finite &= ssa__is_finite(mask);
+        if (mask < SSA__BIAS_LOW) mask = SSA__BIAS_LOW;
+        if (list) {
+            while (left > 0 && *list >= 0 && *list < j / a->block_size) left--, list++;
+            inside = left > 0 && *list == j / a->block_size;
+        }
+        keys++;
+        t->pack[a->k.type](row, a->head_dim, ssa__k_row(a, j, h), 0, 1, a->head_dim);
+        s = ssa__score_of(c, i, head, j, q, row, (double)mask);
+        finite &= ssa__is_finite((float)s);
+        t->pack[a->v.type](row, a->value_dim, ssa__v_row(a, j, h), 0, 1, a->value_dim);
+        for (int32_t b = 0; b < a->value_dim; b++) {
+            square += (double)row[b] * (double)row[b];
+            finite_v &= ssa__is_finite(row[b]);
+        }
+        e = ssa__mass_add(inside ? &in : &out, s, &f);
+        if (!inside && square > far) far = square;
+        for (int32_t b = 0; inside && b < a->value_dim; b++) o[b] = o[b] * f + e * (double)row[b];
+    }
+    for (int32_t b = 0; b < a->value_dim && in.sum > 0.0; b++) near += o[b] / in.sum * (o[b] / in.sum);
+    f = in.m > out.m ? in.m : out.m;
+    ssa__mass_raise(&in, f);
+    ssa__mass_raise(&out, f);
+    all = in.sum + out.sum;
+    if (keys == 0) all = in.sum = 1.0, in.tilt = 0.0; /* all mass is a sink's, or there is none */
+    if (d->entropy) d->entropy[at] = (float)(finite ? ssa__log(all) - (in.tilt + out.tilt) / all : nan);
+    if (d->sparsity) d->sparsity[at] = (float)(finite ? in.sum / all : nan);
+    if (d->delta) d->delta[at] = (float)(finite ? out.sum / all : nan);
+    if (d->bound)
+        d->bound[at] = (float)(finite && finite_v ? out.sum / all * (ssa__sqrt(far) + ssa__sqrt(near)) : nan);
+}
+
+/* The diagnosis of a sparse call that is planned for one worker: of its phases those that select, then every row. */
+static void ssa__run_diagnosis(const ssa_plan *p, const ssa_diagnosis *d)
+{
+    const ssa__table *t = (const ssa__table *)p->table;
+    const ssa__call *c = (const ssa__call *)(const void *)p->calls;
+    for (int32_t k = 0; k < p->n_phases; k++)
+        if (p->phase[k] == SSA__POOL || p->phase[k] == SSA__SELECT) ssa__run_phase(p, p->phase[k], 0, 1);
+    for (int64_t i = 0; i < c->a.n_q; i++)
+        for (int64_t head = 0; head < c->a.n_heads; head++) ssa__diagnose_row(t, c, i, head, d);
+}
+
 /* -- the alignment loss -- */
 
 /* One row: adds the sum of SmoothL1(full - sparse) to *sum; leaves d SmoothL1/d full * scale in grad. */
@@ -4959,8 +5118,9 @@ static void ssa__run_plan(const ssa_plan *p, const ssa_exec *x)
     for (int phase = 0; phase < p->n_phases; phase++) ssa_plan_run(p, phase, 0, 1);
 }
 
-/* Every public call that computes attention or selection: threads, workspace, plan, run. */
-static ssa_status ssa__run(const ssa_attn *a, int32_t n, ssa__what what, const ssa_exec *x)
+/* Every public call that computes attention or selection: threads, workspace, plan, run. d: NULL, or what a diagnosis
+ * of the one call is for, on this thread. */
+static ssa_status ssa__run(const ssa_attn *a, int32_t n, ssa__what what, const ssa_exec *x, const ssa_diagnosis *d)
 {
     ssa_plan plan;
     ssa_status s;
@@ -4970,12 +5130,13 @@ static ssa_status ssa__run(const ssa_attn *a, int32_t n, ssa__what what, const s
 #if SSA__OPENMP
     if (n_threads == 0) n_threads = omp_get_max_threads();
 #endif
-    if (n_threads < 1 || (!SSA__OPENMP && !(x && x->parallel))) n_threads = 1;
+    if (n_threads < 1 || d || (!SSA__OPENMP && !(x && x->parallel))) n_threads = 1;
     if (x && x->workspace) {
         s = ssa__plan(&plan, a, n, what, n_threads, x->workspace, x->workspace_size, &size);
         while (s == SSA_ERR_WORKSPACE && x->n_threads == 0 && n_threads > 1) /* as many threads as it has room for */
             s = ssa__plan(&plan, a, n, what, --n_threads, x->workspace, x->workspace_size, &size);
-        if (s == SSA_OK) ssa__run_plan(&plan, x);
+        if (s == SSA_OK && d) ssa__run_diagnosis(&plan, d);
+        else if (s == SSA_OK) ssa__run_plan(&plan, x);
         return s;
     }
     s = ssa__plan(NULL, a, n, what, n_threads, NULL, 0, &size);
@@ -4987,7 +5148,8 @@ static ssa_status ssa__run(const ssa_attn *a, int32_t n, ssa__what what, const s
         void *ws = SSA_MALLOC(size);
         if (ws == NULL) return SSA_ERR_MEMORY;
         s = ssa__plan(&plan, a, n, what, n_threads, ws, size, &size);
-        if (s == SSA_OK) ssa__run_plan(&plan, x);
+        if (s == SSA_OK && d) ssa__run_diagnosis(&plan, d);
+        else if (s == SSA_OK) ssa__run_plan(&plan, x);
         SSA_FREE(ws);
         return s;
     }
@@ -4998,7 +5160,7 @@ SSA_API ssa_status ssa_attention_batch(const ssa_attn *a, int32_t n, ssa_mode mo
 {
     ssa__what what = SSA__RUN_FULL;
     ssa_status s = ssa__check_mode(mode, &what);
-    return s != SSA_OK ? s : ssa__run(a, n, what, x);
+    return s != SSA_OK ? s : ssa__run(a, n, what, x, NULL);
 }
 
 SSA_API ssa_status ssa_attention(const ssa_attn *a, ssa_mode mode, const ssa_exec *x)
@@ -5008,7 +5170,7 @@ SSA_API ssa_status ssa_attention(const ssa_attn *a, ssa_mode mode, const ssa_exe
 
 SSA_API ssa_status ssa_select_blocks(const ssa_attn *a, const ssa_exec *x)
 {
-    return ssa__run(a, 1, SSA__RUN_SELECT, x);
+    return ssa__run(a, 1, SSA__RUN_SELECT, x, NULL);
 }
 
 SSA_API ssa_status ssa_attention_backward(const ssa_attn *a, ssa_mode mode, const ssa_grad *g, const ssa_exec *x)
@@ -5200,6 +5362,14 @@ SSA_API void ssa_attention_sparsity(const float *lse_sparse, const float *lse_fu
         else if (ssa__bits(lse_sparse[i]) == SSA__NEG_INF_BITS) sparsity[i] = 0.0f;
         else sparsity[i] = (float)ssa__exp((double)lse_sparse[i] - (double)lse_full[i]);
     }
+}
+
+SSA_API ssa_status ssa_diagnose(const ssa_attn *a, const ssa_diagnosis *d, const ssa_exec *x)
+{
+    ssa_attn call;
+    char unwritten;
+    ssa_status s = ssa__check_diagnosis(a, d, &call, &unwritten);
+    return s != SSA_OK ? s : ssa__run(&call, 1, SSA__RUN_SPARSE, x, d);
 }
 
 SSA_API ssa_status ssa_alignment_loss(const ssa_view *full, const ssa_view *sparse, int64_t n_tokens, int32_t n_heads,

@@ -18,6 +18,8 @@ typedef struct {
     int threads;
     bool measure_sparsity;          /* sparse: attend fully to the same queries too, for the share of attention kept */
     void (*progress)(void *user, int64_t tokens);   /* called after each forward pass, or NULL */
+    const char *(*inspect)(void *user, int32_t layer, const ssa_attn *a);  /* shown the call of each layer before it */
+                                    /* runs, or NULL; what it returns stops the pass, unless NULL */
     void *user;
 } lm_options;
 
@@ -201,6 +203,10 @@ static inline const char *lm_layer_attention(lm_session *s, int32_t layer, int64
         status = ssa_pool_append(&s->pools[layer], &fresh, n);
     }
     ssa_attn a = lm_attention_call(s, layer, n);
+    if (s->opt.inspect && status == SSA_OK) {
+        const char *error = s->opt.inspect(s->opt.user, layer, &a);
+        if (error) return error;
+    }
     const bool measure = s->opt.measure_sparsity && s->opt.mode == SSA_SPARSE;
     if (measure && status == SSA_OK) {
         a.lse = s->lse_full;                            /* its output is overwritten by the sparse one */

@@ -340,6 +340,15 @@ cd $dir/root
 $CC1 -Iusr/include ../main.c ../impl.c -o ../installed
 ../installed
 END
+step "examples/inspect: every distance within its bound, and a drawing" <<END
+$make -s BUILD=$dir/inspect CC=$CC1 $dir/inspect/inspect
+$dir/inspect/inspect -n 400 -o $dir/inspect/blocks.svg | grep 'within the bound'
+if command -v xmllint >/dev/null; then xmllint --noout $dir/inspect/blocks.svg; fi
+tail -n 1 $dir/inspect/blocks.svg | grep '^</svg>\$'
+$dir/inspect/inspect -p -t -k 3 -o $dir/inspect/own.svg \
+    "A text of one's own: so long that a query may not attend to all of it" >$dir/inspect/own
+grep -c '<rect.*opacity' $dir/inspect/own.svg
+END
 step "lint" <<END
 sh tests/lint.sh
 END

@@ -96,6 +96,33 @@ void o_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_block
     *lse = max + log(sum);
 }
 
+void o_diagnose(const o_call *given, int64_t i, int h, const int32_t *blocks, int n_blocks, double *f, double *s,
+                double *x)
+{
+    o_call ungated = *given, *c = &ungated;
+    double lse_f, lse_s, far = 0, near_ = 0;
+    c->gate = NULL;
+    o_row(c, i, h, blocks, n_blocks, s, &lse_s);
+    o_row(c, i, h, NULL, 0, f, &lse_f);                      /* leaves all keys and scores */
+    int64_t n = keys_of(c, i, NULL, 0);
+    double p = c->sinks ? exp((double)c->sinks[h] - lse_f) : 0;
+    x[0] = p > 0 ? -p * log(p) : 0;
+    x[1] = p;
+    x[2] = x[3] = 0;
+    for (int64_t t = 0; t < n; t++) {
+        const float *v = c->v + (key_list[t] * c->H + h / (c->HQ / c->H)) * c->DV;
+        int kept = 0;
+        for (int e = 0; e < n_blocks; e++) kept |= blocks[e] >= 0 && blocks[e] == key_list[t] / c->B;
+        p = exp(key_score[t] - lse_f);
+        if (p > 0) x[0] -= p * log(p);
+        x[kept ? 1 : 2] += p;
+        if (!kept) far = fmax(far, dot(v, v, c->DV));
+    }
+    for (int d = 0; d < c->DV; d++) near_ += s[d] * s[d];
+    if (!n) x[0] = 0, x[1] = 1;
+    x[3] = x[2] * (sqrt(far) + sqrt(near_));
+}
+
 /* x as the type holds it: to the nearest, p is never a denormal that matters. */
 static float kept_in(ssa_type t, float x)
 {

@@ -32,6 +32,11 @@ void o_call_of(o_call *c, const prob *p);
 void o_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_blocks, double *out, double *lse);
 void n_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_blocks, ssa_type p, float *out, float *lse);
 
+/* Query i and a head: its full output f [DV] and its sparse one s [DV], ungated, and what ssa_diagnose should say of
+ * them: x = entropy, sparsity, delta, bound; by p = exp(score - lse), key by key. */
+void o_diagnose(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_blocks, double *f, double *s,
+                double *x);
+
 /* Pooled keys [H][n_kv / B][D], the mean of every complete block. */
 void o_pool(const o_call *c, double *pooled);
 /* Importance of blocks 0..cur for query i and list j (of a key/value head, or per_head of a query head); returns cur,

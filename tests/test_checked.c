@@ -55,6 +55,10 @@ static void check_no_malloc(const shape *s, ssa_mode mode)
         CHECK(ssa_attention_batch(&p.a, 1, mode, &x) == SSA_ERR_WORKSPACE && prob_hash(&p) == clean, "no workspace");
         if (mode == SSA_SPARSE)
             CHECK(ssa_select_blocks(&p.a, &x) == SSA_ERR_WORKSPACE && prob_hash(&p) == clean, "no workspace");
+        float entropy[400] = { 0 };
+        ssa_diagnosis d = { entropy, NULL, NULL, NULL };
+        CHECK(ssa_diagnose(&p.a, &d, NULL) == SSA_ERR_WORKSPACE && ssa_diagnose(&p.a, &d, &x) == SSA_ERR_WORKSPACE
+                  && prob_hash(&p) == clean && entropy[0] == 0, "a diagnosis without workspace");
         x.workspace_size = ssa_workspace_size(&p.a, 1, mode, 1);
         x.workspace = xalloc((int64_t)x.workspace_size, 1);
         CHECK(ssa_attention(&p.a, mode, &x) == SSA_OK, "with its workspace");
