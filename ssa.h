@@ -1314,10 +1314,9 @@ static void ssa__fill_scalar(ssa__table *t)
 
 /* =====================================================================================================================
  * 8  VECTOR LEVELS. Per ISA: a vector V of L floats, the inline primitives that section 15 is written over, then the
- * inclusion of
- *    section 15, which leaves ssa__<isa>_fill(table) behind. NV: vectors of rows that one register tile of the wide
- *    product spans; NM(nv): elements of m it spans when it has nv vectors: nv*NM(nv) accumulators + nv operands + 1
- *    broadcast.
+ *    inclusion of section 15, which leaves ssa__<isa>_fill(table) behind. NV: vectors of rows that one register tile of
+ *    the wide product spans; NM(nv): elements of m it spans when it has nv vectors: nv*NM(nv) accumulators + nv operands
+ *    + 1 broadcast.
  *
  *    zero set1 load store mul add sub div max   as named; fma a*b+c, fms a*b-c; max(a, b) returns b when either is NaN
  *    load_n store_n                         the first n lanes, the rest zero / untouched; never touch memory past n
@@ -3652,12 +3651,11 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
  *     A tile of queries is scored against pooled keys by the same entries that score it against keys; one softmax over
  *     all complete blocks gives p / l, which is exp(scale * q.kbar - lse); importance is its sum over the group's rows.
  *     Rows of a tile that belong to different queries see different numbers of complete blocks: limit. The own block
- *     always wins and is never ranked. The best of the others are kept in a heap whose root is the worst of them, so
- *     that most blocks cost one vector comparison with the root. Raw scores (SSA_SCORE_DOT) take the same way without
- *     the softmax. A list is shared by the group's rows, or is of one row (select_per_head), whose scores are made
- *     with the group's all the same.
- *     The maxima of parts of the blocks give the heap a good start. A matrix unit scores a tile's queries in one go
- *     (rank, importances), from bf16 terms of the pooled keys.
+ *     always wins and is never ranked. Of many others the maxima of disjoint parts give a bar that not many more clear
+ *     than are wanted; these few are compared with one another. A heap whose root is the worst does what is left: few
+ *     blocks, large lists, equal maxima. Raw scores (SSA_SCORE_DOT) take the same way without the softmax. A list is
+ *     shared by the group's rows, or is of one row (select_per_head), whose scores are made with the group's all the
+ *     same. A matrix unit scores a tile's queries in one go (rank, importances), from bf16 terms of the pooled keys.
  * ================================================================================================================== */
 /* Where a row of a resolved view lies. */
 static const unsigned char *ssa__row(const ssa_view *v, int64_t token, int64_t head)
@@ -5484,9 +5482,8 @@ SSA__DIAG_POP
 #else /* SSA__VECTOR_PASS */
 /* =====================================================================================================================
  * 15  THE VECTOR PASS: tile operations over the primitives of section 8. Included once per vector level with SSA__FN,
- * SSA__V, SSA__L,
- *     SSA__NV, SSA__NM, SSA__NR, SSA__NQ and SSA__TARGET set; undefines them all at its end. NR: rows of a narrow
- *     register tile; NQ: keys, or vectors of values, of one of 4 rows in q8_0.
+ *     SSA__V, SSA__L, SSA__NV, SSA__NM, SSA__NR, SSA__NQ and SSA__TARGET set; undefines them all at its end. NR: rows
+ *     of a narrow register tile; NQ: keys, or vectors of values, of one of 4 rows in q8_0.
  * ================================================================================================================== */
 #define SSA__LOCAL  static SSA__TARGET
 #define SSA__INLINE SSA__FORCE_INLINE SSA__TARGET
