@@ -1315,8 +1315,8 @@ static void ssa__fill_scalar(ssa__table *t)
 /* =====================================================================================================================
  * 8  VECTOR LEVELS. Per ISA: a vector V of L floats, the inline primitives that section 15 is written over, then the
  *    inclusion of section 15, which leaves ssa__<isa>_fill(table) behind. NV: vectors of rows that one register tile of
- *    the wide product spans; NM(nv): elements of m it spans when it has nv vectors: nv*NM(nv) accumulators + nv operands
- *    + 1 broadcast.
+ *    the wide product spans; NM(nv): elements of m it spans when it has nv vectors: nv*NM(nv) accumulators, nv operands
+ *    and a broadcast.
  *
  *    zero set1 load store mul add sub div max   as named; fma a*b+c, fms a*b-c; max(a, b) returns b when either is NaN
  *    load_n store_n                         the first n lanes, the rest zero / untouched; never touch memory past n
