@@ -2,7 +2,7 @@
 # check.sh - the build matrix of ssa.h: compilers, languages, optimisation levels, options, linking, sanitizers.
 # Prints one line a step (ok, FAIL with the end of its log, or SKIP with the reason), then the counts. It works on a
 # copy of the sources, made when it starts, in build/check; nothing else is written. Environment: JOBS (2) steps at a
-# time, COMPILERS and CXX_COMPILERS (what to try). Each step is a small script of its own: the line of one that failed
+# time, COMPILERS and CXX_COMPILERS (what to try), FULL (more under sanitizers). Each step is a small script of its own: the line of one that failed
 # says how to repeat it.
 #
 # shellcheck disable=SC2011,SC2012,SC2013   # file names here hold no blanks
@@ -116,8 +116,9 @@ sed -n 's/^SSA_API [^(]*\(ssa_[a-z0-9_]*\)(.*/\1/p' ssa.h | sort -u >"$dir/expor
 
 # ---- steps: the longest first, so that the short ones fill the gaps --------------------------------------------------
 # What a build is for decides which tests it runs: the whole suite, run by `make test`, takes over two minutes.
-numbers="golden attention sparse pool loss invariants"
-features="select terms cache"
+features="select cache"
+more=                               # FULL=1: under the sanitizers also what takes longest, half an hour in all
+[ -n "$FULL" ] && more="attention invariants terms cache"
 finite="golden attention loss"      # no NaN, no equal bits, both of which fast-math gives up
 # suite NAME TESTS VARIABLE=VALUE..: the tests in a build folder of their own. TESTS: names, or nothing for all.
 suite() {
@@ -154,11 +155,8 @@ san=
 for c in $cc_all; do [ -z "$san" ] && sanitizer "$c" -fsanitize=address,undefined && san=$c; done
 if [ -n "$san" ]; then
     S="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
-    # Without lm, which would take as long again: the next step feeds that code what it was not made for. And without
-    # what the emulated matrix unit's suite runs under the same sanitizers, where the CPU has what that needs.
-    more="attention sparse invariants"
-    grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null && sanitizer "$CCN" -fsanitize=address,undefined && more=
-    suite "address and undefined sanitizers, $san" "golden pool loss errors checked guard table select $more" \
+    # Without lm, which would take as long again: the next step feeds that code what it was not made for.
+    suite "address and undefined sanitizers, $san" "golden sparse pool loss errors checked guard table select $more" \
           CC="$san" CFLAGS="$S"
     step "examples on damaged files, address and undefined sanitizers" <<END
 $make -s BUILD=$dir/garbage CC="$san" CFLAGS="$S" $dir/garbage/ssa_lm
@@ -180,12 +178,11 @@ fi
 # The level amx: its instructions are emulated, on a CPU that has all it needs besides.
 unit="harness isa attention sparse pool invariants guard table unit"
 E="-include tests/amx_emulated.h"
-# The sanitized build runs them all, the other one what takes too long there and what leans on the optimiser.
 if grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null; then
-    suite "amx emulated, $CC1" "golden unit $features" CC="$CC1" CPPFLAGS="$E"
+    suite "amx emulated, $CC1" "$unit golden $features $more" CC="$CC1" CPPFLAGS="$E"
     if sanitizer "$CCN" -fsanitize=address,undefined; then
-        suite "amx emulated, address and undefined sanitizers, $CCN" "$unit" CC="$CCN" CPPFLAGS="$E" \
-              CFLAGS="-O2 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+        suite "amx emulated, address and undefined sanitizers, $CCN" "unit table pool guard $more" CC="$CCN" \
+              CPPFLAGS="$E" CFLAGS="-O2 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
     else
         skip "tests, amx emulated, address and undefined sanitizers" "$CCN does not link them"
     fi
@@ -197,11 +194,11 @@ suite "without OpenMP, $CCN" "golden attention invariants errors table" CC="$CCN
 swap "implementation $(fast "$CC1"), $CC1" "$finite" "$CC1" "$(fast "$CC1")"
 [ "$CCN" = "$CC1" ] || swap "implementation $(fast "$CCN"), $CCN" "$finite" "$CCN" "$(fast "$CCN")"
 if [ -n "$CXX1" ]; then
-    swap "implementation -O3 as C++11, $CC1" "$numbers" "$CC1" "-O3 -x c++ -std=c++11" -lstdc++
+    swap "implementation -O3 as C++11, $CC1" "golden sparse pool" "$CC1" "-O3 -x c++ -std=c++11" -lstdc++
 else
-    swap "implementation -O3, $CC1" "$numbers" "$CC1" -O3
+    swap "implementation -O3, $CC1" "golden sparse pool" "$CC1" -O3
 fi
-swap "implementation SSA_NO_SIMD, $CC1" "$numbers" "$CC1" -DSSA_NO_SIMD=1
+swap "implementation SSA_NO_SIMD, $CC1" "golden attention pool" "$CC1" -DSSA_NO_SIMD=1
 step "tests, SSA_ISA=scalar, avx2, nonsense in the environment" <<END
 for isa in scalar avx2 nonsense; do
     SSA_ISA=\$isa $dir/isa/test harness isa golden pool loss >$dir/isa/\$isa || { tail -n 30 $dir/isa/\$isa; exit 1; }
