@@ -2,8 +2,8 @@
 # check.sh - the build matrix of ssa.h: compilers, languages, optimisation levels, options, linking, sanitizers.
 # Prints one line a step (ok, FAIL with the end of its log, or SKIP with the reason), then the counts. It works on a
 # copy of the sources, made when it starts, in build/check; nothing else is written. Environment: JOBS (2) steps at a
-# time, COMPILERS and CXX_COMPILERS (what to try), FULL (more under sanitizers). Each step is a small script of its own: the line of one that failed
-# says how to repeat it.
+# time, COMPILERS and CXX_COMPILERS (what to try), FULL (more under sanitizers). Each step is a small script of its own:
+# the line of one that failed says how to repeat it.
 #
 # shellcheck disable=SC2011,SC2012,SC2013   # file names here hold no blanks
 LC_ALL=C; export LC_ALL
@@ -182,7 +182,8 @@ if grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null; then
     suite "amx emulated, $CC1" "$unit golden $features $more" CC="$CC1" CPPFLAGS="$E"
     if sanitizer "$CCN" -fsanitize=address,undefined; then
         suite "amx emulated, address and undefined sanitizers, $CCN" "unit table pool guard $more" CC="$CCN" \
-              CPPFLAGS="$E" CFLAGS="-O2 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+              CPPFLAGS="$E" \
+              CFLAGS="-O2 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
     else
         skip "tests, amx emulated, address and undefined sanitizers" "$CCN does not link them"
     fi
