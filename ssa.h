@@ -874,8 +874,8 @@ struct ssa__tile_of {
     uint16_t *k, *v;                 /* unit: the rows taken */
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
-    uint16_t *tail;                  /* unit: room for the terms of 32 pooled keys */
-    uint16_t *queries;               /* unit, gathered rows: [row][dk_unit] */
+    uint16_t *turned;                /* unit: room for 2 * SSA__UNIT_DIM rows of dk_unit: pooled keys, queries */
+    uint16_t *queries;               /* unit, gathered rows: [row][dk_unit]; rank: [term][SSA__LANES_MAX][dk_unit] */
     float   *sums;                   /* likewise: l in parts, [row][SSA__UNIT_SUMS] */
     const int32_t *limit;            /* row r sees the chunk's first limit[r] keys, never fewer than the row before: */
                                      /* wide qk and pv may leave out the rest; NULL: all rows see all */
@@ -973,10 +973,14 @@ typedef struct {
     /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. */
     void (*attend)(const ssa__tile *t, int32_t n, const int32_t *limit);
     int32_t chunk;                                   /* most keys of a chunk */
-    /* unit, few rows: s [block][SSA__LANES_MAX] = exp(scale * q.pooled - m) for n pooled keys, given as terms rows of
-     * dk_unit elements, the terms `term` elements apart; m and l with it. Row r counts the first limit[r]. */
-    void (*rank)(const ssa__tile *t, const uint16_t *pooled, int64_t term, int32_t terms, int32_t n,
-                 const int32_t *limit);
+    /* unit: n <= SSA__UNIT_BLOCK bf16 rows of d elements side by side, [32 dims]([pair of dims][row][2]); zeros for rows
+     * and dims that there are not. */
+    void (*turn)(uint16_t *dst, const unsigned char *rows, int64_t stride, int32_t n, int32_t d);
+    /* unit, up to SSA__LANES_MAX rows: s = exp(scale * q.pooled - m) for n pooled keys, l with it; row r counts the
+     * first limit[r]. laid: [SSA__UNIT_BLOCK blocks][term], each turned, the blocks rounded up to SSA__UNIT_DIM; NULL:
+     * pooled has them as bf16 rows. raw: s = scale * q.pooled, and l is 1, or NaN where one is not finite. */
+    void (*rank)(const ssa__tile *t, const uint16_t *laid, const unsigned char *pooled, int32_t terms, int32_t n,
+                 const int32_t *limit, int raw);
     /* unit: the importance of n blocks for each of the tile's queries, a group of rows each, from what rank left:
      * imp[query][j] = sum over the group's rows of s(j, r) * fix[r], queries ld apart. */
     void (*importances)(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp, int64_t ld);
@@ -1753,8 +1757,9 @@ SSA__DIAG_POP
  *      few     O = P.V:  A = p transposed; B = V with key pairs interleaved, the cheaper of the two to prepare when
  *              there are 16 rows. Interleaving leaves the dims of 32 in the order that ssa__amx_o tells; finish
  *              restores it.  o [row][dv_unit]
- *      rank    as scores and softmax of few, over all blocks: p stays in f32, s [block][16], pooled keys as three terms
- *              when they are floats, so that importance is exact to a float; summed over the group's rows at the end
+ *      rank    S = Q.K^T of all blocks: A = queries as they are, pooled keys turned, as three terms when they are
+ *              floats, so that importance is exact to a float; s [32 blocks][16 rows][32], p stays in f32. Blocks along
+ *              the lanes: summed over the group's rows at the end without a shuffle
  *      gather  S = Q.K^T, O += P.V for 16 rows that chose a block, whose keys were transposed and whose values were
  *              interleaved when it was packed: A = queries as they are, and p as the softmax leaves it, a row's 16 keys
  *              along the lanes. Products over 16 keys take half a tile's width of p and half its height of values.
@@ -2361,6 +2366,19 @@ SSA__AMXF void ssa__amx_few_finish(const ssa__tile *t, const float *factor, floa
 
 /* -- block selection -- */
 
+SSA__AMXF void ssa__amx_turn(uint16_t *dst, const unsigned char *rows, int64_t stride, int32_t n, int32_t d)
+{
+    for (int32_t e = 0; e < d; e += 32) {
+        const __mmask32 some = d - e >= 32 ? 0xffffffffu : (1u << (d - e)) - 1;
+        __m512 x[16];
+        for (int32_t j = 0; j < 16; j++)
+            x[j] = j < n ? _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(some, rows + j * stride + 2 * e))
+                         : _mm512_setzero_ps();
+        ssa__avx512_transpose(x);
+        for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(dst + 16 * e + 32 * i), x[i]);
+    }
+}
+
 /* The sums over the lanes of 16 vectors, in a vector. */
 SSA__AMX __m512 ssa__amx_sums(__m512 *x)
 {
@@ -2379,88 +2397,181 @@ SSA__AMX __m512 ssa__amx_sums(__m512 *x)
     return _mm512_add_ps(_mm512_shuffle_f32x4(x[0], x[1], 0x88), _mm512_shuffle_f32x4(x[0], x[1], 0xdd));
 }
 
-/* 16 blocks at a time: a whole group's sums at once, or transposed, so that blocks lie along the lanes. */
-SSA__AMXF void ssa__amx_importances(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp,
-                                    int64_t ld)
+/* s [16 rows][32] of the pooled keys j .. j+31, laid out. */
+SSA__AMX void ssa__amx_rank_laid(const ssa__tile *t, const uint16_t *laid, int32_t terms, int32_t j)
 {
-    const __m512 w = _mm512_loadu_ps(t->fix);
-    const __mmask16 lanes = ssa__avx512_first_mask(group * queries);
-    for (int32_t j = 0; j < n; j += 16) {
-        const __mmask16 some = ssa__avx512_first_mask(n - j);
-        __m512 x[16];
-        for (int i = 0; i < 16; i++)
-            x[i] = _mm512_maskz_mul_ps(j + i < n ? lanes : (__mmask16)0, w, _mm512_loadu_ps(t->s + (j + i) * 16));
-        if (queries == 1) {
-            _mm512_mask_storeu_ps(imp + j, some, ssa__amx_sums(x));
-            continue;
-        }
-        ssa__avx512_transpose(x);
-        for (int32_t q = 0; q < queries; q++) {
-            __m512 sum = x[q * group];
-            for (int32_t r = q * group + 1; r < (q + 1) * group; r++) sum = _mm512_add_ps(sum, x[r]);
-            _mm512_mask_storeu_ps(imp + q * ld + j, some, sum);
-        }
-    }
-}
-
-/* Scores of 32 pooled keys from j on, of n: s [32][16]. Never reads a row past the last one. */
-SSA__AMX void ssa__amx_rank_scores(const ssa__tile *t, const uint16_t *pooled, int64_t term, int32_t terms, int32_t j,
-                                   int32_t n)
-{
-    const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2, left = n - j;
-    const uint16_t *rows = pooled + (int64_t)j * t->dk_unit;
+    const int32_t dk = t->dk_unit, block = 16 * dk;
     float *s = t->s + (int64_t)j * 16;
-    if (left < 32) {
-        memset(t->tail, 0, (size_t)terms * 32 * (size_t)ld);
-        for (int32_t a = 0; a < terms; a++)
-            memcpy(t->tail + a * 32 * t->dk_unit, rows + a * term, (size_t)left * (size_t)ld);
-        rows = t->tail;
-        term = 32 * t->dk_unit;
-    }
+    laid += (int64_t)j * terms * dk;
     SSA__BARRIER();
     _tile_zero(0);
     _tile_zero(1);
     for (int32_t ab = terms * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
-        const uint16_t *k = rows + ab / t->q_terms * term;
-        for (int32_t i = 0; i < steps; i++) {
-            _tile_loadd(6, (const unsigned char *)t->q + (ab % t->q_terms * steps + i) * 1024, 64);
-            _tile_loadd(4, k + i * 32, ld);
+        const uint16_t *q = t->queries + ab % t->q_terms * block, *k = laid + ab / t->q_terms * block;
+        for (int32_t e = 0; e < dk; e += 32) {
+            _tile_loadd(4, q + e, dk * 2);
+            _tile_loadd(6, k + 16 * e, 64);
             _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(5, k + i * 32 + 16 * t->dk_unit, ld);
-            _tile_dpbf16ps(1, 5, 6);
+            _tile_loadd(7, k + terms * block + 16 * e, 64);
+            _tile_dpbf16ps(1, 4, 7);
         }
     }
-    _tile_stored(0, s, 64);
-    _tile_stored(1, s + 256, 64);
+    _tile_stored(0, s, 128);
+    _tile_stored(1, s + 16, 128);
     SSA__BARRIER();
 }
 
-/* As the softmax of few, but p stays a float, with the exponential of two terms: importance ranks blocks by it. l sums
- * 32 at a time first, so that tens of thousands of blocks cost no digits. */
-SSA__AMXF void ssa__amx_rank(const ssa__tile *t, const uint16_t *pooled, int64_t term, int32_t terms, int32_t n,
-                             const int32_t *limit)
+/* The same of bf16 rows as they lie, with turned queries: their products are turned instead, which is less. Never reads
+ * past the last row. */
+SSA__AMX void ssa__amx_rank_rows(const ssa__tile *t, const unsigned char *pooled, int32_t j, int32_t n)
 {
-    const __m512 scale = ssa__amx_scale(t);
-    const __m512i lim = _mm512_loadu_si512(limit);
-    if (n > 0) ssa__amx_rank_scores(t, pooled, term, terms, 0, n);
-    for (int32_t j = 0; j < n; j += 32) {
-        const int32_t left = n - j < 32 ? n - j : 32;
-        const int hidden = _mm512_cmplt_epi32_mask(lim, _mm512_set1_epi32(j + left)) != 0;
-        float *s = t->s + (int64_t)j * 16;
-        __m512 m, sum = _mm512_setzero_ps();
-        if (j + 32 < n) ssa__amx_rank_scores(t, pooled, term, terms, j + 32, n); /* a step ahead, to hide its latency */
-        if (ssa__amx_max(1, s, j, left, hidden, lim, scale, t->m, t->l, t->fix))
-            for (int64_t i = 0; i < (int64_t)j * 16; i += 16) /* rare: what was computed for a lower maximum */
-                _mm512_storeu_ps(t->s + i, _mm512_mul_ps(_mm512_loadu_ps(t->s + i), _mm512_loadu_ps(t->fix)));
-        m = _mm512_loadu_ps(t->m);
-        for (int32_t i = 0; i < left; i++) {
-            __m512 p = ssa__amx_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + i * 16), scale, m));
-            if (hidden) p = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(lim, _mm512_set1_epi32(j + i)), p);
-            _mm512_storeu_ps(s + i * 16, p);
-            sum = _mm512_add_ps(sum, p);
-        }
-        _mm512_storeu_ps(t->l, _mm512_add_ps(_mm512_loadu_ps(t->l), sum));
+    const int32_t dk = t->dk_unit, block = 16 * dk;
+    const uint16_t *q = t->turned + 2 * block;
+    const unsigned char *rows = pooled + (int64_t)j * t->dk * 2;
+    float *s = t->s + (int64_t)j * 16, products[512];
+    if (n - j < 32 || t->dk < dk) {
+        memset(t->turned, 0, (size_t)block * 4);
+        ssa__amx_take_bf16(t->turned, 0, dk, rows, t->dk * 2, n - j < 32 ? n - j : 32, t->dk);
+        rows = (const unsigned char *)t->turned;
     }
+    SSA__BARRIER();
+    _tile_zero(0);
+    _tile_zero(1);
+    for (int32_t b = t->q_terms - 1; b >= 0; b--)
+        for (int32_t e = 0; e < dk; e += 32) {
+            _tile_loadd(6, q + b * block + 16 * e, 64);
+            _tile_loadd(4, rows + 2 * e, dk * 2);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(5, rows + 2 * (block + e), dk * 2);
+            _tile_dpbf16ps(1, 5, 6);
+        }
+    _tile_stored(0, products, 64);
+    _tile_stored(1, products + 256, 64);
+    SSA__BARRIER();
+    for (int32_t i = 0; i < 32; i += 16) {
+        __m512 x[16];
+        for (int32_t k = 0; k < 16; k++) x[k] = _mm512_loadu_ps(products + (i + k) * 16);
+        ssa__avx512_transpose(x);
+        for (int32_t r = 0; r < 16; r++) _mm512_storeu_ps(s + r * 32 + i, x[r]);
+    }
+}
+
+/* Which of 16 blocks from j on count for a row. */
+SSA__AMX __mmask16 ssa__amx_counted(int32_t limit, int32_t j) { return ssa__avx512_first_mask(limit - j); }
+
+/* m of the rows from `from` on that have a score of the blocks j .. j+31 more than SSA__AMX_LAG above it moves there;
+ * what came before shrinks: s, and the sums [16 rows][16 lanes]. */
+SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, int32_t from, int32_t j, const int32_t *limit, __m512 *sums)
+{
+    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E), low = _mm512_set1_ps(-FLT_MAX);
+    const float *s = t->s + (int64_t)j * 16;
+    float factor[16];
+    __m512 old = _mm512_loadu_ps(t->m), top, f, x[16];
+    __mmask16 moved;
+    for (int32_t r = 0; r < 16; r++) {
+        x[r] = low;
+        for (int32_t i = 0; i < 32 && r >= from && r < t->rows; i += 16) {
+            const __m512 y = _mm512_mul_ps(_mm512_loadu_ps(s + r * 32 + i), scale);
+            x[r] = _mm512_mask_max_ps(x[r], ssa__amx_counted(limit[r], j + i), y, x[r]); /* a NaN leaves x */
+        }
+    }
+    ssa__avx512_transpose(x);
+    for (int32_t r = 1; r < 16; r++) x[0] = _mm512_max_ps(x[0], x[r]);
+    top = x[0];
+    moved = _mm512_cmp_ps_mask(top, _mm512_add_ps(old, _mm512_set1_ps(SSA__AMX_LAG)), _CMP_GT_OQ);
+    f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top)));
+    _mm512_storeu_ps(t->m, _mm512_mask_mov_ps(old, moved, top));
+    _mm512_storeu_ps(factor, f);
+    for (int32_t r = from; r < t->rows; r++) {
+        if (!(moved >> r & 1)) continue;
+        f = _mm512_set1_ps(factor[r]);
+        sums[r] = _mm512_mul_ps(sums[r], f);
+        for (float *p = t->s + r * 32; p < s; p += 512) {
+            _mm512_storeu_ps(p, _mm512_mul_ps(_mm512_loadu_ps(p), f));
+            _mm512_storeu_ps(p + 16, _mm512_mul_ps(_mm512_loadu_ps(p + 16), f));
+        }
+    }
+}
+
+/* p of the blocks j .. j+31 in place of their scores. hidden: rows may count fewer. */
+SSA__AMX void ssa__amx_rank_p(const int hidden, const ssa__tile *t, int32_t j, const int32_t *limit, __m512 *sums)
+{
+    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E), lag = _mm512_set1_ps(SSA__AMX_LAG);
+    float *s = t->s + (int64_t)j * 16;
+    for (int32_t r = 0; r < t->rows; r++, s += 32) {
+        const __mmask16 a = hidden ? ssa__amx_counted(limit[r], j) : (__mmask16)0xffff;
+        const __mmask16 b = hidden ? ssa__amx_counted(limit[r], j + 16) : (__mmask16)0xffff;
+        const __m512 s0 = _mm512_loadu_ps(s), s1 = _mm512_loadu_ps(s + 16);
+        __m512 m = _mm512_set1_ps(t->m[r]), x0 = _mm512_fmsub_ps(s0, scale, m), x1 = _mm512_fmsub_ps(s1, scale, m);
+        if (hidden ? _mm512_mask_cmp_ps_mask(a, x0, lag, _CMP_NLE_UQ) | _mm512_mask_cmp_ps_mask(b, x1, lag, _CMP_NLE_UQ)
+                   : _mm512_cmp_ps_mask(_mm512_max_ps(x0, x1), lag, _CMP_NLE_UQ)) {
+            ssa__amx_rank_rise(t, r, j, limit, sums);
+            m = _mm512_set1_ps(t->m[r]);
+            x0 = _mm512_fmsub_ps(s0, scale, m);
+            x1 = _mm512_fmsub_ps(s1, scale, m);
+        }
+        x0 = _mm512_maskz_mov_ps(a, ssa__amx_exp2(2, x0));
+        x1 = _mm512_maskz_mov_ps(b, ssa__amx_exp2(2, x1));
+        _mm512_storeu_ps(s, x0);
+        _mm512_storeu_ps(s + 16, x1);
+        sums[r] = _mm512_add_ps(sums[r], _mm512_add_ps(x0, x1));
+    }
+}
+
+/* The scores of the blocks j .. j+31 as they are; sums become NaN where one that counts is not finite. */
+SSA__AMX void ssa__amx_rank_raw(const ssa__tile *t, int32_t j, const int32_t *limit, __m512 *sums)
+{
+    const __m512 scale = _mm512_set1_ps(t->scale);
+    float *s = t->s + (int64_t)j * 16;
+    for (int32_t r = 0; r < t->rows; r++, s += 32) {
+        const __m512 x0 = _mm512_mul_ps(_mm512_loadu_ps(s), scale), x1 = _mm512_mul_ps(_mm512_loadu_ps(s + 16), scale);
+        const __m512 zero = _mm512_setzero_ps();
+        sums[r] = _mm512_mask3_fmadd_ps(x0, zero, sums[r], ssa__amx_counted(limit[r], j));
+        sums[r] = _mm512_mask3_fmadd_ps(x1, zero, sums[r], ssa__amx_counted(limit[r], j + 16));
+        _mm512_storeu_ps(s, x0);
+        _mm512_storeu_ps(s + 16, x1);
+    }
+}
+
+/* m follows a maximum only when that is SSA__AMX_LAG above. Each lane has a sum of its own until the end. */
+SSA__AMXF void ssa__amx_rank(const ssa__tile *t, const uint16_t *laid, const unsigned char *pooled, int32_t terms,
+                             int32_t n, const int32_t *limit, int raw)
+{
+    __m512 sums[16];
+    for (int32_t r = 0; r < 16; r++) sums[r] = _mm512_setzero_ps();
+    _mm512_storeu_ps(t->m, _mm512_set1_ps(-FLT_MAX));
+    for (int32_t a = 0; !laid && a < t->q_terms; a++)
+        ssa__amx_turn(t->turned + (2 + a) * 16 * t->dk_unit, (const unsigned char *)(t->queries + a * 16 * t->dk_unit),
+                      t->dk_unit * 2, 16, t->dk);
+    for (int32_t j = -32; j < n; j += 32) {
+        if (j + 32 < n) { /* a step ahead, to hide its latency */
+            if (laid) ssa__amx_rank_laid(t, laid, terms, j + 32);
+            else ssa__amx_rank_rows(t, pooled, j + 32, n);
+        }
+        if (j < 0) continue;
+        if (raw) ssa__amx_rank_raw(t, j, limit, sums);
+        else if (limit[0] < j + 32) ssa__amx_rank_p(1, t, j, limit, sums);
+        else ssa__amx_rank_p(0, t, j, limit, sums);
+    }
+    if (raw) for (int32_t r = 0; r < 16; r++) sums[r] = _mm512_add_ps(sums[r], _mm512_set1_ps(0.0625f));
+    _mm512_storeu_ps(t->l, ssa__amx_sums(sums));
+}
+
+SSA__AMXF void ssa__amx_importances(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp,
+                                    int64_t ld)
+{
+    for (int32_t q = 0; q < queries; q++, imp += ld)
+        for (int32_t j = 0; j < n; j += 32) {
+            const float *s = t->s + (int64_t)j * 16 + q * group * 32;
+            __m512 a = _mm512_setzero_ps(), b = a;
+            for (int32_t r = 0; r < group; r++, s += 32) {
+                const __m512 w = _mm512_set1_ps(t->fix[q * group + r]);
+                a = _mm512_fmadd_ps(w, _mm512_loadu_ps(s), a);
+                b = _mm512_fmadd_ps(w, _mm512_loadu_ps(s + 16), b);
+            }
+            _mm512_mask_storeu_ps(imp + j, ssa__avx512_first_mask(n - j), a);
+            _mm512_mask_storeu_ps(imp + j + 16, ssa__avx512_first_mask(n - j - 16), b);
+        }
 }
 
 /* -- packed blocks: 16 keys [32 dims]([pair of dims][key][2]), then their values [pair of keys][dv_unit][2] -- */
@@ -2473,15 +2584,7 @@ SSA__AMXF int ssa__amx_bring(unsigned char *dst, const unsigned char *k, int64_t
     const __m512i ones = _mm512_set1_epi16(0x7f80);
     uint16_t *values = (uint16_t *)(void *)dst + 16 * dk_unit;
     __mmask32 bad = 0;
-    for (int32_t e = 0; e < dk; e += 32) {
-        const __mmask32 some = dk - e >= 32 ? 0xffffffffu : (1u << (dk - e)) - 1;
-        __m512 x[16];
-        for (int32_t j = 0; j < 16; j++)
-            x[j] = j < n ? _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(some, k + j * k_stride + 2 * e))
-                         : _mm512_setzero_ps();
-        ssa__avx512_transpose(x);
-        for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(dst + 32 * e + 64 * i), x[i]);
-    }
+    ssa__amx_turn((uint16_t *)(void *)dst, k, k_stride, n, dk);
     memset(values, 0, (size_t)(16 * dv_unit) * 2);
     for (int32_t j = 0; j < n; j += 2)
         for (int32_t e = 0; e < dv; e += 32) {
@@ -2694,6 +2797,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->few.q_prep = t->many.q_prep = ssa__amx_q_prep;
     t->few.attend = ssa__amx_few;
     t->few.finish = ssa__amx_few_finish;
+    t->few.turn = ssa__amx_turn;
     t->few.rank = ssa__amx_rank;
     t->few.bring = ssa__amx_bring;
     t->few.gather = ssa__amx_gather;
@@ -2897,9 +3001,8 @@ typedef struct {
     const unsigned char *pooled; ssa_type pooled_type; int64_t pooled_head_stride;
     float   *pooled_own;           /* where the POOL phase writes when the call brought no pool */
     int32_t  rank, rank_terms;     /* 1: the unit scores blocks; terms of a pooled key */
-    const uint16_t *terms;         /* [head][term][block][dims rounded up to SSA__UNIT_DIM], or a pool's bf16 rows */
-    uint16_t *terms_own;           /* where the POOL phase writes them */
-    int64_t  term_stride, terms_head_stride;
+    int32_t  lays;                 /* 1: the POOL phase lays the terms out for all queries */
+    uint16_t *laid; int64_t laid_head_stride;        /* [head][SSA__UNIT_BLOCK blocks][term], each turned */
     unsigned char *packed;         /* [head][SSA__UNIT_BLOCK keys], as the unit wants them; NULL: none */
     unsigned char *packed_broken;  /* [head][SSA__UNIT_BLOCK keys]: 1 where a value is not finite */
     int64_t  n_packed, packed_bytes;  /* for each head, and of each */
@@ -3132,19 +3235,17 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
         c->task_heads = (int32_t)ssa__max(1, c->a.n_kv_heads * c->n_splits / SSA__SPLIT_TASKS);
 }
 
-/* Whether the unit scores blocks: rows enough, and pooled keys that are bf16 terms as they lie, or queries enough to
- * make terms of them first. */
+/* Whether the unit scores blocks: rows enough, and queries enough to lay out the terms of the pooled keys first; fewer
+ * take pooled keys that are bf16 as they lie. */
 static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
 {
-    int direct = c->pooled && c->pooled_type == SSA_BF16 && c->a.head_dim % SSA__UNIT_DIM == 0;
-    if (t->few.rank == NULL || what == SSA__RUN_FULL || !c->scored || c->a.score != SSA_SCORE_SOFTMAX ||
-        !ssa__terms(c->a.q.type) || c->n_rows < 4 || (!direct && c->a.n_q < SSA__LANES_MAX))
+    int bf16 = c->pooled && c->pooled_type == SSA_BF16;
+    if (t->few.rank == NULL || what == SSA__RUN_FULL || !c->scored || !ssa__terms(c->a.q.type) || c->n_rows < 4 ||
+        (!bf16 && c->a.n_q < SSA__LANES_MAX))
         return;
     c->rank = 1;
-    c->rank_terms = c->pooled && c->pooled_type == SSA_BF16 ? 1 : 3;
-    if (!direct) return;
-    c->terms = (const uint16_t *)(const void *)c->pooled;
-    c->terms_head_stride = c->pooled_head_stride / 2;
+    c->lays = c->a.n_q >= SSA__LANES_MAX;
+    c->rank_terms = bf16 ? 1 : 3;
 }
 
 /* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not
@@ -3377,9 +3478,7 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
     if (c->a.n_q == 0) return 0;
     switch (kind) {
     case SSA__POOL:
-        if (what == SSA__RUN_FULL || !c->scored ||
-            (c->pooled && !c->pooled_own && (!c->rank || (c->terms && !c->terms_own))))
-            return 0;
+        if (what == SSA__RUN_FULL || !c->scored || (c->pooled && !c->pooled_own && !c->lays)) return 0;
         return ssa__ceil_div(c->n_pooled, SSA__POOL_BLOCKS) * c->a.n_kv_heads;
     case SSA__PACK:
         if (!c->packs) return 0;
@@ -3507,7 +3606,11 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     if (c->shaped || c->a.window > 0)
         x->shaper.bias = (float *)ssa__take(b, (SSA__LANES_MAX + 1) * SSA__PIECE, f);
     if (c->unit && c->a.window > 0) x->low = (int32_t *)ssa__take(b, rows, (int64_t)sizeof(int32_t));
-    if (c->rank) x->tile.tail = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_DIM * dk * c->rank_terms, 2);
+    if (c->rank) {
+        x->tile.turned = (uint16_t *)ssa__take(b, (int64_t)2 * SSA__UNIT_DIM * dk, 2);
+        if (!c->packs)
+            x->tile.queries = (uint16_t *)ssa__take(b, (int64_t)SSA__LANES_MAX * dk * ssa__terms(c->a.q.type), 2);
+    }
     if (c->unit) {
         int32_t v_terms = ssa__terms(c->a.v.type);
         int32_t keys = ssa__round_up((int32_t)ssa__max(1, ssa__min(c->n_keys, SSA__UNIT_KEYS)), SSA__UNIT_DIM);
@@ -3540,12 +3643,11 @@ static void ssa__take_shared(ssa__bump *b, ssa__call *c, ssa__what what)
 {
     const int64_t f = (int64_t)sizeof(float);
     int64_t lists = ssa__mul(c->a.n_q, (int64_t)c->a.n_kv_heads * ssa__max(c->lists, 1), &b->bad);
-    if (ssa__count_tasks(c, what, SSA__POOL) > 0 && c->rank) {
+    if (c->lays) {
+        int64_t blocks = ssa__ceil_div(c->n_pooled, SSA__UNIT_DIM) * SSA__UNIT_DIM;
         int32_t dk = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM);
-        c->term_stride = ssa__mul(c->n_pooled, dk, &b->bad);
-        c->terms_head_stride = ssa__mul(c->term_stride, c->rank_terms, &b->bad);
-        c->terms_own = (uint16_t *)ssa__take(b, ssa__mul(c->terms_head_stride, c->a.n_kv_heads, &b->bad), 2);
-        c->terms = c->terms_own;
+        c->laid_head_stride = ssa__mul(blocks, (int64_t)dk * c->rank_terms, &b->bad);
+        c->laid = (uint16_t *)ssa__take(b, ssa__mul(c->laid_head_stride, c->a.n_kv_heads, &b->bad), 2);
     }
     if (c->pooled == NULL && ssa__count_tasks(c, what, SSA__POOL) > 0) {
         int64_t per_head = ssa__mul(c->n_pooled, c->a.head_dim, &b->bad);
@@ -3709,37 +3811,44 @@ static void ssa__pool_finish(const float *sum, int32_t block_size, int32_t dim, 
     for (int32_t e = 0; e < dim; e++) ssa__store(type, dst, e, sum[e] * inv);
 }
 
-/* A pooled key as rank_terms bf16, each the rest of the one before cut off: three hold all 24 bits of a float. */
-static void ssa__split_terms(const ssa__call *c, const unsigned char *row, uint16_t *dst)
+/* The pooled keys from .. to-1 of a head, at most SSA__UNIT_BLOCK, as the unit takes them: each as rank_terms bf16, a
+ * term being what the ones before leave, cut off: three hold all 24 bits of a float. */
+static void ssa__lay_terms(const ssa__table *t, const ssa__call *c, int64_t h, int64_t from, int64_t to, ssa__scratch *x)
 {
-    int32_t padded = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM);
-    for (int32_t e = 0; e < padded; e++) {
-        float x = e < c->a.head_dim ? ssa__load(c->pooled_type, row, e) : 0.0f;
-        for (int32_t a = 0; a < c->rank_terms; a++) {
-            uint32_t u = ssa__bits(x) & 0xffff0000u;
-            dst[a * c->term_stride + e] = (uint16_t)(u >> 16);
-            x = ssa__is_finite(x) ? x - ssa__float(u) : 0.0f;
+    const int32_t dk = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM), part = SSA__UNIT_BLOCK * dk;
+    const int32_t n = (int32_t)ssa__max(to - from, 0);
+    uint16_t *laid = c->laid + h * c->laid_head_stride + from * dk * c->rank_terms, *rows = x->tile.turned;
+    const int64_t bytes = ssa__row_bytes(c->pooled_type, c->a.head_dim);
+    for (int32_t j = 0; j < n; j++) {
+        const unsigned char *row = c->pooled + h * c->pooled_head_stride + (from + j) * bytes;
+        for (int32_t e = 0; e < c->a.head_dim; e++) {
+            float y = ssa__load(c->pooled_type, row, e);
+            for (int32_t a = 0; a < c->rank_terms; a++) {
+                uint32_t u = ssa__bits(y) & 0xffff0000u;
+                rows[a * part + j * dk + e] = (uint16_t)(u >> 16);
+                y = ssa__is_finite(y) ? y - ssa__float(u) : 0.0f;
+            }
         }
     }
+    for (int32_t a = 0; a < c->rank_terms; a++)
+        t->few.turn(laid + a * part, (const unsigned char *)(rows + a * part), dk * 2, n, c->a.head_dim);
 }
 
-/* POOL task: the means of up to SSA__POOL_BLOCKS complete blocks of one head, and their terms for the unit. */
+/* POOL task: the means of up to SSA__POOL_BLOCKS complete blocks of one head, laid out for the unit that scores them.
+ * */
 static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
 {
     int64_t h = task % c->a.n_kv_heads, from = task / c->a.n_kv_heads * SSA__POOL_BLOCKS;
     int64_t to = ssa__min(from + SSA__POOL_BLOCKS, c->n_pooled);
     int32_t dim = c->a.head_dim, block = c->a.block_size;
-    for (int64_t b = from; b < to; b++) {
-        const unsigned char *row = c->pooled + h * c->pooled_head_stride + b * ssa__row_bytes(c->pooled_type, dim);
-        if (c->pooled_own) {
-            float *own = c->pooled_own + (h * c->n_pooled + b) * dim;
-            memset(x->rows, 0, (size_t)dim * sizeof(float));
-            t->pool[c->a.k.type](x->rows, ssa__k_row(&c->a, b * block, h), c->a.k.token_stride, block, dim);
-            ssa__pool_finish(x->rows, block, dim, SSA_F32, (unsigned char *)own);
-        }
-        if (c->terms_own) ssa__split_terms(c, row, c->terms_own + h * c->terms_head_stride +
-                                                       b * ssa__round_up(dim, SSA__UNIT_DIM));
+    for (int64_t b = from; c->pooled_own && b < to; b++) {
+        float *own = c->pooled_own + (h * c->n_pooled + b) * dim;
+        memset(x->rows, 0, (size_t)dim * sizeof(float));
+        t->pool[c->a.k.type](x->rows, ssa__k_row(&c->a, b * block, h), c->a.k.token_stride, block, dim);
+        ssa__pool_finish(x->rows, block, dim, SSA_F32, (unsigned char *)own);
     }
+    for (int64_t b = from; c->lays && b < ssa__ceil_div(to, SSA__UNIT_DIM) * SSA__UNIT_DIM; b += SSA__UNIT_BLOCK)
+        ssa__lay_terms(t, c, h, b, ssa__min(b + SSA__UNIT_BLOCK, to), x);
 }
 
 /* A candidate is worse than another when its importance is lower, or equal at a higher index. */
@@ -4028,6 +4137,19 @@ static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa_
     return 1;
 }
 
+/* Query rows r0 .. r1-1 of key/value head h as the unit takes them: dst [term][row][dk_unit], terms `term` apart. */
+static void ssa__take_queries(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int64_t term,
+                              uint16_t *dst)
+{
+    const int32_t dk = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM);
+    for (int64_t r = r0; r < r1;) { /* a query's heads at a time */
+        const int64_t i = r / c->group, g = r % c->group, n = ssa__min(c->group - g, r1 - r);
+        t->take[c->a.q.type](dst + (r - r0) * dk, term, dk, ssa__row(&c->a.q, i, h * c->group + g),
+                             c->a.q.head_stride, (int32_t)n, c->a.head_dim);
+        r += n;
+    }
+}
+
 /* A fresh tile of query rows r0 .. r1-1 scored against n blocks, by the unit or else plainly, and again plainly when
  * the unit met a number that is not finite. Leaves the form that can sum the importance; returns 1 when a key is
  * broken. */
@@ -4035,10 +4157,15 @@ static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, i
                            ssa__scratch *x, const ssa__form **form)
 {
     if (c->rank && r1 - r0 <= SSA__LANES_MAX) {
+        const int raw = c->a.score == SSA_SCORE_DOT || (c->list_group == 1 && !c->nucleus);
         int broken = 0;
         *form = &t->few;
-        ssa__begin_tile(t, c, *form, c->pooled_type, h, r0, r1, x);
-        t->few.rank(&x->tile, c->terms + h * c->terms_head_stride, c->term_stride, c->rank_terms, n, x->limit);
+        ssa__shape_tile(c, *form, &x->tile);
+        x->tile.rows = (int32_t)(r1 - r0);
+        memset(x->tile.queries, 0, (size_t)(SSA__LANES_MAX * x->tile.dk_unit * x->tile.q_terms) * 2);
+        ssa__take_queries(t, c, h, r0, r1, SSA__LANES_MAX * x->tile.dk_unit, x->tile.queries);
+        t->few.rank(&x->tile, c->laid ? c->laid + h * c->laid_head_stride : NULL,
+                    c->pooled + h * c->pooled_head_stride, c->rank_terms, n, x->limit, raw);
         for (int32_t r = 0; r < x->tile.rows; r++) broken |= !ssa__is_finite(x->tile.l[r]);
         if (!broken) return 0;
     }
@@ -4753,9 +4880,7 @@ static void ssa__attend_packed(const ssa__table *t, const ssa__call *c, int64_t 
     memset(tile->o, 0, (size_t)(rows * tile->dv_unit) * sizeof(float));
     memset(tile->sums, 0, (size_t)(rows * SSA__UNIT_SUMS) * sizeof(float));
     for (int64_t r = 0; r < rows; r++) tile->m[r] = -FLT_MAX;
-    for (int64_t i = i0; i < i1; i++) /* a copy of the queries, in few pages */
-        t->take[SSA_BF16](tile->queries + (i - i0) * c->group * tile->dk_unit, 0, tile->dk_unit,
-                          ssa__row(&c->a.q, i, h * c->group), c->a.q.head_stride, c->group, tile->dk);
+    ssa__take_queries(t, c, h, i0 * c->group, i1 * c->group, 0, tile->queries); /* a copy, in few pages */
     t->few.shape(1);
     if (c->list_group % SSA__LANES_MAX == 0) ssa__attend_listed(t, c, h, i0, i1, x);
     else ssa__attend_gathered(t, c, h, i0, i1, x);
