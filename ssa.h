@@ -3883,7 +3883,10 @@ static int32_t ssa__best_above(const ssa__table *t, const float *imp, int64_t fr
     int32_t found[SSA__RUNNERS], rank[SSA__RUNNERS], n, kept = 0, spare = -most;
     t->tops(imp + from, to - from, x);
     t->ranks(x, SSA__TOPS, rank);
-    for (int i = 0; i < SSA__TOPS; i++) if (rank[i] < most && x[i] < bar) bar = x[i];
+    for (int i = 0; i < SSA__TOPS; i++) { /* here and below: which way it goes nobody can predict, so no branches */
+        float y = rank[i] < most ? x[i] : FLT_MAX;
+        bar = y < bar ? y : bar;
+    }
     if (!(bar > -FLT_MAX && (bar > 0.0f || bar < 0.0f))) return 0;
     bar = ssa__float(ssa__bits(bar) + (bar < 0.0f ? 1u : ~0u)); /* the float below: those equal to the bar clear it */
     n = t->all_above(imp, from, to, bar, found);
@@ -3891,18 +3894,18 @@ static int32_t ssa__best_above(const ssa__table *t, const float *imp, int64_t fr
     for (int32_t i = 0; i < n; i++) x[i] = imp[found[i]];
     for (int32_t i = n; i < ssa__round_up(n, SSA__LANES_MAX); i++) x[i] = -FLT_MAX;
     t->ranks(x, ssa__round_up(n, SSA__LANES_MAX), rank);
-    for (int32_t i = 0; i < n; i++)
-        if (rank[i] < most) {
-            spare++;
-            if (x[i] < last) last = x[i];
-        }
+    for (int32_t i = 0; i < n; i++) {
+        float y = rank[i] < most ? x[i] : FLT_MAX;
+        last = y < last ? y : last;
+        spare += rank[i] < most;
+    }
     for (int32_t i = n - 1; i >= 0 && spare > 0; i--) /* equal to the last: the later ones go */
         if (rank[i] < most && !(x[i] > last)) { rank[i] = most; spare--; }
-    for (int32_t i = 0; i < n; i++)
-        if (rank[i] < most) {
-            key[kept] = x[i];
-            index[kept++] = found[i];
-        }
+    for (int32_t i = 0; i < n && kept < most; i++) {
+        key[kept] = x[i];
+        index[kept] = found[i];
+        kept += rank[i] < most;
+    }
     return kept;
 }
 
@@ -4824,6 +4827,7 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
     int32_t made = 0;
     for (int64_t b = 0; b < blocks; b++) {
         const int broken = c->packed_broken[h * c->n_packed + b];
+        int fetched = 0;
         int32_t head = 0;
         for (int32_t e = x->start[b]; e < x->start[b + 1]; made++) {
             ssa__gathered *next = &sets[made % N];
@@ -4831,7 +4835,9 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
             next->side = made & 1;
             next->block = ssa__packed_block(t, c, h, b, broken ? next->seen[0] : SSA__UNIT_BLOCK,
                                             x->hidden + made % N * c->packed_bytes);
-            next->after = b + 1 < blocks ? c->packed + (h * c->n_packed + b + 1) * c->packed_bytes : NULL;
+            next->after = NULL;
+            if (!fetched && b + 1 < blocks) next->after = c->packed + (h * c->n_packed + b + 1) * c->packed_bytes;
+            fetched = 1;
             for (int k = N - 1; k > 0; k--) g[k] = g[k - 1];
             g[0] = next;
             t->few.gather(&x->tile, g);
