@@ -1035,7 +1035,8 @@ typedef struct {
     void (*ramp)(float *b, float slope, float first, int32_t n);
     /* s(j, r) = (scale * s(j, r) + b[r][j]) * unit, with a finite b at least SSA__BIAS_LOW, for n keys key_step floats
      * apart and rows row_step apart; -infinity where b is that. One of the steps is 1: when it is row_step, b has
-     * SSA__LANES_MAX rows ld apart, of whole vectors, and whole vectors of rows of s may be written. */
+     * SSA__LANES_MAX rows ld apart, of whole vectors, and whole vectors of rows of s may be written. b NULL: the same
+     * bits as for zeros. */
     void (*bias)(float *s, int64_t key_step, int64_t row_step, float scale, float unit, const float *b, int64_t ld,
                  int32_t n, int32_t rows);
 } ssa__table;
@@ -1151,7 +1152,9 @@ static void ssa__scalar_ramp(float *b, float slope, float first, int32_t n)
 static void ssa__scalar_bias(float *s, int64_t key_step, int64_t row_step, float scale, float unit, const float *b,
                              int64_t ld, int32_t n, int32_t rows)
 {
-    for (int32_t r = 0; r < rows; r++)
+    for (int32_t r = 0; b == NULL && r < rows; r++)
+        for (int32_t j = 0; j < n; j++) s[j * key_step + r * row_step] = s[j * key_step + r * row_step] * scale * unit;
+    for (int32_t r = 0; b && r < rows; r++)
         for (int32_t j = 0; j < n; j++) {
             float x = b[r * ld + j], *at = s + j * key_step + r * row_step;
             if (!ssa__is_nan(x) && x < SSA__BIAS_LOW) x = SSA__BIAS_LOW;
@@ -4317,6 +4320,23 @@ static void ssa__make_biases(const ssa__shaper *w, int64_t key, int32_t n, int64
     }
 }
 
+/* Whether a mask alone shapes the scores of these rows and n keys, and is zero for all of them: often nearly all of a
+ * mask is, and need not be spread over the heads. */
+static int ssa__unmasked(const ssa__shaper *w, int64_t key, int32_t n, int64_t r0, int32_t rows)
+{
+    const ssa_attn *a = &w->c->a;
+    const int64_t size = ssa__row_bytes(a->mask_type, 1), i1 = (r0 + rows - 1) / w->c->group;
+    uint64_t any = 0, x;
+    if (!a->mask || a->alibi || ssa__first(w->c, i1) > key) return 0;
+    for (int64_t i = r0 / w->c->group; i <= i1 && !any; i++) {
+        const unsigned char *mask = (const unsigned char *)a->mask + i * a->mask_stride + key * size;
+        int64_t bytes = ssa__max(0, ssa__min(ssa__visible(w->c, i) - key, n)) * size;
+        for (; bytes >= 8; bytes -= 8, mask += 8) { memcpy(&x, mask, 8); any |= x; }
+        for (; bytes > 0; bytes--) any |= *mask++;
+    }
+    return any == 0;
+}
+
 /* ssa__tile's adjust. */
 static void ssa__adjust(const ssa__tile *tile, float *s, int64_t key_step, int64_t row_step, int32_t key, int32_t n,
                         int32_t row, int32_t rows)
@@ -4340,9 +4360,13 @@ static void ssa__adjust(const ssa__tile *tile, float *s, int64_t key_step, int64
         int64_t first = ssa__run_at(w->keys, at + j, ssa__min(n - j, SSA__PIECE), &run);
         for (int32_t r = 0; r < rows; r += SSA__LANES_MAX) {
             int32_t some = (int32_t)ssa__min(rows - r, SSA__LANES_MAX);
-            ssa__make_biases(w, first, run, r0 + r, some);
-            w->t->bias(s + j * key_step + r * row_step, key_step, row_step, scale, w->unit, w->bias, SSA__PIECE,
-                       run, some);
+            const float *bias = NULL;
+            if (!ssa__unmasked(w, first, run, r0 + r, some)) {
+                ssa__make_biases(w, first, run, r0 + r, some);
+                bias = w->bias;
+            }
+            w->t->bias(s + j * key_step + r * row_step, key_step, row_step, scale, w->unit, bias, SSA__PIECE, run,
+                       some);
         }
     }
 }
@@ -5850,6 +5874,17 @@ SSA__LOCAL void SSA__FN(bias)(float *s, int64_t key_step, int64_t row_step, floa
                               int64_t ld, int32_t n, int32_t rows)
 {
     const SSA__V f = SSA__FN(set1)(scale), u = SSA__FN(set1)(unit);
+    if (b == NULL) {
+        const int64_t step = key_step == 1 ? row_step : key_step;
+        const int32_t lines = key_step == 1 ? rows : n, whole = key_step == 1 ? n / SSA__L * SSA__L : rows;
+        for (int32_t i = 0; i < lines && (scale != 1.0f || unit != 1.0f); i++, s += step) {
+            int32_t j = 0;
+            for (; j < whole; j += SSA__L)
+                SSA__FN(store)(s + j, SSA__FN(mul)(SSA__FN(mul)(SSA__FN(load)(s + j), f), u));
+            for (; key_step == 1 && j < n; j++) s[j] = s[j] * scale * unit;
+        }
+        return;
+    }
     if (key_step == 1) {
         for (int32_t r = 0; r < rows; r++, s += row_step, b += ld) {
             int32_t j = 0;

@@ -213,6 +213,18 @@ static void test_terms_of(const ssa__table *t, const ssa__table *def)
         }
         CHECK(bad == 0, "%s bias of %d keys, %d rows, steps %d %d: %d off", level, keys, rows, (int)key_step,
               (int)row_step, bad);
+
+        for (int i = 0; i < COUNT(a); i++) a[i] = b[i] = rng_f(&r);
+        memset(bias, 0, sizeof bias);
+        t->bias(a, key_step, row_step, scale, unit, NULL, SSA__PIECE, keys, rows);
+        t->bias(b, key_step, row_step, scale, unit, bias, SSA__PIECE, keys, rows);
+        bad = 0;
+        for (int i = 0; i < COUNT(a); i++) {
+            int64_t key = narrow ? i % row_step : i / key_step, row = narrow ? i / row_step : i % key_step;
+            bad += (key >= keys || narrow || row < rows || row >= SSA__LANES_MAX) && !same_bits(&a[i], &b[i], 1);
+        }
+        CHECK(bad == 0, "%s no bias is as one of zeros, %d keys, %d rows, steps %d %d: %d off", level, keys, rows,
+              (int)key_step, (int)row_step, bad);
     }
     CHECK(worst < 4e-7, "%s cap: relative error %.2g", level, worst);
 }
