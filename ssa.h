@@ -973,8 +973,8 @@ typedef struct {
     /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. */
     void (*attend)(const ssa__tile *t, int32_t n, const int32_t *limit);
     int32_t chunk;                                   /* most keys of a chunk */
-    /* unit: n <= SSA__UNIT_BLOCK bf16 rows of d elements side by side, [32 dims]([pair of dims][row][2]); zeros for rows
-     * and dims that there are not. */
+    /* unit: n <= SSA__UNIT_BLOCK bf16 rows of d elements side by side, [32 dims]([pair of dims][row][2]); zeros for
+     * rows and dims that there are not. */
     void (*turn)(uint16_t *dst, const unsigned char *rows, int64_t stride, int32_t n, int32_t d);
     /* unit, up to SSA__LANES_MAX rows: s = exp(scale * q.pooled - m) for n pooled keys, l with it; row r counts the
      * first limit[r]. laid: [SSA__UNIT_BLOCK blocks][term], each turned, the blocks rounded up to SSA__UNIT_DIM; NULL:
@@ -2071,7 +2071,9 @@ SSA__AMXF void ssa__amx_v_transposed(const ssa__tile *t, int32_t n, uint16_t *vt
             }
 }
 
-#define SSA__AMX_SPAN 128 /* keys whose p is collected before values are multiplied */
+/* Keys whose p is collected before values are multiplied: more where the output, which comes and goes with them, is
+ * large. ssa__unit_work has room for 256. */
+static int32_t ssa__amx_span(const ssa__tile *t) { return t->dv_unit > 64 ? 256 : 128; }
 
 /* Scores of 32 keys, from `key` on, for two groups of 16 rows: s [group][32][16]. Four results from four operands a
  * step: tiles 0 to 3 are the results, 4 and 5 the keys, 6 and 7 the groups' queries. */
@@ -2109,7 +2111,7 @@ SSA__AMX void ssa__amx_many_scores(const ssa__tile *t, int32_t key, const unsign
 SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t key, int32_t n, const uint16_t *vt,
                                    const uint16_t *p, float *o)
 {
-    const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__AMX_SPAN * 16;
+    const int64_t group = (int64_t)t->dv_unit * 16, term = ssa__amx_span(t) * 16;
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         float *o0 = o + e * 16, *o1 = o0 + group;
         _tile_loadd(0, o0, 64);
@@ -2140,10 +2142,9 @@ SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t 
 /* p of 32 keys, from j on, for a pair of groups of rows: s [group][32][16], m and l are the pair's state, p goes to
  * [group][term][pair of keys][16][2]. Lines from next on are brought into L1 meanwhile, `lines` with every two keys. */
 SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, const float *s, __m512 scale,
-                              const float *m, float *l, const __m512i *limit, uint16_t *p, const unsigned char *next,
-                              int32_t lines)
+                              const float *m, float *l, const __m512i *limit, uint16_t *p, int64_t term,
+                              const unsigned char *next, int32_t lines)
 {
-    const int64_t term = SSA__AMX_SPAN * 16;
     const __m512 m0 = _mm512_loadu_ps(m), m1 = _mm512_loadu_ps(m + 16);
     __m512 sum0 = _mm512_loadu_ps(l), sum1 = _mm512_loadu_ps(l + 16);
     uint16_t *p1 = p + terms * term;
@@ -2169,11 +2170,11 @@ SSA__NO_INLINE void ssa__amx_many_adjust(const ssa__tile *t, float *s, int32_t j
 }
 
 /* A pair of groups of rows at a time goes through the chunk, so that its queries, output, scores and p stay in L1,
- * while keys and values come from L2: scores of 32 keys, a step ahead, their p, and after SSA__AMX_SPAN keys their
+ * while keys and values come from L2: scores of 32 keys, a step ahead, their p, and after ssa__amx_span keys their
  * values. When a maximum moves, the values so far are added to the output before it is rescaled. */
 SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
 {
-    const int32_t pairs = (t->rows + 31) / 32;
+    const int32_t pairs = (t->rows + 31) / 32, span = ssa__amx_span(t);
     const int64_t q_pair = (int64_t)2 * t->q_terms * (t->dk_unit / 32) * 1024, o_pair = (int64_t)t->dv_unit * 32;
     const __m512 scale = ssa__amx_scale(t);
     uint16_t *vt = (uint16_t *)(void *)t->work;
@@ -2200,8 +2201,9 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
         for (int32_t j = done; j < sees; j += 32) {
             const int32_t left = sees - j, some = hidden < j + 32;
             float *s_j = s + (j & 32) * 32;
-            const int last = left <= 32 || j + 32 - done == SSA__AMX_SPAN;
+            const int last = left <= 32 || j + 32 - done == span;
             const unsigned char *next = (const unsigned char *)(t->k + (int64_t)(j + 64) * t->dk_unit);
+            const int32_t lines = t->dk_unit / 16;
             uint16_t *p_j = p + (j - done) * 16;
             SSA__BARRIER();
             if (left > 32) ssa__amx_many_scores(t, j + 32, q, s + (~j & 32) * 32);
@@ -2217,10 +2219,10 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
                 for (int32_t e = 0; e < t->dv_unit; e++)
                     _mm512_storeu_ps(o_g + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o_g + e * 16), _mm512_loadu_ps(fix)));
             }
-            if (some) ssa__amx_many_p(terms, 1, j, s_j, scale, t->m + at, t->l + at, lim, p_j, next, t->dk_unit / 16);
-            else ssa__amx_many_p(terms, 0, j, s_j, scale, t->m + at, t->l + at, lim, p_j, next, t->dk_unit / 16);
+            if (some) ssa__amx_many_p(terms, 1, j, s_j, scale, t->m + at, t->l + at, lim, p_j, span * 16, next, lines);
+            else ssa__amx_many_p(terms, 0, j, s_j, scale, t->m + at, t->l + at, lim, p_j, span * 16, next, lines);
             SSA__BARRIER();
-            if (last || j + 32 - done == SSA__AMX_SPAN) {
+            if (last || j + 32 - done == span) {
                 ssa__amx_many_values(terms, t, done, j + 32 - done, vt, p, o);
                 done = j + 32;
             }
@@ -2612,12 +2614,11 @@ static void ssa__amx_hide(unsigned char *dst, const unsigned char *src, int32_t 
 }
 
 /* m of a row moves up to the largest of the scores s (in powers of 2) of the keys in `seen`, and what came before
- * shrinks. */
+ * shrinks. A NaN may keep it from moving: that row's output is NaN. */
 SSA__AMXF void ssa__amx_gather_rise(const ssa__tile *t, int32_t row, __mmask16 seen, __m512 s)
 {
     float *o = t->o + (int64_t)row * t->dv_unit, *sums = t->sums + (int64_t)row * SSA__UNIT_SUMS, m;
     __m512 f;
-    seen &= _mm512_cmp_ps_mask(s, s, _CMP_ORD_Q);
     m = _mm512_mask_reduce_max_ps(seen, s);
     if (!seen || !(m > t->m[row])) return;
     f = ssa__amx_exp2(2, _mm512_sub_ps(_mm512_set1_ps(t->m[row]), _mm512_set1_ps(m)));
@@ -3816,7 +3817,8 @@ static void ssa__pool_finish(const float *sum, int32_t block_size, int32_t dim, 
 
 /* The pooled keys from .. to-1 of a head, at most SSA__UNIT_BLOCK, as the unit takes them: each as rank_terms bf16, a
  * term being what the ones before leave, cut off: three hold all 24 bits of a float. */
-static void ssa__lay_terms(const ssa__table *t, const ssa__call *c, int64_t h, int64_t from, int64_t to, ssa__scratch *x)
+static void ssa__lay_terms(const ssa__table *t, const ssa__call *c, int64_t h, int64_t from, int64_t to,
+                           ssa__scratch *x)
 {
     const int32_t dk = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM), part = SSA__UNIT_BLOCK * dk;
     const int32_t n = (int32_t)ssa__max(to - from, 0);
