@@ -121,8 +121,8 @@ cp ssa.h "$dir/renamed/attention.h"
 sed -n 's/^SSA_API [^(]*\(ssa_[a-z0-9_]*\)(.*/\1/p' ssa.h | sort -u >"$dir/exports"
 
 # ---- steps: the longest first, so that the short ones fill the gaps --------------------------------------------------
-# What a build is for decides which tests it runs: the whole suite, run by `make test`, takes over two minutes. -b before
-# groups runs a part of their cases; `|` separates runs of one step.
+# What a build is for decides which tests it runs: the whole suite, run by `make test`, takes over two minutes. Behind
+# -b groups run a part of their cases; `|` separates runs of one step.
 finite="-b golden attention loss"                  # no NaN, no equal bits, both of which fast-math gives up
 each="harness isa golden attention sparse pool loss errors checked table"
 slow="-b harness isa golden attention pool loss errors checked"          # where a second takes 20 to 60
@@ -153,7 +153,7 @@ END
 run_tests() {
     echo "$3" | tr '|' '\n' | while read -r groups; do
         echo "$2 $groups >$1/log 2>&1 || { tail -n 30 $1/log; exit 1; }"
-        echo "tail -n 1 $1/log | grep '^[1-9][0-9]* passed, 0 failed'"
+        echo "tail -n 1 $1/log | tr -d '\\r' | grep '^[1-9][0-9]* passed, 0 failed'"
     done
 }
 RUN=
@@ -239,15 +239,15 @@ fi
 
 # ---- other CPUs and systems: the header with all warnings, then the tests --------------------------------------------
 # world NAME CC TOOL TESTS VARIABLE=VALUE..: the tests built by CC for NAME and run by TOOL ("": by the machine itself);
-# what is missing is said. WF: flags for the header alone.
-WF=
+# what is missing is said. WF: flags for the header alone; exe: what the linker appends to a program's name.
+WF=""; exe=""
 world() {
     name=$1; compiler=$2; tool=$3; tests=$4; shift 4; vars=
     for v; do vars="$vars '$v'"; done
     if ! has "$compiler"; then skip "tests, $name" "$compiler is not installed"; return; fi
     if [ -n "$tool" ] && ! has "${tool%% *}"; then
         runs="echo 'only compiled: ${tool%% *} is not installed'; exit 77"
-    else runs=$(run_tests "\$out" "$tool \$out/test" "$tests"); fi
+    else runs=$(run_tests "\$out" "$tool \$out/test$exe" "$tests"); fi
     step "tests, $name" <<END
 out=$dir/suite$count
 mkdir -p \$out
@@ -269,7 +269,9 @@ WF=
 wasm="-sALLOW_MEMORY_GROWTH=1 -sNODERAWFS=1 -sWASM_ASYNC_COMPILATION=0"
 world "WebAssembly" emcc node "$(full "-b $each" "$each")" CFLAGS=-O1 LDLIBS="-lm $wasm"
 if has wine; then WINEPREFIX=$root/build/check/$dir/wine WINEDEBUG=-all; export WINEPREFIX WINEDEBUG; fi
+exe=.exe
 world "Windows, mingw-w64 and wine" x86_64-w64-mingw32-gcc wine "$(full "-b $each guard" "$each guard")" CFLAGS="$s"
+exe=
 # Microsoft's spelling, through clang: as clang-cl sees the header, and, without clang's own macro, as cl would.
 mkdir -p "$dir/msvc"
 cat >"$dir/msvc/string.h" <<'END'
