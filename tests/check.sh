@@ -230,7 +230,7 @@ if has valgrind; then
     step "tests, valgrind, scalar and avx2" <<END
 out=$dir/suite$count
 mkdir -p \$out
-$(run_tests "\$out" "valgrind -q --error-exitcode=9 --leak-check=full $dir/isa/test" \
+$(run_tests "\$out" "valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite $dir/isa/test" \
             "$(full "-b harness golden pool errors checked" "$all")")
 END
 else
