@@ -153,7 +153,7 @@ END
 run_tests() {
     echo "$3" | tr '|' '\n' | while read -r groups; do
         echo "$2 $groups >$1/log 2>&1 || { tail -n 30 $1/log; exit 1; }"
-        echo "tail -n 1 $1/log | tr -d '\\r' | grep '^[1-9][0-9]* passed, 0 failed'"
+        printf '%s\n' "tail -n 1 $1/log | tr -d '\\r' | grep '^[1-9][0-9]* passed, 0 failed'"
     done
 }
 RUN=
