@@ -133,7 +133,8 @@
 #define SSA_MAX_BLOCK 4096          /* largest block_size */
 
 /* SSA_Q8_0 is ggml's, for keys and values: a row of dim elements, a multiple of 32, is dim/32 blocks of 34 bytes, each
- * an f16 scale and then 32 int8. An element is scale * int8. */
+ * an f16 scale and then 32 int8. An element is scale * int8. Numbers of all types are in the machine's own byte order:
+ * files are little-endian as a rule, which a big-endian machine swaps as it loads them. */
 typedef enum { SSA_F32, SSA_F16, SSA_BF16, SSA_Q8_0 } ssa_type;
 typedef enum { SSA_FULL, SSA_SPARSE } ssa_mode;
 typedef enum { SSA_SELECT_TOPK, SSA_SELECT_REFERENCE, SSA_SELECT_GIVEN } ssa_select;

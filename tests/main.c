@@ -1,5 +1,5 @@
-/* main.c - runs the tests: all, or those whose names contain one of the arguments. The last line counts; the exit code
- * is 1 when a check failed. */
+/* main.c - runs the tests: all, or those whose names contain one of the arguments; after -b only a part of the cases.
+ * The last line counts; the exit code is 1 when a check failed. */
 #include "test.h"
 #include <time.h>
 
@@ -70,6 +70,7 @@ int main(int argc, char **argv)
         { "checked", test_checked }, { "guard", test_guard }, { "table", test_table }, { "unit", test_unit },
         { "select", test_select }, { "terms", test_terms }, { "cache", test_cache },
         { "recipes", test_recipes }, { "diag", test_diag }, { "lm", test_lm }, };
+    if (argc > 1 && !strcmp(argv[1], "-b")) { test_brief = 1; argc--; argv++; }
     for (int t = 0; t < COUNT(tests); t++) {
         int wanted = argc < 2;
         for (int i = 1; i < argc; i++) wanted |= strstr(tests[t].name, argv[i]) != NULL;

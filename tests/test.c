@@ -10,6 +10,9 @@
 #define HAVE_MMAP 1
 #else
 #define HAVE_MMAP 0
+#if defined(_WIN32)
+#include <windows.h>
+#endif
 #endif
 
 #ifndef TEST_SHOWN
@@ -17,6 +20,9 @@
 #endif
 int64_t test_passed, test_failed, test_skipped;
 int     test_shown;
+int     test_brief;
+
+int test_some(int i, int n) { return !test_brief || i % n == 0; }
 
 void test_check(int ok, const char *file, int line, const char *fmt, ...)
 {
@@ -348,6 +354,18 @@ void guard_make(guard *g, int64_t size)
         g->traps = 1;
         return;
     }
+#elif defined(_WIN32)
+    SYSTEM_INFO system;
+    DWORD before;
+    GetSystemInfo(&system);
+    g->page = (int64_t)system.dwPageSize;
+    g->size = (size + g->page - 1) / g->page * g->page;
+    unsigned char *m = VirtualAlloc(NULL, (size_t)(g->size + 2 * g->page), MEM_RESERVE | MEM_COMMIT, PAGE_NOACCESS);
+    if (m && VirtualProtect(m + g->page, (size_t)g->size, PAGE_READWRITE, &before)) {
+        g->base = m + g->page;
+        g->traps = 1;
+        return;
+    }
 #endif
     g->size = size;
     g->base = xalloc(size, 1);
@@ -363,6 +381,8 @@ void guard_free(guard *g)
 {
 #if HAVE_MMAP
     if (g->traps) { munmap(g->base - g->page, (size_t)(g->size + 2 * g->page)); return; }
+#elif defined(_WIN32)
+    if (g->traps) { VirtualFree(g->base - g->page, 0, MEM_RELEASE); return; }
 #endif
     free(g->base);
 }

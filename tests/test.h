@@ -26,6 +26,10 @@ void test_check(int ok, const char *file, int line, const char *fmt, ...) TEST_P
 void test_skip(const char *name, const char *reason);
 extern int64_t test_passed, test_failed, test_skipped;
 extern int     test_shown;             /* failures printed since the current test began */
+/* `test -b GROUP..` is a brief run, for emulators and slow tools: of a loop's cases only those for which this holds,
+ * one in n of i = 0, 1, ... Without -b it holds for all. */
+int  test_some(int i, int n);
+extern int test_brief;
 #define CHECK(cond, ...) test_check((cond) ? 1 : 0, __FILE__, __LINE__, __VA_ARGS__)
 #define SKIP(name, reason) test_skip(name, reason)
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))

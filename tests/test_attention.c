@@ -120,9 +120,10 @@ void test_attention(void)
     static const float scales[] = { 0, 0, 0, 0.25f, -0.1f, 1 };
     static const float amps[] = { 1, 1, 1, 3, 10 };
 
-    for (int i = 0; i < COUNT(fixed); i++) check_full(&fixed[i]);
+    for (int i = 0; i < COUNT(fixed); i++) if (test_some(i, 13)) check_full(&fixed[i]);
 
     for (int i = 0; i < 81; i++) {                            /* every combination of types */
+        if (!test_some(i, 17)) continue;
         shape s = { .name = "types", .HQ = 6, .H = 2, .D = 37, .DV = 21, .n_q = 9, .n_kv = 70, .q_pos = -1,
                     .lay = LAY_MIX, .tq = types[i % 3], .tk = types[i / 3 % 3], .tv = types[i / 9 % 3],
                     .to = types[i / 27], .seed = (uint64_t)i };
@@ -130,6 +131,7 @@ void test_attention(void)
     }
     for (int i = 0; i < COUNT(dims); i++)                     /* every dimension, decode and a few rows */
         for (int t = 0; t < 3; t++) {
+            if (!test_some(i * 3 + t, 13)) continue;
             shape s = { .name = "dims", .HQ = 4, .H = 2, .D = dims[i], .DV = dims[(i * 7 + t) % COUNT(dims)],
                         .n_q = t ? 5 : 1, .n_kv = 53 + i, .q_pos = -1, .lay = t == 1 ? LAY_ODD : LAY_ZERO,
                         .tq = t == 1 ? types[i % 3] : SSA_F32, .tk = types[t], .tv = types[t],
@@ -138,12 +140,14 @@ void test_attention(void)
         }
     for (int i = 0; i < COUNT(groups); i++)                   /* every group size, one token and several */
         for (int t = 0; t < 4; t++) {
+            if (!test_some(i * 4 + t, 13)) continue;
             shape s = { .name = "groups", .HQ = groups[i] * (t == 2 ? 3 : 1), .H = t == 2 ? 3 : 1, .D = 20, .DV = 36,
                         .n_q = t == 0 ? 1 : t == 1 ? 3 : 19, .n_kv = 90, .q_pos = -1, .tk = types[i % 3],
                         .tv = types[i % 3], .noncausal = t == 3, .seed = 9 };
             check_full(&s);
         }
     for (int i = 0; i < COUNT(keys); i++) {                   /* every length of the cache */
+        if (!test_some(i, 11)) continue;
         shape s = { .name = "keys", .HQ = 3, .H = 1, .D = 24, .n_q = 4, .n_kv = keys[i], .q_pos = -1, .seed = 11 };
         check_full(&s);
         s.n_q = 1; s.tk = s.tv = SSA_BF16; s.HQ = 16;
@@ -151,6 +155,7 @@ void test_attention(void)
     }
     rng r = { 20240, 0 };
     for (int i = 0; i < 300; i++) { /* whatever else: at most about 4e6 multiply-adds a case */
+        if (!test_some(i, 150)) continue;
         int g = RNG_PICK(&r, groups), kv = rng_int(&r, 1, 4);
         while (g * kv > 72) kv--;
         shape s = { .name = "random", .HQ = g * kv, .H = kv, .D = RNG_PICK(&r, dims), .DV = RNG_PICK(&r, dims),

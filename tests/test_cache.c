@@ -67,6 +67,7 @@ static void check_q8_shapes(void)
                      queries[] = { 1, 1, 2, 3, 17, 70 };
     rng r = { 8080, 0 };
     for (int i = 0; i < 90; i++) { /* k, v or both; all layouts */
+        if (!test_some(i, 89)) continue;
         int g = groups[i % 4], n_q = RNG_PICK(&r, queries);
         shape s = { .name = "q8_0", .HQ = g * (1 + i % 3), .H = 1 + i % 3, .D = RNG_PICK(&r, dims),
                     .DV = RNG_PICK(&r, dims), .n_q = n_q, .n_kv = rng_int(&r, n_q, n_q > 17 ? 150 : 400), .q_pos = -1,
@@ -96,6 +97,7 @@ static void check_rounding(void)
     int bits = 1, near_ = 1;
     a.k.data = got; a.k.type = SSA_Q8_0;
     for (int i = 0; i < 3000; i++) {
+        if (!test_some(i, 101)) continue;
         static const double scale[] = { 0, 1, 1, 1, 1e-3, 1e-6, 1e-9, 1e-37, 1e-40, 1e4, 1e7, 1e30, 3e38 };
         double amp = RNG_PICK(&r, scale);
         for (int e = 0; e < 32; e++) x[e] = (float)(rng_f(&r) * amp);
@@ -473,6 +475,7 @@ void test_cache(void)
             for (int tv = 0; tv < 4; tv++) {
                 static const int sizes[] = { 1, 3, 16, 17, 64 }, blocks[] = { 16, 1, 7 };
                 int i = from * 16 + tk * 4 + tv;
+                if (!test_some(i, 13)) continue;
                 check_append(all_types[from], all_types[tk], all_types[tv], i % WAYS, sizes[i % 5], blocks[i / 3 % 3],
                              i % 2 ? 3 : 50, &r);
             }

@@ -52,7 +52,11 @@ static const void *st_tensor(safetensors *f, const char *name, int64_t *count)  
     long long from = strtoll(offsets + 16, &end, 10), to = strtoll(end + 1, NULL, 10);
     *count = (to - from) / 4;
     void *copy = f->copies[f->n_copies++] = xalloc(*count, 4);            /* aligned, unlike the file's bytes */
-    memcpy(copy, f->data + from, (size_t)(to - from));
+    for (int64_t i = 0; i < *count; i++) {                                /* from the file's byte order */
+        const unsigned char *b = f->data + from + 4 * i;
+        uint32_t word = b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+        memcpy((char *)copy + 4 * i, &word, 4);
+    }
     return copy;
 }
 
@@ -247,5 +251,5 @@ void test_golden(void)
 {
     static const char *const files[] = { "ssa_b16_s16_t300", "ssa_b16_s16_t777_gqa2", "ssa_b16_s4_t260_d128",
         "ssa_b16_s8_t520", "ssa_b32_s8_t600" };
-    for (int i = 0; i < COUNT(files); i++) check_file(files[i]);
+    for (int i = 0; i < COUNT(files); i++) if (test_some(i, 8)) check_file(files[i]);
 }

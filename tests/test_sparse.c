@@ -162,6 +162,7 @@ void test_sparse(void)
     static const int groups[] = { 1, 2, 3, 4, 7, 8, 16, 20 };
 
     for (int i = 0; i < COUNT(sizes) * COUNT(budgets); i++) {
+        if (!test_some(i, 23)) continue;
         int b = sizes[i % COUNT(sizes)], k = budgets[i / COUNT(sizes)];
         shape s = { .name = "sizes", .HQ = 6, .H = 2, .D = 24 + 3 * (i % 7), .DV = 32, .n_q = b == 4096 ? 3 : 24,
                     .n_kv = b == 4096 ? 4098 : b > 30 ? b * 7 + 11 : b * 41 + 5, .q_pos = -1, .tk = types[i % 3],
@@ -179,6 +180,7 @@ void test_sparse(void)
         { 32, 32, 2200 } };
     for (int i = 0; i < COUNT(reference); i++)                            /* several chunks of blocks */
         for (int n_q = 1; n_q <= 40; n_q += 39) {
+            if (!test_some(i, 5)) continue;
             shape s = { .name = "reference", .HQ = 4, .H = 2, .D = 32, .n_q = n_q, .n_kv = reference[i].n_kv,
                         .q_pos = -1, .tk = types[i % 3], .tv = types[i % 3], .B = reference[i].B,
                         .top_k = reference[i].top_k, .select = SSA_SELECT_REFERENCE, .seed = 300 };
@@ -186,6 +188,7 @@ void test_sparse(void)
             check_sparse(&s, 3);
         }
     for (int i = 0; i < 24; i++) {                                        /* exact ties go to the lower index */
+        if (!test_some(i, 23)) continue;
         shape s = { .name = "ties", .HQ = 2 * groups[i % 8], .H = 2, .D = dims[1 + i % 9], .n_q = 40,
                     .n_kv = 300 + 7 * i, .q_pos = -1, .tk = types[i % 3], .tv = types[i % 3], .B = 8,
                     .top_k = 2 + i % 7, .select = i & 1 ? SSA_SELECT_REFERENCE : SSA_SELECT_TOPK,
@@ -199,6 +202,7 @@ void test_sparse(void)
         check_sparse(&s, 0);
     }
     for (int i = 0; i < 6; i++) {                                         /* so many keys that they are shared out */
+        if (!test_some(i, 6)) continue;
         shape s = { .name = "long", .HQ = 4, .H = 1 + i % 2, .D = 40, .n_q = 1 + i % 3, .n_kv = 6000 + 700 * i,
                     .q_pos = -1, .tk = types[i % 3], .tv = types[i % 3], .B = i & 1 ? 64 : 16,
                     .top_k = i & 1 ? 80 : 350, .no_gate = i > 3 };
@@ -206,6 +210,7 @@ void test_sparse(void)
     }
     rng r = { 31337, 0 };
     for (int i = 0; i < 150; i++) {
+        if (!test_some(i, 70)) continue;
         int g = RNG_PICK(&r, groups), kv = rng_int(&r, 1, 3), b = sizes[rng_int(&r, 0, COUNT(sizes) - 2)],
             nq = rng_int(&r, 1, 40);
         shape s = { .name = "random", .HQ = g * kv, .H = kv, .D = RNG_PICK(&r, dims), .DV = RNG_PICK(&r, dims),
@@ -220,6 +225,7 @@ void test_sparse(void)
         check_sparse(&s, 0);
     }
     for (int i = 0; i < 40; i++) {
+        if (!test_some(i, 39)) continue;
         shape s = { .name = "given", .HQ = 4, .H = 2, .D = RNG_PICK(&r, dims), .DV = RNG_PICK(&r, dims),
                     .n_q = rng_int(&r, 1, 9), .n_kv = rng_int(&r, 10, 400), .q_pos = -1, .tk = RNG_PICK(&r, types),
                     .tv = RNG_PICK(&r, types), .to = RNG_PICK(&r, types), .lay = (layout)rng_int(&r, LAY_ZERO, LAY_MIX),
@@ -228,6 +234,7 @@ void test_sparse(void)
         check_given(&s, &r);
     }
     for (int i = 0; i < 12; i++) {
+        if (!test_some(i, 5)) continue;
         shape s = { .name = "covering", .HQ = 4, .H = 1 + i % 2, .D = 48, .n_q = i % 4 ? 60 : 1, .n_kv = 60 + 50 * i,
                     .q_pos = -1, .tk = types[i % 3], .tv = types[i % 3], .B = i & 1 ? 64 : 16, .top_k = 64,
                     .seed = 40 };

@@ -582,6 +582,7 @@ void test_terms(void)
         { .mask = LOW }, { .mask = LOW, .mask_type = SSA_BF16, .sinks = 1 },
         { .window = 33, .softcap = 20, .alibi = 1, .sinks = 3, .mask = HOLES, .mask_type = SSA_BF16, .mask_gap = 7 } };
     for (int i = 0; i < COUNT(each) * 10; i++) { /* each term, each kind of tile */
+        if (!test_some(i, 31)) continue;
         int g = groups[i / COUNT(each) % 5], n_q = i / COUNT(each) < 5 ? 1 : 45;
         for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++)
             for (int ty = 0; ty < 3; ty += 1 + mode) {
@@ -595,6 +596,7 @@ void test_terms(void)
     }
     rng r = { 4711, 0 };
     for (int i = 0; i < 160; i++) {
+        if (!test_some(i, 79)) continue;
         int g = RNG_PICK(&r, groups), kv = rng_int(&r, 1, 3), sparse = rng_int(&r, 0, 2) == 0;
         ssa_mode mode = sparse ? SSA_SPARSE : SSA_FULL;
         shape s = { .name = "random", .HQ = g * kv, .H = kv, .D = RNG_PICK(&r, dims), .DV = RNG_PICK(&r, dims),
@@ -632,6 +634,7 @@ void test_terms(void)
             check_terms(&s, &t, all == 2 ? SSA_SPARSE : SSA_FULL);
         }
     for (int i = 0; i < 40; i++) { /* what hidden keys and values hold */
+        if (!test_some(i, 9)) continue;
         static const struct { int HQ, H, n_q, n_kv; } sizes[] = { { 1, 1, 30, 60 }, { 8, 2, 1, 90 }, { 16, 1, 9, 70 },
             { 40, 2, 5, 100 }, { 6, 2, 90, 90 }, { 4, 1, 270, 300 }, { 2, 2, 3, 3000 }, { 16, 1, 80, 160 } };
         ssa_mode mode = i % 5 >= 3 ? SSA_SPARSE : SSA_FULL;

@@ -308,6 +308,7 @@ static void test_packed(void)
     static const layout lays[] = { LAY_ZERO, LAY_PAD, LAY_ODD, LAY_HEAD, LAY_MIX };
     static const int hows[] = { NOISE, SLOPE, STAIRS, DEEP, FALL };
     for (int i = 0; i < 105; i++) {
+        if (!test_some(i, 13)) continue;
         int g = groups[i % 7], h = g < 4 ? 2 : 1, b = sizes[i % 4], k = budgets[i % 5];
         shape s = { .name = "packed", .HQ = g * h, .H = h, .D = dims[i / 3 % 5], .DV = dims[i / 7 % 5],
                     .n_q = i % 6 == 1 ? 150 + i % 50 : 64 + i % 17, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16,
@@ -435,6 +436,7 @@ static void test_rank(void)
     guard_make(&end, 1 << 22);
     if (!end.traps) SKIP("unit", "no mmap here: reads past the pooled keys are not noticed");
     for (int i = 0; i < 144; i++) {
+        if (!test_some(i, 17)) continue;
         int g = groups[i % 16], h = i % 3 == 0 && g < 9 ? 2 : 1, b = i % 4 ? 4 : i % 8 ? 1 : 16;
         shape s = { .name = "rank", .HQ = g * h, .H = h, .D = dims[i / 3 % 7],
                     .n_q = i % 5 == 0 ? 4 : i % 5 == 1 ? 64 : 17 + i % 9, .n_kv = blocks[i / 2 % 12] * b + i % b,
