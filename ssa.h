@@ -100,7 +100,7 @@
 #ifndef SSA_NO_AMX            /* impl: leave the amx level out (x86-64 Linux has it) */
 #define SSA_NO_AMX 0
 #endif
-#ifndef SSA_NO_NEON           /* impl: leave the neon level out (not built yet) */
+#ifndef SSA_NO_NEON           /* impl: leave the neon level out (little-endian AArch64 has it) */
 #define SSA_NO_NEON 0
 #endif
 #ifndef SSA_NO_DISPATCH       /* impl: no CPU detection: the highest level compiled in is used, unconditionally */
@@ -497,6 +497,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__COUNT(bits)  __builtin_popcount(bits)
 #define SSA__ATOMIC_GET(p)    __atomic_load_n((p), __ATOMIC_RELAXED)
 #define SSA__ATOMIC_SET(p, x) __atomic_store_n((p), (x), __ATOMIC_RELAXED)
+#define SSA__TARGET_NEON                      /* a part of AArch64 */
 #define SSA__CAN_SIMD 1
 #elif defined(_MSC_VER)
 #define SSA__FORCE_INLINE static __forceinline
@@ -552,6 +553,11 @@ SSA__DIAG_PUSH
 #else
 #define SSA__X86 0
 #endif
+#if defined(__aarch64__) && defined(__ARM_NEON) && !defined(__AARCH64EB__) && !defined(_MSC_VER)
+#define SSA__ARM64 SSA__CAN_SIMD
+#else
+#define SSA__ARM64 0
+#endif
 #if defined(_MSC_VER) && !defined(__clang__)
 #define SSA__CPUID_MSVC 1
 #else
@@ -559,6 +565,7 @@ SSA__DIAG_PUSH
 #endif
 #define SSA__HAVE_AVX2   (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX2)
 #define SSA__HAVE_AVX512 (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX512)
+#define SSA__HAVE_NEON   (SSA__ARM64 && !SSA_NO_SIMD && !SSA_NO_NEON)
 /* AMX: on x86-64 Linux, where a system call asks for the permission to use it, and with compilers that know it. */
 #if defined(__clang__)
 #define SSA__AMX_COMPILER (__clang_major__ >= 12)
@@ -592,6 +599,9 @@ SSA__DIAG_PUSH
 #elif !SSA_NO_DISPATCH
 #include <cpuid.h>
 #endif
+#endif
+#if SSA__HAVE_NEON
+#include <arm_neon.h>
 #endif
 
 /* =====================================================================================================================
@@ -1518,6 +1528,7 @@ SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 #define SSA__NM(nv)     ((nv) == 2 ? 6 : 12)
 #define SSA__NR         2
 #define SSA__NQ         2
+#define SSA__NARROW     4
 #define SSA__TARGET     SSA__TARGET_AVX2
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
@@ -1735,10 +1746,184 @@ SSA__DIAG_POP
 #define SSA__NM(nv)     ((nv) == 4 ? 6 : (nv) == 3 ? 8 : 12)
 #define SSA__NR         4
 #define SSA__NQ         4
+#define SSA__NARROW     8
 #define SSA__TARGET     SSA__TARGET_AVX512
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
 #endif /* SSA__HAVE_AVX512 */
+
+#if SSA__HAVE_NEON
+/* NEON of AArch64: 32 registers of 4 floats. Latency and how many a cycle, about, on Cortex-A76 to Neoverse V2:
+ *   fmla              4     2-4  the products; one of the factors may be a single lane, which ldr s brings for nothing
+ *   fcvtl             3-4   1-2  f16 to f32;  bf16: shl (2, 1-2) and and (1-2, 2-4) for two vectors
+ *   faddp             2-3   2-4  hsum4: three for four sums
+ *   fcmgt, bsl        2     2-4  max: fmax would keep a NaN of either side
+ * 6 x 4 accumulators, 4 operands and a broadcast fill 29 of the 32 registers: 24 FMA for 10 loads. Tails go lane by
+ * lane. 32-bit ARM has the scalar level: its NEON flushes subnormals to zero and has no division. */
+#define SSA__NEON SSA__FORCE_INLINE SSA__TARGET_NEON
+SSA__NEON float32x4_t ssa__neon_zero(void) { return vdupq_n_f32(0.0f); }
+SSA__NEON float32x4_t ssa__neon_set1(float x) { return vdupq_n_f32(x); }
+SSA__NEON float32x4_t ssa__neon_load(const float *p) { return vld1q_f32(p); }
+SSA__NEON void        ssa__neon_store(float *p, float32x4_t v) { vst1q_f32(p, v); }
+SSA__NEON float32x4_t ssa__neon_mul(float32x4_t a, float32x4_t b) { return vmulq_f32(a, b); }
+SSA__NEON float32x4_t ssa__neon_add(float32x4_t a, float32x4_t b) { return vaddq_f32(a, b); }
+SSA__NEON float32x4_t ssa__neon_sub(float32x4_t a, float32x4_t b) { return vsubq_f32(a, b); }
+SSA__NEON float32x4_t ssa__neon_div(float32x4_t a, float32x4_t b) { return vdivq_f32(a, b); }
+SSA__NEON float32x4_t ssa__neon_fma(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
+SSA__NEON float32x4_t ssa__neon_fms(float32x4_t a, float32x4_t b, float32x4_t c)
+{
+    return vnegq_f32(vfmsq_f32(c, a, b)); /* -(c - a*b): the compilers make it fmla with -c */
+}
+SSA__NEON float32x4_t ssa__neon_pick(float32x4_t x, float32x4_t y, float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(vcgtq_f32(x, y), a, b);
+}
+SSA__NEON float32x4_t ssa__neon_max(float32x4_t a, float32x4_t b) { return ssa__neon_pick(a, b, a, b); }
+SSA__NEON float32x4_t ssa__neon_scale2(float32x4_t a, float32x4_t t)
+{
+    return vmulq_f32(a, vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(t), 23)));
+}
+SSA__NEON uint32x4_t ssa__neon_first_mask(int32_t n)
+{
+    static const int32_t lane[4] = { 0, 1, 2, 3 };
+    return vcgtq_s32(vdupq_n_s32(n), vld1q_s32(lane));
+}
+SSA__NEON float32x4_t ssa__neon_first(int32_t n, float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(ssa__neon_first_mask(n), a, b);
+}
+SSA__NEON float32x4_t ssa__neon_below(const int32_t *limit, int32_t j, float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(vcgtq_s32(vld1q_s32(limit), vdupq_n_s32(j)), a, b);
+}
+SSA__NEON uint32_t ssa__neon_above_bits(float32x4_t a, float32x4_t b)
+{
+    static const uint32_t bit[4] = { 1, 2, 4, 8 };
+    return vaddvq_u32(vandq_u32(vcgtq_f32(a, b), vld1q_u32(bit)));
+}
+SSA__NEON int32_t ssa__neon_lanes(int32_t *dst, uint32_t bits, int32_t at)
+{
+    int32_t n = 0;
+    for (; bits; bits &= bits - 1) dst[n++] = at + SSA__LOWEST(bits);
+    return n;
+}
+SSA__NEON float32x4_t ssa__neon_load_n(const unsigned char *p, int32_t n)
+{
+    float x[4] = { 0, 0, 0, 0 };
+    if (n > 0) memcpy(x, p, 4);
+    if (n > 1) memcpy(x + 1, p + 4, 4);
+    if (n > 2) memcpy(x + 2, p + 8, 4);
+    if (n > 3) memcpy(x + 3, p + 12, 4);
+    return vld1q_f32(x);
+}
+SSA__NEON void ssa__neon_store_n(float *p, float32x4_t v, int32_t n)
+{
+    if (n > 0) vst1q_lane_f32(p, v, 0);
+    if (n > 1) vst1q_lane_f32(p + 1, v, 1);
+    if (n > 2) vst1q_lane_f32(p + 2, v, 2);
+    if (n > 3) vst1q_lane_f32(p + 3, v, 3);
+}
+SSA__NEON uint16x4_t ssa__neon_load_half(const unsigned char *p) { return vreinterpret_u16_u8(vld1_u8(p)); }
+SSA__NEON uint16x4_t ssa__neon_load_half_n(const unsigned char *p, int32_t n)
+{
+    uint16_t h[4] = { 0, 0, 0, 0 };
+    if (n > 0) memcpy(h, p, 2);
+    if (n > 1) memcpy(h + 1, p + 2, 2);
+    if (n > 2) memcpy(h + 2, p + 4, 2);
+    if (n > 3) memcpy(h + 3, p + 6, 2);
+    return vld1_u16(h);
+}
+SSA__NEON float32x4_t ssa__neon_widen_f16(uint16x4_t h) { return vcvt_f32_f16(vreinterpret_f16_u16(h)); }
+SSA__NEON float32x4_t ssa__neon_widen_bf16(uint16x4_t h) { return vreinterpretq_f32_u32(vshll_n_u16(h, 16)); }
+SSA__NEON float32x4_t ssa__neon_load_f16(const unsigned char *p) { return ssa__neon_widen_f16(ssa__neon_load_half(p)); }
+SSA__NEON float32x4_t ssa__neon_load_bf16(const unsigned char *p)
+{
+    return ssa__neon_widen_bf16(ssa__neon_load_half(p));
+}
+SSA__NEON float32x4_t ssa__neon_load_f16_n(const unsigned char *p, int32_t n)
+{
+    return ssa__neon_widen_f16(ssa__neon_load_half_n(p, n));
+}
+SSA__NEON float32x4_t ssa__neon_load_bf16_n(const unsigned char *p, int32_t n)
+{
+    return ssa__neon_widen_bf16(ssa__neon_load_half_n(p, n));
+}
+SSA__NEON float32x4_t ssa__neon_load_i8(const unsigned char *p)
+{
+    uint32_t x;
+    memcpy(&x, p, 4);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(x))))));
+}
+SSA__NEON float32x4_t ssa__neon_set1_f16(const unsigned char *p)
+{
+    uint16_t h;
+    memcpy(&h, p, 2);
+    return ssa__neon_widen_f16(vdup_n_u16(h));
+}
+SSA__NEON void ssa__neon_load2_bf16(const unsigned char *p, float32x4_t *x)
+{
+    uint32x4_t h = vreinterpretq_u32_u8(vld1q_u8(p));
+    x[0] = vreinterpretq_f32_u32(vshlq_n_u32(h, 16));
+    x[1] = vreinterpretq_f32_u32(vandq_u32(h, vdupq_n_u32(0xffff0000u)));
+}
+SSA__NEON void ssa__neon_deinterleave(float32x4_t *x)
+{
+    float32x4_t even = vuzp1q_f32(x[0], x[1]);
+    x[1] = vuzp2q_f32(x[0], x[1]);
+    x[0] = even;
+}
+SSA__NEON void ssa__neon_interleave(float32x4_t *x)
+{
+    float32x4_t lo = vzip1q_f32(x[0], x[1]);
+    x[1] = vzip2q_f32(x[0], x[1]);
+    x[0] = lo;
+}
+SSA__NEON void ssa__neon_store_f16(unsigned char *p, float32x4_t v)
+{
+    vst1_u8(p, vreinterpret_u8_f16(vcvt_f16_f32(v)));
+}
+SSA__NEON void ssa__neon_store_bf16(unsigned char *p, float32x4_t v)
+{
+    uint32x4_t u = vreinterpretq_u32_f32(v), top = vshrq_n_u32(u, 16);
+    uint32x4_t r = vaddq_u32(u, vaddq_u32(vandq_u32(top, vdupq_n_u32(1)), vdupq_n_u32(0x7fff)));
+    uint32x4_t nan = vcgtq_u32(vandq_u32(u, vdupq_n_u32(0x7fffffffu)), vdupq_n_u32(0x7f800000u));
+    r = vbslq_u32(nan, vorrq_u32(top, vdupq_n_u32(0x40)), vshrq_n_u32(r, 16));
+    vst1_u8(p, vreinterpret_u8_u16(vmovn_u32(r)));
+}
+SSA__NEON float ssa__neon_hsum(float32x4_t v) { return vaddvq_f32(v); }
+SSA__NEON float ssa__neon_hmax(float32x4_t v) { return vmaxvq_f32(v); }
+SSA__NEON void ssa__neon_hsum4(float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d, float scale, float *p)
+{
+    vst1q_f32(p, vmulq_n_f32(vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)), scale));
+}
+SSA__NEON void ssa__neon_hsums(const int m, const int n, float32x4_t (*a)[4], float scale, float *p, int64_t ld)
+{
+    SSA__UNROLL
+    for (int i = 0; i < m * n; i++)
+        ssa__neon_hsum4(a[i][0], a[i][1], a[i][2], a[i][3], scale, p + i / n * ld + i % n * 4);
+}
+SSA__NEON void ssa__neon_transpose(float32x4_t *r)
+{
+    float32x4_t a = vzip1q_f32(r[0], r[2]), b = vzip1q_f32(r[1], r[3]); /* columns 0 and 1 of every other row */
+    float32x4_t c = vzip2q_f32(r[0], r[2]), d = vzip2q_f32(r[1], r[3]); /* columns 2 and 3 */
+    r[0] = vzip1q_f32(a, b);
+    r[1] = vzip2q_f32(a, b);
+    r[2] = vzip1q_f32(c, d);
+    r[3] = vzip2q_f32(c, d);
+}
+
+#define SSA__FN(x)      ssa__neon_##x
+#define SSA__V          float32x4_t
+#define SSA__L          4
+#define SSA__NV         4
+#define SSA__NM(nv)     6
+#define SSA__NR         4
+#define SSA__NQ         4
+#define SSA__NARROW     8
+#define SSA__TARGET     SSA__TARGET_NEON
+#define SSA__VECTOR_PASS
+#include SSA_HEADER_FILENAME
+#endif /* SSA__HAVE_NEON */
 
 /* =====================================================================================================================
  * 9  SPECIAL UNITS. A level here starts from the table of the level below and overrides or adds the entries it does
@@ -2795,6 +2980,9 @@ static int ssa__available(ssa_isa isa)
 #if SSA__HAVE_AMX
     if (isa == SSA_ISA_AMX) return ssa__cpu_has(isa);
 #endif
+#if SSA__HAVE_NEON
+    if (isa == SSA_ISA_NEON) return 1; /* every AArch64 CPU has it */
+#endif
     return 0;
 }
 
@@ -2810,6 +2998,9 @@ static void ssa__fill(ssa__table *t, ssa_isa isa)
 #endif
 #if SSA__HAVE_AMX
     if (isa == SSA_ISA_AMX) ssa__amx_fill(t);
+#endif
+#if SSA__HAVE_NEON
+    if (isa == SSA_ISA_NEON) ssa__neon_fill(t, isa);
 #endif
     (void)isa; /* unused when only the scalar level is compiled in */
     SSA_ASSERT(t->isa == isa);
@@ -5955,7 +6146,7 @@ SSA__INLINE void SSA__FN(narrow_pv_tile_q8_0)(const int nr, const int nv, const 
                                               int off, int64_t stride, int32_t n, const float *p, float *o,
                                               const float *fix, ssa__lines *ahead)
 {
-    SSA__V acc[4][4], x[4], scale = SSA__FN(zero)();
+    SSA__V acc[4][8], x[8], scale = SSA__FN(zero)();
     SSA__UNROLL
     for (int r = 0; r < nr; r++) {
         SSA__V f = SSA__FN(set1)(fix ? fix[r] : 1.0f);
@@ -5998,8 +6189,8 @@ SSA__INLINE void SSA__FN(narrow_pv_rows_q8_0)(const int nr, const int nv, const 
     for (; e + step <= t->dv; e += step)
         SSA__FN(narrow_pv_tile_q8_0)(nr, nv, t, v + ssa__row_bytes(SSA_Q8_0, e), e % SSA__Q8_DIM, stride, n, p, o + e,
                                      fix, ahead);
-    if (e < t->dv)
-        SSA__FN(narrow_pv_tile_q8_0)(nr, SSA__Q8_DIM / SSA__L, t, v + ssa__row_bytes(SSA_Q8_0, e), 0, stride, n, p,
+    if (step > SSA__Q8_DIM && e < t->dv)
+        SSA__FN(narrow_pv_tile_q8_0)(nr, step > SSA__Q8_DIM ? SSA__Q8_DIM / SSA__L : nv, t, v + ssa__row_bytes(SSA_Q8_0, e), 0, stride, n, p,
                                      o + e, fix, ahead);
 }
 
@@ -6034,7 +6225,7 @@ SSA__INLINE void SSA__FN(narrow_pv)(ssa_type type, const ssa__tile *t, const uns
     int32_t r = 0;
     if (type == SSA_Q8_0) {
         for (; r + 4 <= t->rows; r += 4) SSA__FN(narrow_pv_rows_q8_0)(4, SSA__NQ, t, r, v, stride, n, at, first);
-        for (; r < t->rows; r++) SSA__FN(narrow_pv_rows_q8_0)(1, 4, t, r, v, stride, n, at, first);
+        for (; r < t->rows; r++) SSA__FN(narrow_pv_rows_q8_0)(1, SSA__L < 8 ? 8 : 4, t, r, v, stride, n, at, first);
         return;
     }
     for (; r < t->rows; r += SSA__NR) {
@@ -6351,7 +6542,7 @@ SSA__LOCAL void SSA__FN(unpack_bf16)(unsigned char *dst, const float *src, int32
 static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 {
     t->isa = isa;
-    t->narrow_rows = SSA__L / 2;
+    t->narrow_rows = SSA__NARROW;
     t->narrow.q_prep     = SSA__FN(narrow_q_prep);
     t->narrow.softmax    = SSA__FN(narrow_softmax);
     t->narrow.finish     = SSA__FN(narrow_finish);
@@ -6392,6 +6583,7 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 #undef SSA__NM
 #undef SSA__NR
 #undef SSA__NQ
+#undef SSA__NARROW
 #undef SSA__TARGET
 #undef SSA__VECTOR_PASS
 #endif /* SSA__VECTOR_PASS */
