@@ -1758,8 +1758,9 @@ SSA__DIAG_POP
  *   fcvtl             3-4   1-2  f16 to f32;  bf16: shl (2, 1-2) and and (1-2, 2-4) for two vectors
  *   faddp             2-3   2-4  hsum4: three for four sums
  *   fcmgt, bsl        2     2-4  max: fmax would keep a NaN of either side
- * 6 x 4 accumulators, 4 operands and a broadcast fill 29 of the 32 registers: 24 FMA for 10 loads. Tails go lane by
- * lane. 32-bit ARM has the scalar level: its NEON flushes subnormals to zero and has no division. */
+ * 4 x 4 accumulators, 4 operands and as many broadcasts: 16 FMA for 8 loads, which leave the FMA units busy. With 6 x 4
+ * gcc loads the broadcasts ahead, runs out of registers and spills. Tails go lane by lane. 32-bit ARM has the scalar
+ * level: its NEON flushes subnormals to zero and has no division. */
 #define SSA__NEON SSA__FORCE_INLINE SSA__TARGET_NEON
 SSA__NEON float32x4_t ssa__neon_zero(void) { return vdupq_n_f32(0.0f); }
 SSA__NEON float32x4_t ssa__neon_set1(float x) { return vdupq_n_f32(x); }
@@ -1916,7 +1917,7 @@ SSA__NEON void ssa__neon_transpose(float32x4_t *r)
 #define SSA__V          float32x4_t
 #define SSA__L          4
 #define SSA__NV         4
-#define SSA__NM(nv)     6
+#define SSA__NM(nv)     4
 #define SSA__NR         4
 #define SSA__NQ         4
 #define SSA__NARROW     8
@@ -6372,7 +6373,8 @@ SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, const s
         next = from + (to - from) * (i + SSA__NM(nv)) / whole;
         SSA__FN(product_tile)(along, SSA__NM(nv), nv, t, c + i * ld, a + i * step, sa, b, n, fix, first, next);
     }
-    for (; i + 4 <= m; i += 4) SSA__FN(product_tile)(along, 4, nv, t, c + i * ld, a + i * step, sa, b, n, fix, 0, 0);
+    for (; SSA__NM(nv) > 4 && i + 4 <= m; i += 4)
+        SSA__FN(product_tile)(along, 4, nv, t, c + i * ld, a + i * step, sa, b, n, fix, 0, 0);
     for (; i < m; i++) SSA__FN(product_tile)(along, 1, nv, t, c + i * ld, a + i * step, sa, b, n, fix, 0, 0);
 }
 
@@ -6380,15 +6382,17 @@ SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, const s
 SSA__INLINE void SSA__FN(product)(const int along, const ssa__tile *t, float *c, const float *a, int64_t sa,
                                   const float *b, int32_t m, int32_t n, const float *fix)
 {
-    int64_t r = 0, left;
+    int64_t r = 0;
     for (; r + SSA__NV * SSA__L <= t->ld; r += SSA__NV * SSA__L)
         SSA__FN(product_columns)(along, SSA__NV, t, c, a, sa, b, m, n, fix, r);
-    left = (t->ld - r) / SSA__L;
-#if SSA__NV > 2
-    if (left == 3) SSA__FN(product_columns)(along, 3, t, c, a, sa, b, m, n, fix, r);
-    if (left == 2) SSA__FN(product_columns)(along, 2, t, c, a, sa, b, m, n, fix, r);
+#if SSA__NV * SSA__L > SSA__LANES_MAX /* else ld holds whole ones alone */
+    {
+        const int64_t left = (t->ld - r) / SSA__L;
+        if (left == 3) SSA__FN(product_columns)(along, 3, t, c, a, sa, b, m, n, fix, r);
+        if (left == 2) SSA__FN(product_columns)(along, 2, t, c, a, sa, b, m, n, fix, r);
+        if (left == 1) SSA__FN(product_columns)(along, 1, t, c, a, sa, b, m, n, fix, r);
+    }
 #endif
-    if (left == 1) SSA__FN(product_columns)(along, 1, t, c, a, sa, b, m, n, fix, r);
 }
 
 /* rows [row][dk] to q [dk][row], an L x L square at a time. */
