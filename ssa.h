@@ -497,7 +497,8 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__COUNT(bits)  __builtin_popcount(bits)
 #define SSA__ATOMIC_GET(p)    __atomic_load_n((p), __ATOMIC_RELAXED)
 #define SSA__ATOMIC_SET(p, x) __atomic_store_n((p), (x), __ATOMIC_RELAXED)
-#define SSA__TARGET_NEON                      /* a part of AArch64 */
+#define SSA__TARGET_NEON /* a part of AArch64 */
+#define SSA__TARGET_BFMM __attribute__((target("+bf16")))
 #define SSA__CAN_SIMD 1
 #elif defined(_MSC_VER)
 #define SSA__FORCE_INLINE static __forceinline
@@ -580,6 +581,31 @@ SSA__DIAG_PUSH
 #define SSA__HAVE_AMX 0
 #endif
 
+/* BFMMLA, which the CPU may lack: with compilers that know it, and where the build or the OS says that it is there. */
+#if defined(__clang__)
+#define SSA__BFMM_COMPILER (__clang_major__ >= 16)
+#elif defined(__GNUC__)
+#define SSA__BFMM_COMPILER (__GNUC__ >= 10)
+#else
+#define SSA__BFMM_COMPILER 0
+#endif
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define SSA__BFMM_GIVEN 1
+#else
+#define SSA__BFMM_GIVEN 0
+#endif
+#if defined(__linux__) && !SSA_NO_DISPATCH
+#define SSA__AUXV 1
+#else
+#define SSA__AUXV 0
+#endif
+#if defined(__APPLE__) && !SSA_NO_DISPATCH
+#define SSA__SYSCTL 1
+#else
+#define SSA__SYSCTL 0
+#endif
+#define SSA__HAVE_BFMM (SSA__HAVE_NEON && SSA__BFMM_COMPILER && (SSA__BFMM_GIVEN || SSA__AUXV || SSA__SYSCTL))
+
 #ifndef SSA_HEADER_FILENAME
 #define SSA_HEADER_FILENAME "ssa.h"
 #endif
@@ -602,6 +628,11 @@ SSA__DIAG_PUSH
 #endif
 #if SSA__HAVE_NEON
 #include <arm_neon.h>
+#endif
+#if SSA__HAVE_BFMM && SSA__AUXV
+#include <sys/auxv.h>
+#elif SSA__HAVE_BFMM && SSA__SYSCTL
+#include <sys/sysctl.h>
 #endif
 
 /* =====================================================================================================================
@@ -2894,6 +2925,297 @@ static void ssa__amx_fill(ssa__table *t)
 SSA__DIAG_POP
 #endif /* SSA__HAVE_AMX */
 
+#if SSA__HAVE_BFMM
+#define SSA__BFMM  SSA__FORCE_INLINE SSA__TARGET_BFMM
+#define SSA__BFMMF static SSA__TARGET_BFMM
+#define SSA__BFMM_KEYS 256 /* a chunk: its scores and p for 16 rows, 24 KiB, stay in L1 */
+
+/* Not the intrinsics: gcc inlines them into functions for ARMv8.2 alone, and our own for any other CPU not into these. */
+SSA__BFMM float32x4_t ssa__bfmm_mul(float32x4_t c, uint16x8_t a, uint16x8_t b)
+{
+    __asm__("bfmmla %0.4s, %1.8h, %2.8h" : "+w"(c) : "w"(a), "w"(b));
+    return c;
+}
+SSA__BFMM uint16x8_t ssa__bfmm_round(float32x4_t a, float32x4_t b)
+{
+    uint16x8_t x;
+    __asm__("bfcvtn %0.4h, %1.4s\n\tbfcvtn2 %0.8h, %2.4s" : "=&w"(x) : "w"(a), "w"(b));
+    return x;
+}
+/* The first or the last half of a, then that of b. */
+SSA__BFMM float32x4_t ssa__bfmm_firsts(float32x4_t a, float32x4_t b)
+{
+    return vreinterpretq_f32_f64(vzip1q_f64(vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b)));
+}
+SSA__BFMM float32x4_t ssa__bfmm_lasts(float32x4_t a, float32x4_t b)
+{
+    return vreinterpretq_f32_f64(vzip2q_f64(vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b)));
+}
+
+static void ssa__bfmm_take(uint16_t *dst, int64_t term, int32_t ld, const unsigned char *src, int64_t stride, int32_t n,
+                           int32_t d)
+{
+    (void)term;
+    for (; n > 0; n--, dst += ld, src += stride) {
+        memcpy(dst, src, (size_t)d * 2);
+        memset(dst + d, 0, (size_t)(ld - d) * 2);
+    }
+}
+
+/* rows [row][dk_pad], exact in bf16, to q [8 rows][dk_unit / 4]([row][4 dims]), padding to 16 rows included. A negative
+ * scale is moved into q, so that the largest product is the largest score. */
+SSA__BFMMF void ssa__bfmm_q_prep(ssa__tile *t, float *rows)
+{
+    const uint16x4_t sign = vdup_n_u16(t->scale < 0.0f ? 0x8000 : 0);
+    for (int32_t r = 0; r < ssa__round_up(t->rows, 16); r++) {
+        const float *row = rows + (int64_t)r * t->dk_pad;
+        uint16_t *q = (uint16_t *)(void *)t->q + (int64_t)(r / 8) * t->dk_unit * 8 + r % 8 * 4;
+        for (int32_t e = 0; e < t->dk_unit; e += 4, q += 32) {
+            float32x4_t x = e < t->dk_pad ? vld1q_f32(row + e) : vdupq_n_f32(0.0f);
+            vst1_u16(q, veor_u16(vshrn_n_u32(vreinterpretq_u32_f32(x), 16), sign));
+        }
+    }
+}
+
+/* Element e of row r of the output: o [8 rows][dv_unit / 8]([pair of dims][pair of rows][2 dims][2 rows]). */
+static float *ssa__bfmm_o(const ssa__tile *t, int32_t r, int32_t e)
+{
+    return t->o + (int64_t)(r / 8) * t->dv_unit * 8 + e / 8 * 64 + e % 8 / 2 * 16 + r % 8 / 2 * 4 + e % 2 * 2 + r % 2;
+}
+
+/* Values that are not finite, at keys from `from` on that not every row sees: 0 * v would spoil the others. They are
+ * taken out and added to the rows that see them, which they make not finite all the same. */
+static void ssa__bfmm_edge(const ssa__tile *t, int32_t from, int32_t n, const int32_t *limit)
+{
+    for (int32_t j = from; j < n; j++) {
+        uint16_t *v = t->v + (int64_t)j * t->dv_unit;
+        int broken = 0;
+        for (int32_t e = 0; e < t->dv; e++) broken |= !ssa__is_finite(ssa__bf16_to_f32(v[e]));
+        for (int32_t r = 0; broken && r < t->rows; r++) {
+            if ((limit && j >= limit[r]) || (t->sees && !t->sees(t, r, j))) continue;
+            for (int32_t e = 0; e < t->dv; e++)
+                if (!ssa__is_finite(ssa__bf16_to_f32(v[e]))) *ssa__bfmm_o(t, r, e) += ssa__bf16_to_f32(v[e]);
+        }
+        for (int32_t e = 0; broken && e < t->dv; e++) if (!ssa__is_finite(ssa__bf16_to_f32(v[e]))) v[e] = 0;
+    }
+}
+
+/* Pairs of keys, in place: of 8 dims x of the first and y of the second, x becomes the first 4 of both, y the last. */
+static void ssa__bfmm_pair_keys(const ssa__tile *t, int32_t n)
+{
+    for (int32_t j = 0; j < n; j += 2) {
+        uint16_t *k = t->k + (int64_t)j * t->dk_unit;
+        for (int32_t e = 0; e < t->dk_unit; e += 8) {
+            uint64x2_t x = vreinterpretq_u64_u16(vld1q_u16(k + e));
+            uint64x2_t y = vreinterpretq_u64_u16(vld1q_u16(k + t->dk_unit + e));
+            vst1q_u16(k + e, vreinterpretq_u16_u64(vzip1q_u64(x, y)));
+            vst1q_u16(k + t->dk_unit + e, vreinterpretq_u16_u64(vzip2q_u64(x, y)));
+        }
+    }
+}
+
+/* v [key][dv_unit] to vt [8 dims][keys_max / 4]([dim][4 keys]). */
+static void ssa__bfmm_v_transposed(const ssa__tile *t, int32_t n, uint16_t *vt)
+{
+    const int64_t ld = t->dv_unit;
+    for (int32_t j = 0; j < n; j += 4)
+        for (int32_t e = 0; e < t->dv_unit; e += 8) {
+            const uint16_t *v = t->v + j * ld + e;
+            uint16_t *dst = vt + (int64_t)e * t->keys_max + j * 8;
+            uint16x8_t x0 = vld1q_u16(v), x1 = vld1q_u16(v + ld), x2 = vld1q_u16(v + 2 * ld);
+            uint16x8_t x3 = vld1q_u16(v + 3 * ld);
+            uint16x8_t a = vzip1q_u16(x0, x2), b = vzip1q_u16(x1, x3); /* dims 0 to 3 of keys 0 and 2, of 1 and 3 */
+            uint16x8_t c = vzip2q_u16(x0, x2), d = vzip2q_u16(x1, x3); /* dims 4 to 7 */
+            vst1q_u16(dst, vzip1q_u16(a, b));
+            vst1q_u16(dst + 8, vzip2q_u16(a, b));
+            vst1q_u16(dst + 16, vzip1q_u16(c, d));
+            vst1q_u16(dst + 24, vzip2q_u16(c, d));
+        }
+}
+
+/* s [8 keys][16 rows], half of its rows: products times scale of keys from j on with 8 rows of q. */
+SSA__BFMM void ssa__bfmm_scores(const ssa__tile *t, int32_t j, const uint16_t *q, float scale, float *s)
+{
+    const int64_t ld = t->dk_unit;
+    const uint16_t *k = t->k + j * ld;
+    float32x4_t acc[4][4];
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = vdupq_n_f32(0.0f);
+    for (int32_t e = 0; e < t->dk_unit; e += 8, k += 8) {
+        SSA__UNROLL
+        for (int h = 0; h < 2; h++, q += 32) {
+            uint16x8_t b[4];
+            SSA__UNROLL
+            for (int r = 0; r < 4; r++) b[r] = vld1q_u16(q + r * 8);
+            SSA__UNROLL
+            for (int i = 0; i < 4; i++) {
+                uint16x8_t a = vld1q_u16(k + (2 * i + h) * ld);
+                SSA__UNROLL
+                for (int r = 0; r < 4; r++) acc[i][r] = ssa__bfmm_mul(acc[i][r], a, b[r]);
+            }
+        }
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) {
+        SSA__UNROLL
+        for (int r = 0; r < 4; r += 2) {
+            vst1q_f32(s + i * 32 + r * 2, vmulq_n_f32(ssa__bfmm_firsts(acc[i][r], acc[i][r + 1]), scale));
+            vst1q_f32(s + i * 32 + 16 + r * 2, vmulq_n_f32(ssa__bfmm_lasts(acc[i][r], acc[i][r + 1]), scale));
+        }
+    }
+}
+
+/* o = o * fix + P.V for 8 rows and 8 dims over n groups of 4 keys. */
+SSA__BFMM void ssa__bfmm_values(float *o, const float *fix, const uint16_t *vt, const uint16_t *p, int32_t n)
+{
+    float32x4_t acc[4][4];
+    SSA__UNROLL
+    for (int r = 0; r < 4; r++) {
+        const float32x4_t f = vcombine_f32(vld1_f32(fix + 2 * r), vld1_f32(fix + 2 * r));
+        SSA__UNROLL
+        for (int i = 0; i < 4; i++) acc[i][r] = vmulq_f32(vld1q_f32(o + i * 16 + r * 4), f);
+    }
+    for (; n > 0; n--, vt += 32, p += 32) {
+        uint16x8_t b[4];
+        SSA__UNROLL
+        for (int r = 0; r < 4; r++) b[r] = vld1q_u16(p + r * 8);
+        SSA__UNROLL
+        for (int i = 0; i < 4; i++) {
+            uint16x8_t a = vld1q_u16(vt + i * 8);
+            SSA__UNROLL
+            for (int r = 0; r < 4; r++) acc[i][r] = ssa__bfmm_mul(acc[i][r], a, b[r]);
+        }
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) {
+        SSA__UNROLL
+        for (int r = 0; r < 4; r++) vst1q_f32(o + i * 16 + r * 4, acc[i][r]);
+    }
+}
+
+/* 2^x for x of at most 0: ssa__expf's polynomial, which may end early: 5e-5 is little in a bf16. NaN stays NaN. */
+SSA__BFMM float32x4_t ssa__bfmm_exp2(float32x4_t x)
+{
+    const float32x4_t round = vdupq_n_f32(SSA__ROUND);
+    float32x4_t t, f, p;
+    x = ssa__neon_max(vdupq_n_f32(-127.0f), x); /* in this order NaN stays NaN */
+    t = vaddq_f32(x, round);
+    f = vsubq_f32(x, vsubq_f32(t, round));
+    p = vfmaq_f32(vdupq_n_f32(SSA__EXP_C3), f, vdupq_n_f32(SSA__EXP_C4));
+    p = vfmaq_f32(vdupq_n_f32(SSA__EXP_C2), f, p);
+    p = vfmaq_f32(vdupq_n_f32(SSA__EXP_C1), f, p);
+    p = vfmaq_f32(vdupq_n_f32(1.0f), f, p);
+    return ssa__neon_scale2(p, t);
+}
+
+/* s [key][16 rows], keys from .. n-1, to p [8 rows][SSA__BFMM_KEYS / 4]([row][4 keys]), from's first and padded with
+ * zeros; m, l and fix with it, l the sum of what p was rounded to. hidden: row r sees the first limit[r] alone. */
+SSA__BFMM void ssa__bfmm_softmax(const int hidden, const ssa__tile *t, int32_t at, const int32_t *limit, int32_t from,
+                                 int32_t n, const float *s, uint16_t *p)
+{
+    const uint16x8_t ones = vdupq_n_u16(0x3f80);
+    float32x4_t top[4], old[4];
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) top[i] = old[i] = vld1q_f32(t->m + at + i * 4);
+    for (int32_t j = from; j < n; j++) {
+        SSA__UNROLL
+        for (int i = 0; i < 4; i++) {
+            float32x4_t x = vld1q_f32(s + j * 16 + i * 4);
+            if (hidden) x = ssa__neon_below(limit + i * 4, j, x, old[i]);
+            top[i] = ssa__neon_max(x, top[i]);
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        const float32x4_t fix = ssa__bfmm_exp2(vsubq_f32(old[i], top[i]));
+        uint16_t *dst = p + i / 2 * (SSA__BFMM_KEYS * 8) + i % 2 * 16;
+        float32x4_t sum[2], l = vmulq_f32(vld1q_f32(t->l + at + i * 4), fix);
+        sum[0] = sum[1] = vdupq_n_f32(0.0f);
+        for (int32_t j = from; j < n; j += 4, dst += 32) {
+            float32x4_t x[4];
+            uint16x8_t a, b, c, d;
+            SSA__UNROLL
+            for (int k = 0; k < 4; k++) {
+                x[k] = ssa__bfmm_exp2(vsubq_f32(vld1q_f32(s + (j + k) * 16 + i * 4), top[i]));
+                if (hidden) x[k] = ssa__neon_below(limit + i * 4, j + k, x[k], vdupq_n_f32(0.0f));
+            }
+            a = ssa__bfmm_round(x[0], x[1]); /* 4 rows of key 0, then of key 1 */
+            b = ssa__bfmm_round(x[2], x[3]);
+            c = vzip1q_u16(a, b); /* keys 0 and 2 of each row, then 1 and 3 */
+            d = vzip2q_u16(a, b);
+            a = vzip1q_u16(c, d);
+            b = vzip2q_u16(c, d);
+            vst1q_u16(dst, a);
+            vst1q_u16(dst + 8, b);
+            sum[0] = ssa__bfmm_mul(sum[0], a, ones);
+            sum[1] = ssa__bfmm_mul(sum[1], b, ones);
+        }
+        vst1q_f32(t->m + at + i * 4, top[i]);
+        vst1q_f32(t->fix + at + i * 4, fix);
+        vst1q_f32(t->l + at + i * 4, vaddq_f32(l, vuzp1q_f32(sum[0], sum[1])));
+    }
+}
+
+/* 16 rows at a time go through the chunk: all scores, their p, all values. */
+SSA__BFMMF void ssa__bfmm_attend(const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    const int32_t n8 = ssa__round_up(n, 8), unseen = t->sees ? 0 : limit ? limit[0] : n;
+    const float scale = ssa__bits(t->scale) << 1 == 0 ? 1.0f /* adjust makes powers of 2 */
+                        : (t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E;
+    uint16_t *vt = (uint16_t *)(void *)t->work;
+    float *s = (float *)(void *)(vt + (int64_t)t->keys_max * t->dv_unit); /* [key][16 rows] */
+    uint16_t *p = (uint16_t *)(void *)(s + SSA__BFMM_KEYS * 16);
+    ssa__bfmm_edge(t, unseen, n, limit);
+    memset(t->k + (int64_t)n * t->dk_unit, 0, (size_t)(n8 - n) * (size_t)t->dk_unit * 2);
+    memset(t->v + (int64_t)n * t->dv_unit, 0, (size_t)(n8 - n) * (size_t)t->dv_unit * 2);
+    ssa__bfmm_pair_keys(t, n8);
+    ssa__bfmm_v_transposed(t, n8, vt);
+    for (int32_t at = 0; at < t->rows; at += 16) {
+        const int32_t rows = t->rows - at < 16 ? t->rows - at : 16, from = t->start ? t->start[at] / 8 * 8 : 0;
+        const int32_t sees = limit ? limit[at + rows - 1] : n;
+        const int32_t ahead = (int32_t)((int64_t)t->ahead_rows * at / t->rows);
+        const int32_t ahead_to = (int32_t)((int64_t)t->ahead_rows * (at + rows) / t->rows);
+        int32_t lim[16];
+        ssa__fetch_rows(t->ahead, t->ahead_stride, ahead, ahead_to, t->ahead_rows, t->ahead_bytes);
+        ssa__fetch_rows(t->ahead_v, t->ahead_v_stride, ahead, ahead_to, t->ahead_rows, t->ahead_v_bytes);
+        for (int32_t j = from; j < sees; j += 8)
+            for (int32_t r = at; r < at + 16; r += 8)
+                ssa__bfmm_scores(t, j, (const uint16_t *)(const void *)t->q + (int64_t)r * t->dk_unit, scale,
+                                 s + j * 16 + r % 16);
+        if (from >= sees) continue;
+        if (t->adjust) t->adjust(t, s + from * 16, 16, 1, from, sees - from, at, rows);
+        for (int32_t r = 0; r < 16; r++) lim[r] = r >= rows ? 0 : limit ? limit[at + r] : n;
+        if (limit || n % 4) ssa__bfmm_softmax(1, t, at, lim, from, sees, s, p);
+        else ssa__bfmm_softmax(0, t, at, lim, from, sees, s, p);
+        for (int32_t r = 0; r < rows; r += 8)
+            for (int32_t e = 0; e < t->dv_unit; e += 8)
+                ssa__bfmm_values(ssa__bfmm_o(t, at + r, e), t->fix + at + r, vt + (int64_t)e * t->keys_max + from * 8,
+                                 p + r * SSA__BFMM_KEYS, (sees - from + 3) / 4);
+    }
+}
+
+SSA__BFMMF void ssa__bfmm_finish(const ssa__tile *t, const float *factor, float *rows)
+{
+    for (int32_t r = 0; r < t->rows; r += 2)
+        for (int32_t e = 0; e < t->dv_pad; e += 4) {
+            const float *o = ssa__bfmm_o(t, r, e);
+            float32x4_t x = vld1q_f32(o), y = vld1q_f32(o + 16);
+            float *row = rows + (int64_t)r * t->dv_pad + e;
+            vst1q_f32(row, vmulq_n_f32(vuzp1q_f32(x, y), factor[r]));
+            vst1q_f32(row + t->dv_pad, vmulq_n_f32(vuzp2q_f32(x, y), factor[r + 1]));
+        }
+}
+
+/* On top of a filled neon table. */
+static void ssa__bfmm_fill(ssa__table *t)
+{
+    t->take[SSA_BF16] = ssa__bfmm_take;
+    t->few.chunk  = t->many.chunk  = SSA__BFMM_KEYS;
+    t->few.q_prep = t->many.q_prep = ssa__bfmm_q_prep;
+    t->few.attend = t->many.attend = ssa__bfmm_attend;
+    t->few.finish = t->many.finish = ssa__bfmm_finish;
+}
+#endif /* SSA__HAVE_BFMM */
+
 /* =====================================================================================================================
  * 10  DETECTION AND CHOICE OF A LEVEL
  * ================================================================================================================== */
@@ -2968,6 +3290,24 @@ static int ssa__cpu_has(ssa_isa isa)
 #endif
 #endif
 
+#if SSA__HAVE_BFMM
+/* Whether the CPU has BFMMLA and BFCVTN; where nobody says, not. A library call or two: not worth a global. */
+static int ssa__cpu_has_bf16(void)
+{
+#if SSA__BFMM_GIVEN
+    return 1;
+#elif SSA__AUXV
+    return (int)(getauxval(26) >> 14 & 1); /* AT_HWCAP2, HWCAP2_BF16 */
+#elif SSA__SYSCTL
+    int has = 0;
+    size_t size = sizeof has;
+    return sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size, NULL, 0) == 0 && has;
+#else
+    return 0;
+#endif
+}
+#endif
+
 /* 1 when the level is compiled in and this machine runs it. */
 static int ssa__available(ssa_isa isa)
 {
@@ -3002,6 +3342,9 @@ static void ssa__fill(ssa__table *t, ssa_isa isa)
 #endif
 #if SSA__HAVE_NEON
     if (isa == SSA_ISA_NEON) ssa__neon_fill(t, isa);
+#endif
+#if SSA__HAVE_BFMM
+    if (isa == SSA_ISA_NEON && ssa__cpu_has_bf16()) ssa__bfmm_fill(t);
 #endif
     (void)isa; /* unused when only the scalar level is compiled in */
     SSA_ASSERT(t->isa == isa);
@@ -3411,10 +3754,10 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     }
     c->what = what;
 
-    c->unit = t->few.attend && what != SSA__RUN_SELECT && ssa__terms(a->q.type) && ssa__terms(a->k.type) &&
-              ssa__terms(a->v.type);
+    c->unit = t->few.attend && what != SSA__RUN_SELECT && t->take[a->q.type] && t->take[a->k.type] &&
+              t->take[a->v.type];
     ssa__resolve_rank(t, c, what);
-    c->packs = what == SSA__RUN_SPARSE && c->unit && !c->shaped && a->n_q >= SSA__PACK_QUERIES &&
+    c->packs = what == SSA__RUN_SPARSE && c->unit && t->few.bring && !c->shaped && a->n_q >= SSA__PACK_QUERIES &&
                a->q.type == SSA_BF16 && a->k.type == SSA_BF16 && a->v.type == SSA_BF16 &&
                a->block_size % SSA__UNIT_BLOCK == 0;
     if (c->n_rows <= t->narrow_rows) c->unit = 0;
