@@ -16,7 +16,8 @@
  *   ssa_attention(&a, SSA_SPARSE, NULL);               // cost: n_kv / 16 pooled keys + 256 keys, not n_kv
  *
  * One file, C11 or C++11, no dependency beyond the standard library's headers; OpenMP if the compiler has it on. The
- * best level of the CPU (scalar, avx2, avx512, amx) is chosen at run time: compile with plain -O2, no -march needed.
+ * best level of the CPU (scalar, avx2, avx512, amx; on ARM neon) is chosen at run time: compile with plain -O2, no
+ * -march needed.
  * Keys are stored after RoPE; the library never rotates. Nothing is allocated in a call that was given its workspace.
  *
  * SSA (Sparse Sparse Attention, arXiv 2511.20102) trains one model to give nearly the same output with full and with
@@ -33,9 +34,9 @@
  *    5  scalar helpers: f16, bf16, q8_0, exp, log, checked sizes     plain C
  *    6  the table of tile operations and the contract of each        plain C
  *    7  scalar operations: the readable definition of each entry     plain C
- *    8  vector levels: AVX2, AVX-512: inline primitives, then 15     intrinsics
- *    9  special units, AMX: forms of their own                       intrinsics
- *   10  detection and choice of a level                              CPUID, XCR0, arch_prctl, getenv
+ *    8  vector levels: AVX2, AVX-512, NEON: primitives, then 15      intrinsics
+ *    9  special units, AMX, BFMMLA: forms of their own               intrinsics
+ *   10  detection and choice of a level                              CPUID, XCR0, arch_prctl, getauxval, getenv
  *   11  validation, plan, workspace                                  the only place that makes error codes
  *   12  block selection: pooled keys, importance, top-k              plain C over the table
  *   13  the attention loop, diagnosis, the alignment loss            plain C over the table
@@ -319,7 +320,8 @@ SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mo
  * (SSA_SPARSE); the scores are scale * q.K^T with the terms that ssa_attn describes. x: NULL for defaults. Same bits
  * for any number of threads and any way to run. Accumulates in f32. Level amx multiplies halves as they are: where q, k
  * and v are f16 or bf16, exp(score) is rounded to v's precision before it meets v, as programs in that type do, and lse
- * is that of the rounded ones; give f32 queries to keep it in f32. A key or value that a query does not see has no
+ * is that of the rounded ones; give f32 queries to keep it in f32. Level neon does so with bf16, where the CPU has
+ * instructions for it (Neoverse N2 and V1, Apple M2, and later). A key or value that a query does not see has no
  * effect on it, NaN and infinity included; one that it sees and that is NaN spoils it. Inputs may overlap each other;
  * out, lse and blocks may overlap nothing.
  * Source: the paper's full and sparse attention streams; the selection as described at ssa_select_blocks. */
@@ -461,7 +463,7 @@ SSA_API ssa_status  ssa_attention_backward(const ssa_attn *a, ssa_mode mode, con
 SSA_API const char *ssa_status_string(ssa_status s);
 
 /* Levels. detected: the best that is compiled in and that this CPU and OS run. get: the one in use; at first detected,
- * or what the environment variable SSA_ISA names (scalar, avx2, avx512) if it can run. set: uses wanted, or the best
+ * or what the environment variable SSA_ISA names (scalar, avx2, ..) if it can run. set: uses wanted, or the best
  * available below it, for calls and plans made afterwards, and returns what is now in use. name: "scalar", "avx2", ..;
  * "unknown" for no level. */
 SSA_API ssa_isa     ssa_isa_detected(void);
@@ -1976,9 +1978,16 @@ SSA__NEON void ssa__neon_transpose(float32x4_t *r)
  *              interleaved when it was packed: A = queries as they are, and p as the softmax leaves it, a row's 16 keys
  *              along the lanes. Products over 16 keys take half a tile's width of p and half its height of values.
  *              Groups of whole tiles stay a query at a time: all its blocks, with the output in tiles
- *    p is rounded to a bf16 (two terms when V has two), and l sums what p was rounded to: so the weights of a row add
- *    up to 1. m is in powers of 2. With one term it follows the maximum only when that is 8 ahead: p may reach 2^8,
- *    which costs no accuracy, and the output is rarely rescaled.
+ *
+ *    BFMMLA of ARM: C [2][2] f32 += A [2][4] bf16 * B [2][4]^T: sixteen multiply-adds, where fmla has four. One form
+ *    for few and many rows, bf16 alone; 4 x 4 results from 4 and 4 operands a step, 16 rows at a time:
+ *      scores  S = K.Q^T:  A = 2 keys x 4 dims, B = 2 rows x 4 dims, stored with rows along the lanes
+ *      values  O^T = V^T.P^T:  A = 2 dims x 4 keys, transposed once a chunk; B = 2 rows x 4 keys of p. o stays as the
+ *              products leave it, as ssa__bfmm_o tells
+ *
+ *    Both: p is rounded to a bf16 (two terms when V has two), and l sums what p was rounded to: so the weights of a row
+ *    add up to 1. m is in powers of 2. In AMX's with one term it follows the maximum only when that is 8 ahead: p may reach
+ *    2^8, which costs no accuracy, and the output is rarely rescaled.
  * ================================================================================================================== */
 #if SSA__HAVE_AMX
 #define SSA__AMX  SSA__FORCE_INLINE SSA__TARGET_AMX
@@ -2930,7 +2939,7 @@ SSA__DIAG_POP
 #define SSA__BFMMF static SSA__TARGET_BFMM
 #define SSA__BFMM_KEYS 256 /* a chunk: its scores and p for 16 rows, 24 KiB, stay in L1 */
 
-/* Not the intrinsics: gcc inlines them into functions for ARMv8.2 alone, and our own for any other CPU not into these. */
+/* Not the intrinsics: gcc has them in functions for ARMv8.2 alone, which -mcpu may make unfit to call our own. */
 SSA__BFMM float32x4_t ssa__bfmm_mul(float32x4_t c, uint16x8_t a, uint16x8_t b)
 {
     __asm__("bfmmla %0.4s, %1.8h, %2.8h" : "+w"(c) : "w"(a), "w"(b));
@@ -6017,8 +6026,9 @@ SSA__DIAG_POP
 #else /* SSA__VECTOR_PASS */
 /* =====================================================================================================================
  * 15  THE VECTOR PASS: tile operations over the primitives of section 8. Included once per vector level with SSA__FN,
- *     SSA__V, SSA__L, SSA__NV, SSA__NM, SSA__NR, SSA__NQ and SSA__TARGET set; undefines them all at its end. NR: rows
- *     of a narrow register tile; NQ: keys, or vectors of values, of one of 4 rows in q8_0.
+ *     SSA__V, SSA__L, SSA__NV, SSA__NM, SSA__NR, SSA__NQ, SSA__NARROW and SSA__TARGET set; undefines them all at its
+ *     end. NR: rows of a narrow register tile; NQ: keys, or vectors of values, of one of 4 rows in q8_0; NARROW: rows
+ *     of the largest narrow tile, past which the empty lanes of a wide one cost less.
  * ================================================================================================================== */
 #define SSA__LOCAL  static SSA__TARGET
 #define SSA__INLINE SSA__FORCE_INLINE SSA__TARGET
@@ -6485,7 +6495,7 @@ SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type ty
     }
 }
 
-/* The same for q8_0: two blocks, one, or, from element `off` on, less than one. */
+/* The same for q8_0: two blocks, one, or, from element `off` on, less than one; nr * nv <= 16. */
 SSA__INLINE void SSA__FN(narrow_pv_tile_q8_0)(const int nr, const int nv, const ssa__tile *t, const unsigned char *v,
                                               int off, int64_t stride, int32_t n, const float *p, float *o,
                                               const float *fix, ssa__lines *ahead)
@@ -6520,7 +6530,7 @@ SSA__INLINE void SSA__FN(narrow_pv_tile_q8_0)(const int nr, const int nv, const 
     }
 }
 
-/* Rows r .. r+nr-1, nv vectors at a time; 32 elements are left where these are 64. */
+/* Rows r .. r+nr-1, nv vectors at a time; 32 elements may be left where these are 64. */
 SSA__INLINE void SSA__FN(narrow_pv_rows_q8_0)(const int nr, const int nv, const ssa__tile *t, int32_t r,
                                               const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
 {
@@ -6534,8 +6544,8 @@ SSA__INLINE void SSA__FN(narrow_pv_rows_q8_0)(const int nr, const int nv, const 
         SSA__FN(narrow_pv_tile_q8_0)(nr, nv, t, v + ssa__row_bytes(SSA_Q8_0, e), e % SSA__Q8_DIM, stride, n, p, o + e,
                                      fix, ahead);
     if (step > SSA__Q8_DIM && e < t->dv)
-        SSA__FN(narrow_pv_tile_q8_0)(nr, step > SSA__Q8_DIM ? SSA__Q8_DIM / SSA__L : nv, t, v + ssa__row_bytes(SSA_Q8_0, e), 0, stride, n, p,
-                                     o + e, fix, ahead);
+        SSA__FN(narrow_pv_tile_q8_0)(nr, step > SSA__Q8_DIM ? SSA__Q8_DIM / SSA__L : nv, t,
+                                     v + ssa__row_bytes(SSA_Q8_0, e), 0, stride, n, p, o + e, fix, ahead);
 }
 
 /* Rows r .. r+nr-1: four vectors of dv at a time, of one row eight; then four, two and single ones, the last one

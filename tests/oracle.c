@@ -1,8 +1,8 @@
 /* oracle.c - double precision definitions and the naive program, see oracle.h */
 #include "oracle.h"
 
-/* The naive program rounds each product and each sum. A compiler for a CPU with FMA may join them, and a luckier measure
- * is not a fair one. */
+/* The naive program rounds each product and each sum, on every CPU: where a compiler joins them in an FMA, its error is
+ * another one, and that is the measure. */
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
