@@ -1986,8 +1986,8 @@ SSA__NEON void ssa__neon_transpose(float32x4_t *r)
  *              products leave it, as ssa__bfmm_o tells
  *
  *    Both: p is rounded to a bf16 (two terms when V has two), and l sums what p was rounded to: so the weights of a row
- *    add up to 1. m is in powers of 2. In AMX's with one term it follows the maximum only when that is 8 ahead: p may reach
- *    2^8, which costs no accuracy, and the output is rarely rescaled.
+ *    add up to 1. m is in powers of 2. In AMX's with one term it follows the maximum only when that is 8 ahead: p may
+ *    reach 2^8, which costs no accuracy, and the output is rarely rescaled.
  * ================================================================================================================== */
 #if SSA__HAVE_AMX
 #define SSA__AMX  SSA__FORCE_INLINE SSA__TARGET_AMX
