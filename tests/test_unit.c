@@ -97,6 +97,55 @@ static void unit_alone(two_x *t, const shape *s, int how)
             t->ours[l] = 0, t->exact_bad[l] = 0;
 }
 
+/* ---- every kind of tile, in little time, for slow machines ------------------------------------------------------ */
+/* Attention of halves against the scalar level, which keeps p in f32: weights may differ by its rounding, 2^-8. */
+static void check_halves(const shape *s, int window, float softcap, int broken)
+{
+    prob p;
+    prob_make(&p, s);
+    int64_t n = tensor_count(&p.o);
+    float *want = xalloc(n, sizeof *want), *lse = xalloc(p.n_lse, sizeof *lse), top = 0;
+    p.a.window = window;
+    p.a.softcap = softcap;
+    for (int64_t e = 0; e < tensor_count(&p.v); e++) top = fmaxf(top, fabsf(p.v.val[e]));
+    if (broken) { /* the first value of the last key: in sight of the last query alone, where the call is causal */
+        p.v.val[tensor_count(&p.v) - p.s.DV] = INFINITY;
+        tensor_store(&p.v);
+    }
+    FOR_LEVELS(l) {
+        int bad = 0;
+        prob_clear(&p);
+        CHECK(ssa_attention(&p.a, SSA_FULL, &one) == SSA_OK, "status: %s", shape_text(s));
+        tensor_load(&p.o);
+        if (l == 0) memcpy(want, p.o.val, (size_t)n * sizeof *want);
+        if (l == 0) memcpy(lse, p.lse, (size_t)p.n_lse * sizeof *lse);
+        for (int64_t e = 0; e < n; e++)
+            bad += isfinite(want[e]) ? !(fabsf(p.o.val[e] - want[e]) <= top / 256) : !!isfinite(p.o.val[e]);
+        for (int64_t e = 0; e < p.n_lse; e++)
+            bad += p.lse[e] != lse[e] && !(fabsf(p.lse[e] - lse[e]) <= 1.0f / 256);
+        CHECK(!bad, "%d differ from the scalar level's, window %d softcap %g broken %d: %s", bad, window,
+              (double)softcap, broken, shape_text(s));
+    }
+    free(want); free(lse);
+    prob_free(&p);
+}
+
+void test_halves(void)
+{
+    static const layout lays[] = { LAY_ZERO, LAY_HEAD, LAY_PAD, LAY_ODD, LAY_MIX };
+    rng r = { 77, 0 };
+    for (int i = 0; i < 72; i++) {
+        int group = rng_int(&r, 1, 20), n_q = i % 3 ? rng_int(&r, 1, 40) : 1;
+        int n_kv = n_q + rng_int(&r, 0, i % 8 ? 90 : 700);
+        ssa_type type = halves[i % 4 == 3];
+        shape s = { .name = "halves", .HQ = 2 * group, .H = 2, .D = rng_int(&r, 1, 100), .DV = rng_int(&r, 1, 100),
+                    .n_q = n_q, .n_kv = n_kv, .q_pos = -1, .tq = type, .tk = type, .tv = type, .lay = lays[i % 5],
+                    .scale = i % 6 == 5 ? -0.4f : 0, .amp = i % 2 ? 1 : 4, .noncausal = i % 7 == 6,
+                    .seed = 9000 + (uint64_t)i };
+        check_halves(&s, i % 5 == 4 && !s.noncausal ? rng_int(&r, 1, n_kv) : 0, i % 9 == 8 ? 3.0f : 0, i % 4 == 1);
+    }
+}
+
 /* ---- dense ------------------------------------------------------------------------------------------------------- */
 static void check_dense(const shape *s, int how, int threads)
 {
