@@ -16,7 +16,8 @@
  *   ssa_attention(&a, SSA_SPARSE, NULL);               // cost: n_kv / 16 pooled keys + 256 keys, not n_kv
  *
  * One file, C11 or C++11, no dependency beyond the standard library's headers; OpenMP if the compiler has it on. The
- * best level of the CPU (scalar, avx2, avx512, amx) is chosen at run time: compile with plain -O2, no -march needed.
+ * best level of the CPU (scalar, avx2, avx512, amx; on ARM neon) is chosen at run time: compile with plain -O2, no
+ * -march needed.
  * Keys are stored after RoPE; the library never rotates. Nothing is allocated in a call that was given its workspace.
  *
  * SSA (Sparse Sparse Attention, arXiv 2511.20102) trains one model to give nearly the same output with full and with
@@ -33,9 +34,9 @@
  *    5  scalar helpers: f16, bf16, q8_0, exp, log, checked sizes     plain C
  *    6  the table of tile operations and the contract of each        plain C
  *    7  scalar operations: the readable definition of each entry     plain C
- *    8  vector levels: AVX2, AVX-512: inline primitives, then 15     intrinsics
- *    9  special units, AMX: forms of their own                       intrinsics
- *   10  detection and choice of a level                              CPUID, XCR0, arch_prctl, getenv
+ *    8  vector levels: AVX2, AVX-512, NEON: primitives, then 15      intrinsics
+ *    9  special units, AMX, BFMMLA: forms of their own               intrinsics
+ *   10  detection and choice of a level                              CPUID, XCR0, arch_prctl, getauxval, getenv
  *   11  validation, plan, workspace                                  the only place that makes error codes
  *   12  block selection: pooled keys, importance, top-k              plain C over the table
  *   13  the attention loop, diagnosis, the alignment loss            plain C over the table
@@ -100,7 +101,7 @@
 #ifndef SSA_NO_AMX            /* impl: leave the amx level out (x86-64 Linux has it) */
 #define SSA_NO_AMX 0
 #endif
-#ifndef SSA_NO_NEON           /* impl: leave the neon level out (not built yet) */
+#ifndef SSA_NO_NEON           /* impl: leave the neon level out (little-endian AArch64 has it) */
 #define SSA_NO_NEON 0
 #endif
 #ifndef SSA_NO_DISPATCH       /* impl: no CPU detection: the highest level compiled in is used, unconditionally */
@@ -320,7 +321,8 @@ SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mo
  * (SSA_SPARSE); the scores are scale * q.K^T with the terms that ssa_attn describes. x: NULL for defaults. Same bits
  * for any number of threads and any way to run. Accumulates in f32. Level amx multiplies halves as they are: where q, k
  * and v are f16 or bf16, exp(score) is rounded to v's precision before it meets v, as programs in that type do, and lse
- * is that of the rounded ones; give f32 queries to keep it in f32. A key or value that a query does not see has no
+ * is that of the rounded ones; give f32 queries to keep it in f32. Level neon does so with bf16, where the CPU has
+ * instructions for it (Neoverse N2 and V1, Apple M2, and later). A key or value that a query does not see has no
  * effect on it, NaN and infinity included; one that it sees and that is NaN spoils it. Inputs may overlap each other;
  * out, lse and blocks may overlap nothing.
  * Source: the paper's full and sparse attention streams; the selection as described at ssa_select_blocks. */
@@ -462,7 +464,7 @@ SSA_API ssa_status  ssa_attention_backward(const ssa_attn *a, ssa_mode mode, con
 SSA_API const char *ssa_status_string(ssa_status s);
 
 /* Levels. detected: the best that is compiled in and that this CPU and OS run. get: the one in use; at first detected,
- * or what the environment variable SSA_ISA names (scalar, avx2, avx512) if it can run. set: uses wanted, or the best
+ * or what the environment variable SSA_ISA names (scalar, avx2, ..) if it can run. set: uses wanted, or the best
  * available below it, for calls and plans made afterwards, and returns what is now in use. name: "scalar", "avx2", ..;
  * "unknown" for no level. */
 SSA_API ssa_isa     ssa_isa_detected(void);
@@ -498,6 +500,8 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__COUNT(bits)  __builtin_popcount(bits)
 #define SSA__ATOMIC_GET(p)    __atomic_load_n((p), __ATOMIC_RELAXED)
 #define SSA__ATOMIC_SET(p, x) __atomic_store_n((p), (x), __ATOMIC_RELAXED)
+#define SSA__TARGET_NEON /* a part of AArch64 */
+#define SSA__TARGET_BFMM __attribute__((target("+bf16")))
 #define SSA__CAN_SIMD 1
 #elif defined(_MSC_VER)
 #define SSA__FORCE_INLINE static __forceinline
@@ -553,6 +557,11 @@ SSA__DIAG_PUSH
 #else
 #define SSA__X86 0
 #endif
+#if defined(__aarch64__) && defined(__ARM_NEON) && !defined(__AARCH64EB__) && !defined(_MSC_VER)
+#define SSA__ARM64 SSA__CAN_SIMD
+#else
+#define SSA__ARM64 0
+#endif
 #if defined(_MSC_VER) && !defined(__clang__)
 #define SSA__CPUID_MSVC 1
 #else
@@ -560,6 +569,7 @@ SSA__DIAG_PUSH
 #endif
 #define SSA__HAVE_AVX2   (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX2)
 #define SSA__HAVE_AVX512 (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX512)
+#define SSA__HAVE_NEON   (SSA__ARM64 && !SSA_NO_SIMD && !SSA_NO_NEON)
 /* AMX: on x86-64 Linux, where a system call asks for the permission to use it, and with compilers that know it. */
 #if defined(__clang__)
 #define SSA__AMX_COMPILER (__clang_major__ >= 12)
@@ -573,6 +583,31 @@ SSA__DIAG_PUSH
 #else
 #define SSA__HAVE_AMX 0
 #endif
+
+/* BFMMLA, which the CPU may lack: with compilers that know it, and where the build or the OS says that it is there. */
+#if defined(__clang__)
+#define SSA__BFMM_COMPILER (__clang_major__ >= 16)
+#elif defined(__GNUC__)
+#define SSA__BFMM_COMPILER (__GNUC__ >= 10)
+#else
+#define SSA__BFMM_COMPILER 0
+#endif
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define SSA__BFMM_GIVEN 1
+#else
+#define SSA__BFMM_GIVEN 0
+#endif
+#if defined(__linux__) && !SSA_NO_DISPATCH
+#define SSA__AUXV 1
+#else
+#define SSA__AUXV 0
+#endif
+#if defined(__APPLE__) && !SSA_NO_DISPATCH
+#define SSA__SYSCTL 1
+#else
+#define SSA__SYSCTL 0
+#endif
+#define SSA__HAVE_BFMM (SSA__HAVE_NEON && SSA__BFMM_COMPILER && (SSA__BFMM_GIVEN || SSA__AUXV || SSA__SYSCTL))
 
 #ifndef SSA_HEADER_FILENAME
 #define SSA_HEADER_FILENAME "ssa.h"
@@ -593,6 +628,14 @@ SSA__DIAG_PUSH
 #elif !SSA_NO_DISPATCH
 #include <cpuid.h>
 #endif
+#endif
+#if SSA__HAVE_NEON
+#include <arm_neon.h>
+#endif
+#if SSA__HAVE_BFMM && SSA__AUXV
+#include <sys/auxv.h>
+#elif SSA__HAVE_BFMM && SSA__SYSCTL
+#include <sys/sysctl.h>
 #endif
 
 /* =====================================================================================================================
@@ -1526,6 +1569,7 @@ SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 #define SSA__NM(nv)     ((nv) == 2 ? 6 : 12)
 #define SSA__NR         2
 #define SSA__NQ         2
+#define SSA__NARROW     4
 #define SSA__TARGET     SSA__TARGET_AVX2
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
@@ -1743,10 +1787,185 @@ SSA__DIAG_POP
 #define SSA__NM(nv)     ((nv) == 4 ? 6 : (nv) == 3 ? 8 : 12)
 #define SSA__NR         4
 #define SSA__NQ         4
+#define SSA__NARROW     8
 #define SSA__TARGET     SSA__TARGET_AVX512
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
 #endif /* SSA__HAVE_AVX512 */
+
+#if SSA__HAVE_NEON
+/* NEON of AArch64: 32 registers of 4 floats. Latency and how many a cycle, about, on Cortex-A76 to Neoverse V2:
+ *   fmla              4     2-4  the products; one of the factors may be a single lane, which ldr s brings for nothing
+ *   fcvtl             3-4   1-2  f16 to f32;  bf16: shl (2, 1-2) and and (1-2, 2-4) for two vectors
+ *   faddp             2-3   2-4  hsum4: three for four sums
+ *   fcmgt, bsl        2     2-4  max: fmax would keep a NaN of either side
+ * 4 x 4 accumulators, 4 operands and as many broadcasts: 16 FMA for 8 loads, which leave the FMA units busy. With 6 x 4
+ * gcc loads the broadcasts ahead, runs out of registers and spills. Tails go lane by lane. 32-bit ARM has the scalar
+ * level: its NEON flushes subnormals to zero and has no division. */
+#define SSA__NEON SSA__FORCE_INLINE SSA__TARGET_NEON
+SSA__NEON float32x4_t ssa__neon_zero(void) { return vdupq_n_f32(0.0f); }
+SSA__NEON float32x4_t ssa__neon_set1(float x) { return vdupq_n_f32(x); }
+SSA__NEON float32x4_t ssa__neon_load(const float *p) { return vld1q_f32(p); }
+SSA__NEON void        ssa__neon_store(float *p, float32x4_t v) { vst1q_f32(p, v); }
+SSA__NEON float32x4_t ssa__neon_mul(float32x4_t a, float32x4_t b) { return vmulq_f32(a, b); }
+SSA__NEON float32x4_t ssa__neon_add(float32x4_t a, float32x4_t b) { return vaddq_f32(a, b); }
+SSA__NEON float32x4_t ssa__neon_sub(float32x4_t a, float32x4_t b) { return vsubq_f32(a, b); }
+SSA__NEON float32x4_t ssa__neon_div(float32x4_t a, float32x4_t b) { return vdivq_f32(a, b); }
+SSA__NEON float32x4_t ssa__neon_fma(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
+SSA__NEON float32x4_t ssa__neon_fms(float32x4_t a, float32x4_t b, float32x4_t c)
+{
+    return vnegq_f32(vfmsq_f32(c, a, b)); /* -(c - a*b): the compilers make it fmla with -c */
+}
+SSA__NEON float32x4_t ssa__neon_pick(float32x4_t x, float32x4_t y, float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(vcgtq_f32(x, y), a, b);
+}
+SSA__NEON float32x4_t ssa__neon_max(float32x4_t a, float32x4_t b) { return ssa__neon_pick(a, b, a, b); }
+SSA__NEON float32x4_t ssa__neon_scale2(float32x4_t a, float32x4_t t)
+{
+    return vmulq_f32(a, vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(t), 23)));
+}
+SSA__NEON uint32x4_t ssa__neon_first_mask(int32_t n)
+{
+    static const int32_t lane[4] = { 0, 1, 2, 3 };
+    return vcgtq_s32(vdupq_n_s32(n), vld1q_s32(lane));
+}
+SSA__NEON float32x4_t ssa__neon_first(int32_t n, float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(ssa__neon_first_mask(n), a, b);
+}
+SSA__NEON float32x4_t ssa__neon_below(const int32_t *limit, int32_t j, float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(vcgtq_s32(vld1q_s32(limit), vdupq_n_s32(j)), a, b);
+}
+SSA__NEON uint32_t ssa__neon_above_bits(float32x4_t a, float32x4_t b)
+{
+    static const uint32_t bit[4] = { 1, 2, 4, 8 };
+    return vaddvq_u32(vandq_u32(vcgtq_f32(a, b), vld1q_u32(bit)));
+}
+SSA__NEON int32_t ssa__neon_lanes(int32_t *dst, uint32_t bits, int32_t at)
+{
+    int32_t n = 0;
+    for (; bits; bits &= bits - 1) dst[n++] = at + SSA__LOWEST(bits);
+    return n;
+}
+SSA__NEON float32x4_t ssa__neon_load_n(const unsigned char *p, int32_t n)
+{
+    float x[4] = { 0, 0, 0, 0 };
+    if (n > 0) memcpy(x, p, 4);
+    if (n > 1) memcpy(x + 1, p + 4, 4);
+    if (n > 2) memcpy(x + 2, p + 8, 4);
+    if (n > 3) memcpy(x + 3, p + 12, 4);
+    return vld1q_f32(x);
+}
+SSA__NEON void ssa__neon_store_n(float *p, float32x4_t v, int32_t n)
+{
+    if (n > 0) vst1q_lane_f32(p, v, 0);
+    if (n > 1) vst1q_lane_f32(p + 1, v, 1);
+    if (n > 2) vst1q_lane_f32(p + 2, v, 2);
+    if (n > 3) vst1q_lane_f32(p + 3, v, 3);
+}
+SSA__NEON uint16x4_t ssa__neon_load_half(const unsigned char *p) { return vreinterpret_u16_u8(vld1_u8(p)); }
+SSA__NEON uint16x4_t ssa__neon_load_half_n(const unsigned char *p, int32_t n)
+{
+    uint16_t h[4] = { 0, 0, 0, 0 };
+    if (n > 0) memcpy(h, p, 2);
+    if (n > 1) memcpy(h + 1, p + 2, 2);
+    if (n > 2) memcpy(h + 2, p + 4, 2);
+    if (n > 3) memcpy(h + 3, p + 6, 2);
+    return vld1_u16(h);
+}
+SSA__NEON float32x4_t ssa__neon_widen_f16(uint16x4_t h) { return vcvt_f32_f16(vreinterpret_f16_u16(h)); }
+SSA__NEON float32x4_t ssa__neon_widen_bf16(uint16x4_t h) { return vreinterpretq_f32_u32(vshll_n_u16(h, 16)); }
+SSA__NEON float32x4_t ssa__neon_load_f16(const unsigned char *p) { return ssa__neon_widen_f16(ssa__neon_load_half(p)); }
+SSA__NEON float32x4_t ssa__neon_load_bf16(const unsigned char *p)
+{
+    return ssa__neon_widen_bf16(ssa__neon_load_half(p));
+}
+SSA__NEON float32x4_t ssa__neon_load_f16_n(const unsigned char *p, int32_t n)
+{
+    return ssa__neon_widen_f16(ssa__neon_load_half_n(p, n));
+}
+SSA__NEON float32x4_t ssa__neon_load_bf16_n(const unsigned char *p, int32_t n)
+{
+    return ssa__neon_widen_bf16(ssa__neon_load_half_n(p, n));
+}
+SSA__NEON float32x4_t ssa__neon_load_i8(const unsigned char *p)
+{
+    uint32_t x;
+    memcpy(&x, p, 4);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(x))))));
+}
+SSA__NEON float32x4_t ssa__neon_set1_f16(const unsigned char *p)
+{
+    uint16_t h;
+    memcpy(&h, p, 2);
+    return ssa__neon_widen_f16(vdup_n_u16(h));
+}
+SSA__NEON void ssa__neon_load2_bf16(const unsigned char *p, float32x4_t *x)
+{
+    uint32x4_t h = vreinterpretq_u32_u8(vld1q_u8(p));
+    x[0] = vreinterpretq_f32_u32(vshlq_n_u32(h, 16));
+    x[1] = vreinterpretq_f32_u32(vandq_u32(h, vdupq_n_u32(0xffff0000u)));
+}
+SSA__NEON void ssa__neon_deinterleave(float32x4_t *x)
+{
+    float32x4_t even = vuzp1q_f32(x[0], x[1]);
+    x[1] = vuzp2q_f32(x[0], x[1]);
+    x[0] = even;
+}
+SSA__NEON void ssa__neon_interleave(float32x4_t *x)
+{
+    float32x4_t lo = vzip1q_f32(x[0], x[1]);
+    x[1] = vzip2q_f32(x[0], x[1]);
+    x[0] = lo;
+}
+SSA__NEON void ssa__neon_store_f16(unsigned char *p, float32x4_t v)
+{
+    vst1_u8(p, vreinterpret_u8_f16(vcvt_f16_f32(v)));
+}
+SSA__NEON void ssa__neon_store_bf16(unsigned char *p, float32x4_t v)
+{
+    uint32x4_t u = vreinterpretq_u32_f32(v), top = vshrq_n_u32(u, 16);
+    uint32x4_t r = vaddq_u32(u, vaddq_u32(vandq_u32(top, vdupq_n_u32(1)), vdupq_n_u32(0x7fff)));
+    uint32x4_t nan = vcgtq_u32(vandq_u32(u, vdupq_n_u32(0x7fffffffu)), vdupq_n_u32(0x7f800000u));
+    r = vbslq_u32(nan, vorrq_u32(top, vdupq_n_u32(0x40)), vshrq_n_u32(r, 16));
+    vst1_u8(p, vreinterpret_u8_u16(vmovn_u32(r)));
+}
+SSA__NEON float ssa__neon_hsum(float32x4_t v) { return vaddvq_f32(v); }
+SSA__NEON float ssa__neon_hmax(float32x4_t v) { return vmaxvq_f32(v); }
+SSA__NEON void ssa__neon_hsum4(float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d, float scale, float *p)
+{
+    vst1q_f32(p, vmulq_n_f32(vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)), scale));
+}
+SSA__NEON void ssa__neon_hsums(const int m, const int n, float32x4_t (*a)[4], float scale, float *p, int64_t ld)
+{
+    SSA__UNROLL
+    for (int i = 0; i < m * n; i++)
+        ssa__neon_hsum4(a[i][0], a[i][1], a[i][2], a[i][3], scale, p + i / n * ld + i % n * 4);
+}
+SSA__NEON void ssa__neon_transpose(float32x4_t *r)
+{
+    float32x4_t a = vzip1q_f32(r[0], r[2]), b = vzip1q_f32(r[1], r[3]); /* columns 0 and 1 of every other row */
+    float32x4_t c = vzip2q_f32(r[0], r[2]), d = vzip2q_f32(r[1], r[3]); /* columns 2 and 3 */
+    r[0] = vzip1q_f32(a, b);
+    r[1] = vzip2q_f32(a, b);
+    r[2] = vzip1q_f32(c, d);
+    r[3] = vzip2q_f32(c, d);
+}
+
+#define SSA__FN(x)      ssa__neon_##x
+#define SSA__V          float32x4_t
+#define SSA__L          4
+#define SSA__NV         4
+#define SSA__NM(nv)     4
+#define SSA__NR         4
+#define SSA__NQ         4
+#define SSA__NARROW     8
+#define SSA__TARGET     SSA__TARGET_NEON
+#define SSA__VECTOR_PASS
+#include SSA_HEADER_FILENAME
+#endif /* SSA__HAVE_NEON */
 
 /* =====================================================================================================================
  * 9  SPECIAL UNITS. A level here starts from the table of the level below and overrides or adds the entries it does
@@ -1768,9 +1987,16 @@ SSA__DIAG_POP
  *              interleaved when it was packed: A = queries as they are, and p as the softmax leaves it, a row's 16 keys
  *              along the lanes. Products over 16 keys take half a tile's width of p and half its height of values.
  *              Groups of whole tiles stay a query at a time: all its blocks, with the output in tiles
- *    p is rounded to a bf16 (two terms when V has two), and l sums what p was rounded to: so the weights of a row add
- *    up to 1. m is in powers of 2. With one term it follows the maximum only when that is 8 ahead: p may reach 2^8,
- *    which costs no accuracy, and the output is rarely rescaled.
+ *
+ *    BFMMLA of ARM: C [2][2] f32 += A [2][4] bf16 * B [2][4]^T: sixteen multiply-adds, where fmla has four. One form
+ *    for few and many rows, bf16 alone; 4 x 4 results from 4 and 4 operands a step, 16 rows at a time:
+ *      scores  S = K.Q^T:  A = 2 keys x 4 dims, B = 2 rows x 4 dims, stored with rows along the lanes
+ *      values  O^T = V^T.P^T:  A = 2 dims x 4 keys, transposed once a chunk; B = 2 rows x 4 keys of p. o stays as the
+ *              products leave it, as ssa__bfmm_o tells
+ *
+ *    Both: p is rounded to a bf16 (two terms when V has two), and l sums what p was rounded to: so the weights of a row
+ *    add up to 1. m is in powers of 2. In AMX's with one term it follows the maximum only when that is 8 ahead: p may
+ *    reach 2^8, which costs no accuracy, and the output is rarely rescaled.
  * ================================================================================================================== */
 #if SSA__HAVE_AMX
 #define SSA__AMX  SSA__FORCE_INLINE SSA__TARGET_AMX
@@ -2817,6 +3043,297 @@ static void ssa__amx_fill(ssa__table *t)
 SSA__DIAG_POP
 #endif /* SSA__HAVE_AMX */
 
+#if SSA__HAVE_BFMM
+#define SSA__BFMM  SSA__FORCE_INLINE SSA__TARGET_BFMM
+#define SSA__BFMMF static SSA__TARGET_BFMM
+#define SSA__BFMM_KEYS 256 /* a chunk: its scores and p for 16 rows, 24 KiB, stay in L1 */
+
+/* Not the intrinsics: gcc has them in functions for ARMv8.2 alone, which -mcpu may make unfit to call our own. */
+SSA__BFMM float32x4_t ssa__bfmm_mul(float32x4_t c, uint16x8_t a, uint16x8_t b)
+{
+    __asm__("bfmmla %0.4s, %1.8h, %2.8h" : "+w"(c) : "w"(a), "w"(b));
+    return c;
+}
+SSA__BFMM uint16x8_t ssa__bfmm_round(float32x4_t a, float32x4_t b)
+{
+    uint16x8_t x;
+    __asm__("bfcvtn %0.4h, %1.4s\n\tbfcvtn2 %0.8h, %2.4s" : "=&w"(x) : "w"(a), "w"(b));
+    return x;
+}
+/* The first or the last half of a, then that of b. */
+SSA__BFMM float32x4_t ssa__bfmm_firsts(float32x4_t a, float32x4_t b)
+{
+    return vreinterpretq_f32_f64(vzip1q_f64(vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b)));
+}
+SSA__BFMM float32x4_t ssa__bfmm_lasts(float32x4_t a, float32x4_t b)
+{
+    return vreinterpretq_f32_f64(vzip2q_f64(vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b)));
+}
+
+static void ssa__bfmm_take(uint16_t *dst, int64_t term, int32_t ld, const unsigned char *src, int64_t stride, int32_t n,
+                           int32_t d)
+{
+    (void)term;
+    for (; n > 0; n--, dst += ld, src += stride) {
+        memcpy(dst, src, (size_t)d * 2);
+        memset(dst + d, 0, (size_t)(ld - d) * 2);
+    }
+}
+
+/* rows [row][dk_pad], exact in bf16, to q [8 rows][dk_unit / 4]([row][4 dims]), padding to 16 rows included. A negative
+ * scale is moved into q, so that the largest product is the largest score. */
+SSA__BFMMF void ssa__bfmm_q_prep(ssa__tile *t, float *rows)
+{
+    const uint16x4_t sign = vdup_n_u16(t->scale < 0.0f ? 0x8000 : 0);
+    for (int32_t r = 0; r < ssa__round_up(t->rows, 16); r++) {
+        const float *row = rows + (int64_t)r * t->dk_pad;
+        uint16_t *q = (uint16_t *)(void *)t->q + (int64_t)(r / 8) * t->dk_unit * 8 + r % 8 * 4;
+        for (int32_t e = 0; e < t->dk_unit; e += 4, q += 32) {
+            float32x4_t x = e < t->dk_pad ? vld1q_f32(row + e) : vdupq_n_f32(0.0f);
+            vst1_u16(q, veor_u16(vshrn_n_u32(vreinterpretq_u32_f32(x), 16), sign));
+        }
+    }
+}
+
+/* Element e of row r of the output: o [8 rows][dv_unit / 8]([pair of dims][pair of rows][2 dims][2 rows]). */
+static float *ssa__bfmm_o(const ssa__tile *t, int32_t r, int32_t e)
+{
+    return t->o + (int64_t)(r / 8) * t->dv_unit * 8 + e / 8 * 64 + e % 8 / 2 * 16 + r % 8 / 2 * 4 + e % 2 * 2 + r % 2;
+}
+
+/* Values that are not finite, at keys from `from` on that not every row sees: 0 * v would spoil the others. They are
+ * taken out and added to the rows that see them, which they make not finite all the same. */
+static void ssa__bfmm_edge(const ssa__tile *t, int32_t from, int32_t n, const int32_t *limit)
+{
+    for (int32_t j = from; j < n; j++) {
+        uint16_t *v = t->v + (int64_t)j * t->dv_unit;
+        int broken = 0;
+        for (int32_t e = 0; e < t->dv; e++) broken |= !ssa__is_finite(ssa__bf16_to_f32(v[e]));
+        for (int32_t r = 0; broken && r < t->rows; r++) {
+            if ((limit && j >= limit[r]) || (t->sees && !t->sees(t, r, j))) continue;
+            for (int32_t e = 0; e < t->dv; e++)
+                if (!ssa__is_finite(ssa__bf16_to_f32(v[e]))) *ssa__bfmm_o(t, r, e) += ssa__bf16_to_f32(v[e]);
+        }
+        for (int32_t e = 0; broken && e < t->dv; e++) if (!ssa__is_finite(ssa__bf16_to_f32(v[e]))) v[e] = 0;
+    }
+}
+
+/* Pairs of keys, in place: of 8 dims x of the first and y of the second, x becomes the first 4 of both, y the last. */
+static void ssa__bfmm_pair_keys(const ssa__tile *t, int32_t n)
+{
+    for (int32_t j = 0; j < n; j += 2) {
+        uint16_t *k = t->k + (int64_t)j * t->dk_unit;
+        for (int32_t e = 0; e < t->dk_unit; e += 8) {
+            uint64x2_t x = vreinterpretq_u64_u16(vld1q_u16(k + e));
+            uint64x2_t y = vreinterpretq_u64_u16(vld1q_u16(k + t->dk_unit + e));
+            vst1q_u16(k + e, vreinterpretq_u16_u64(vzip1q_u64(x, y)));
+            vst1q_u16(k + t->dk_unit + e, vreinterpretq_u16_u64(vzip2q_u64(x, y)));
+        }
+    }
+}
+
+/* v [key][dv_unit] to vt [8 dims][keys_max / 4]([dim][4 keys]). */
+static void ssa__bfmm_v_transposed(const ssa__tile *t, int32_t n, uint16_t *vt)
+{
+    const int64_t ld = t->dv_unit;
+    for (int32_t j = 0; j < n; j += 4)
+        for (int32_t e = 0; e < t->dv_unit; e += 8) {
+            const uint16_t *v = t->v + j * ld + e;
+            uint16_t *dst = vt + (int64_t)e * t->keys_max + j * 8;
+            uint16x8_t x0 = vld1q_u16(v), x1 = vld1q_u16(v + ld), x2 = vld1q_u16(v + 2 * ld);
+            uint16x8_t x3 = vld1q_u16(v + 3 * ld);
+            uint16x8_t a = vzip1q_u16(x0, x2), b = vzip1q_u16(x1, x3); /* dims 0 to 3 of keys 0 and 2, of 1 and 3 */
+            uint16x8_t c = vzip2q_u16(x0, x2), d = vzip2q_u16(x1, x3); /* dims 4 to 7 */
+            vst1q_u16(dst, vzip1q_u16(a, b));
+            vst1q_u16(dst + 8, vzip2q_u16(a, b));
+            vst1q_u16(dst + 16, vzip1q_u16(c, d));
+            vst1q_u16(dst + 24, vzip2q_u16(c, d));
+        }
+}
+
+/* s [8 keys][16 rows], half of its rows: products times scale of keys from j on with 8 rows of q. */
+SSA__BFMM void ssa__bfmm_scores(const ssa__tile *t, int32_t j, const uint16_t *q, float scale, float *s)
+{
+    const int64_t ld = t->dk_unit;
+    const uint16_t *k = t->k + j * ld;
+    float32x4_t acc[4][4];
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = vdupq_n_f32(0.0f);
+    for (int32_t e = 0; e < t->dk_unit; e += 8, k += 8) {
+        SSA__UNROLL
+        for (int h = 0; h < 2; h++, q += 32) {
+            uint16x8_t b[4];
+            SSA__UNROLL
+            for (int r = 0; r < 4; r++) b[r] = vld1q_u16(q + r * 8);
+            SSA__UNROLL
+            for (int i = 0; i < 4; i++) {
+                uint16x8_t a = vld1q_u16(k + (2 * i + h) * ld);
+                SSA__UNROLL
+                for (int r = 0; r < 4; r++) acc[i][r] = ssa__bfmm_mul(acc[i][r], a, b[r]);
+            }
+        }
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) {
+        SSA__UNROLL
+        for (int r = 0; r < 4; r += 2) {
+            vst1q_f32(s + i * 32 + r * 2, vmulq_n_f32(ssa__bfmm_firsts(acc[i][r], acc[i][r + 1]), scale));
+            vst1q_f32(s + i * 32 + 16 + r * 2, vmulq_n_f32(ssa__bfmm_lasts(acc[i][r], acc[i][r + 1]), scale));
+        }
+    }
+}
+
+/* o = o * fix + P.V for 8 rows and 8 dims over n groups of 4 keys. */
+SSA__BFMM void ssa__bfmm_values(float *o, const float *fix, const uint16_t *vt, const uint16_t *p, int32_t n)
+{
+    float32x4_t acc[4][4];
+    SSA__UNROLL
+    for (int r = 0; r < 4; r++) {
+        const float32x4_t f = vcombine_f32(vld1_f32(fix + 2 * r), vld1_f32(fix + 2 * r));
+        SSA__UNROLL
+        for (int i = 0; i < 4; i++) acc[i][r] = vmulq_f32(vld1q_f32(o + i * 16 + r * 4), f);
+    }
+    for (; n > 0; n--, vt += 32, p += 32) {
+        uint16x8_t b[4];
+        SSA__UNROLL
+        for (int r = 0; r < 4; r++) b[r] = vld1q_u16(p + r * 8);
+        SSA__UNROLL
+        for (int i = 0; i < 4; i++) {
+            uint16x8_t a = vld1q_u16(vt + i * 8);
+            SSA__UNROLL
+            for (int r = 0; r < 4; r++) acc[i][r] = ssa__bfmm_mul(acc[i][r], a, b[r]);
+        }
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) {
+        SSA__UNROLL
+        for (int r = 0; r < 4; r++) vst1q_f32(o + i * 16 + r * 4, acc[i][r]);
+    }
+}
+
+/* 2^x for x of at most 0: ssa__expf's polynomial, which may end early: 5e-5 is little in a bf16. NaN stays NaN. */
+SSA__BFMM float32x4_t ssa__bfmm_exp2(float32x4_t x)
+{
+    const float32x4_t round = vdupq_n_f32(SSA__ROUND);
+    float32x4_t t, f, p;
+    x = ssa__neon_max(vdupq_n_f32(-127.0f), x); /* in this order NaN stays NaN */
+    t = vaddq_f32(x, round);
+    f = vsubq_f32(x, vsubq_f32(t, round));
+    p = vfmaq_f32(vdupq_n_f32(SSA__EXP_C3), f, vdupq_n_f32(SSA__EXP_C4));
+    p = vfmaq_f32(vdupq_n_f32(SSA__EXP_C2), f, p);
+    p = vfmaq_f32(vdupq_n_f32(SSA__EXP_C1), f, p);
+    p = vfmaq_f32(vdupq_n_f32(1.0f), f, p);
+    return ssa__neon_scale2(p, t);
+}
+
+/* s [key][16 rows], keys from .. n-1, to p [8 rows][SSA__BFMM_KEYS / 4]([row][4 keys]), from's first and padded with
+ * zeros; m, l and fix with it, l the sum of what p was rounded to. hidden: row r sees the first limit[r] alone. */
+SSA__BFMM void ssa__bfmm_softmax(const int hidden, const ssa__tile *t, int32_t at, const int32_t *limit, int32_t from,
+                                 int32_t n, const float *s, uint16_t *p)
+{
+    const uint16x8_t ones = vdupq_n_u16(0x3f80);
+    float32x4_t top[4], old[4];
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) top[i] = old[i] = vld1q_f32(t->m + at + i * 4);
+    for (int32_t j = from; j < n; j++) {
+        SSA__UNROLL
+        for (int i = 0; i < 4; i++) {
+            float32x4_t x = vld1q_f32(s + j * 16 + i * 4);
+            if (hidden) x = ssa__neon_below(limit + i * 4, j, x, old[i]);
+            top[i] = ssa__neon_max(x, top[i]);
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        const float32x4_t fix = ssa__bfmm_exp2(vsubq_f32(old[i], top[i]));
+        uint16_t *dst = p + i / 2 * (SSA__BFMM_KEYS * 8) + i % 2 * 16;
+        float32x4_t sum[2], l = vmulq_f32(vld1q_f32(t->l + at + i * 4), fix);
+        sum[0] = sum[1] = vdupq_n_f32(0.0f);
+        for (int32_t j = from; j < n; j += 4, dst += 32) {
+            float32x4_t x[4];
+            uint16x8_t a, b, c, d;
+            SSA__UNROLL
+            for (int k = 0; k < 4; k++) {
+                x[k] = ssa__bfmm_exp2(vsubq_f32(vld1q_f32(s + (j + k) * 16 + i * 4), top[i]));
+                if (hidden) x[k] = ssa__neon_below(limit + i * 4, j + k, x[k], vdupq_n_f32(0.0f));
+            }
+            a = ssa__bfmm_round(x[0], x[1]); /* 4 rows of key 0, then of key 1 */
+            b = ssa__bfmm_round(x[2], x[3]);
+            c = vzip1q_u16(a, b); /* keys 0 and 2 of each row, then 1 and 3 */
+            d = vzip2q_u16(a, b);
+            a = vzip1q_u16(c, d);
+            b = vzip2q_u16(c, d);
+            vst1q_u16(dst, a);
+            vst1q_u16(dst + 8, b);
+            sum[0] = ssa__bfmm_mul(sum[0], a, ones);
+            sum[1] = ssa__bfmm_mul(sum[1], b, ones);
+        }
+        vst1q_f32(t->m + at + i * 4, top[i]);
+        vst1q_f32(t->fix + at + i * 4, fix);
+        vst1q_f32(t->l + at + i * 4, vaddq_f32(l, vuzp1q_f32(sum[0], sum[1])));
+    }
+}
+
+/* 16 rows at a time go through the chunk: all scores, their p, all values. */
+SSA__BFMMF void ssa__bfmm_attend(const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    const int32_t n8 = ssa__round_up(n, 8), unseen = t->sees ? 0 : limit ? limit[0] : n;
+    const float scale = ssa__bits(t->scale) << 1 == 0 ? 1.0f /* adjust makes powers of 2 */
+                        : (t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E;
+    uint16_t *vt = (uint16_t *)(void *)t->work;
+    float *s = (float *)(void *)(vt + (int64_t)t->keys_max * t->dv_unit); /* [key][16 rows] */
+    uint16_t *p = (uint16_t *)(void *)(s + SSA__BFMM_KEYS * 16);
+    ssa__bfmm_edge(t, unseen, n, limit);
+    memset(t->k + (int64_t)n * t->dk_unit, 0, (size_t)(n8 - n) * (size_t)t->dk_unit * 2);
+    memset(t->v + (int64_t)n * t->dv_unit, 0, (size_t)(n8 - n) * (size_t)t->dv_unit * 2);
+    ssa__bfmm_pair_keys(t, n8);
+    ssa__bfmm_v_transposed(t, n8, vt);
+    for (int32_t at = 0; at < t->rows; at += 16) {
+        const int32_t rows = t->rows - at < 16 ? t->rows - at : 16, from = t->start ? t->start[at] / 8 * 8 : 0;
+        const int32_t sees = limit ? limit[at + rows - 1] : n;
+        const int32_t ahead = (int32_t)((int64_t)t->ahead_rows * at / t->rows);
+        const int32_t ahead_to = (int32_t)((int64_t)t->ahead_rows * (at + rows) / t->rows);
+        int32_t lim[16];
+        ssa__fetch_rows(t->ahead, t->ahead_stride, ahead, ahead_to, t->ahead_rows, t->ahead_bytes);
+        ssa__fetch_rows(t->ahead_v, t->ahead_v_stride, ahead, ahead_to, t->ahead_rows, t->ahead_v_bytes);
+        for (int32_t j = from; j < sees; j += 8)
+            for (int32_t r = at; r < at + 16; r += 8)
+                ssa__bfmm_scores(t, j, (const uint16_t *)(const void *)t->q + (int64_t)r * t->dk_unit, scale,
+                                 s + j * 16 + r % 16);
+        if (from >= sees) continue;
+        if (t->adjust) t->adjust(t, s + from * 16, 16, 1, from, sees - from, at, rows);
+        for (int32_t r = 0; r < 16; r++) lim[r] = r >= rows ? 0 : limit ? limit[at + r] : n;
+        if (limit || n % 4) ssa__bfmm_softmax(1, t, at, lim, from, sees, s, p);
+        else ssa__bfmm_softmax(0, t, at, lim, from, sees, s, p);
+        for (int32_t r = 0; r < rows; r += 8)
+            for (int32_t e = 0; e < t->dv_unit; e += 8)
+                ssa__bfmm_values(ssa__bfmm_o(t, at + r, e), t->fix + at + r, vt + (int64_t)e * t->keys_max + from * 8,
+                                 p + r * SSA__BFMM_KEYS, (sees - from + 3) / 4);
+    }
+}
+
+SSA__BFMMF void ssa__bfmm_finish(const ssa__tile *t, const float *factor, float *rows)
+{
+    for (int32_t r = 0; r < t->rows; r += 2)
+        for (int32_t e = 0; e < t->dv_pad; e += 4) {
+            const float *o = ssa__bfmm_o(t, r, e);
+            float32x4_t x = vld1q_f32(o), y = vld1q_f32(o + 16);
+            float *row = rows + (int64_t)r * t->dv_pad + e;
+            vst1q_f32(row, vmulq_n_f32(vuzp1q_f32(x, y), factor[r]));
+            vst1q_f32(row + t->dv_pad, vmulq_n_f32(vuzp2q_f32(x, y), factor[r + 1]));
+        }
+}
+
+/* On top of a filled neon table. */
+static void ssa__bfmm_fill(ssa__table *t)
+{
+    t->take[SSA_BF16] = ssa__bfmm_take;
+    t->few.chunk  = t->many.chunk  = SSA__BFMM_KEYS;
+    t->few.q_prep = t->many.q_prep = ssa__bfmm_q_prep;
+    t->few.attend = t->many.attend = ssa__bfmm_attend;
+    t->few.finish = t->many.finish = ssa__bfmm_finish;
+}
+#endif /* SSA__HAVE_BFMM */
+
 /* =====================================================================================================================
  * 10  DETECTION AND CHOICE OF A LEVEL
  * ================================================================================================================== */
@@ -2891,6 +3408,24 @@ static int ssa__cpu_has(ssa_isa isa)
 #endif
 #endif
 
+#if SSA__HAVE_BFMM
+/* Whether the CPU has BFMMLA and BFCVTN; where nobody says, not. A library call or two: not worth a global. */
+static int ssa__cpu_has_bf16(void)
+{
+#if SSA__BFMM_GIVEN
+    return 1;
+#elif SSA__AUXV
+    return (int)(getauxval(26) >> 14 & 1); /* AT_HWCAP2, HWCAP2_BF16 */
+#elif SSA__SYSCTL
+    int has = 0;
+    size_t size = sizeof has;
+    return sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size, NULL, 0) == 0 && has;
+#else
+    return 0;
+#endif
+}
+#endif
+
 /* 1 when the level is compiled in and this machine runs it. */
 static int ssa__available(ssa_isa isa)
 {
@@ -2903,6 +3438,9 @@ static int ssa__available(ssa_isa isa)
 #endif
 #if SSA__HAVE_AMX
     if (isa == SSA_ISA_AMX) return ssa__cpu_has(isa);
+#endif
+#if SSA__HAVE_NEON
+    if (isa == SSA_ISA_NEON) return 1; /* every AArch64 CPU has it */
 #endif
     return 0;
 }
@@ -2919,6 +3457,12 @@ static void ssa__fill(ssa__table *t, ssa_isa isa)
 #endif
 #if SSA__HAVE_AMX
     if (isa == SSA_ISA_AMX) ssa__amx_fill(t);
+#endif
+#if SSA__HAVE_NEON
+    if (isa == SSA_ISA_NEON) ssa__neon_fill(t, isa);
+#endif
+#if SSA__HAVE_BFMM
+    if (isa == SSA_ISA_NEON && ssa__cpu_has_bf16()) ssa__bfmm_fill(t);
 #endif
     (void)isa; /* unused when only the scalar level is compiled in */
     SSA_ASSERT(t->isa == isa);
@@ -3325,10 +3869,10 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     }
     c->what = what;
 
-    c->unit = t->few.attend && what != SSA__RUN_SELECT && ssa__terms(a->q.type) && ssa__terms(a->k.type) &&
-              ssa__terms(a->v.type);
+    c->unit = t->few.attend && what != SSA__RUN_SELECT && t->take[a->q.type] && t->take[a->k.type] &&
+              t->take[a->v.type];
     ssa__resolve_rank(t, c, what);
-    c->packs = what == SSA__RUN_SPARSE && c->unit && !c->shaped && a->n_q >= SSA__PACK_QUERIES &&
+    c->packs = what == SSA__RUN_SPARSE && c->unit && t->few.bring && !c->shaped && a->n_q >= SSA__PACK_QUERIES &&
                a->q.type == SSA_BF16 && a->k.type == SSA_BF16 && a->v.type == SSA_BF16 &&
                a->block_size % SSA__UNIT_BLOCK == 0;
     if (c->n_rows <= t->narrow_rows) c->unit = 0;
@@ -5640,8 +6184,9 @@ SSA__DIAG_POP
 #else /* SSA__VECTOR_PASS */
 /* =====================================================================================================================
  * 15  THE VECTOR PASS: tile operations over the primitives of section 8. Included once per vector level with SSA__FN,
- *     SSA__V, SSA__L, SSA__NV, SSA__NM, SSA__NR, SSA__NQ and SSA__TARGET set; undefines them all at its end. NR: rows
- *     of a narrow register tile; NQ: keys, or vectors of values, of one of 4 rows in q8_0.
+ *     SSA__V, SSA__L, SSA__NV, SSA__NM, SSA__NR, SSA__NQ, SSA__NARROW and SSA__TARGET set; undefines them all at its
+ *     end. NR: rows of a narrow register tile; NQ: keys, or vectors of values, of one of 4 rows in q8_0; NARROW: rows
+ *     of the largest narrow tile, past which the empty lanes of a wide one cost less.
  * ================================================================================================================== */
 #define SSA__LOCAL  static SSA__TARGET
 #define SSA__INLINE SSA__FORCE_INLINE SSA__TARGET
@@ -6119,12 +6664,12 @@ SSA__INLINE void SSA__FN(narrow_pv_tile)(const int nr, const int nv, ssa_type ty
     }
 }
 
-/* The same for q8_0: two blocks, one, or, from element `off` on, less than one. */
+/* The same for q8_0: two blocks, one, or, from element `off` on, less than one; nr * nv <= 16. */
 SSA__INLINE void SSA__FN(narrow_pv_tile_q8_0)(const int nr, const int nv, const ssa__tile *t, const unsigned char *v,
                                               int off, int64_t stride, int32_t n, const float *p, float *o,
                                               const float *fix, ssa__lines *ahead)
 {
-    SSA__V acc[4][4], x[4], scale = SSA__FN(zero)();
+    SSA__V acc[4][8], x[8], scale = SSA__FN(zero)();
     SSA__UNROLL
     for (int r = 0; r < nr; r++) {
         SSA__V f = SSA__FN(set1)(fix ? fix[r] : 1.0f);
@@ -6154,7 +6699,7 @@ SSA__INLINE void SSA__FN(narrow_pv_tile_q8_0)(const int nr, const int nv, const 
     }
 }
 
-/* Rows r .. r+nr-1, nv vectors at a time; 32 elements are left where these are 64. */
+/* Rows r .. r+nr-1, nv vectors at a time; 32 elements may be left where these are 64. */
 SSA__INLINE void SSA__FN(narrow_pv_rows_q8_0)(const int nr, const int nv, const ssa__tile *t, int32_t r,
                                               const unsigned char *v, int64_t stride, int32_t n, int32_t at, int first)
 {
@@ -6167,9 +6712,9 @@ SSA__INLINE void SSA__FN(narrow_pv_rows_q8_0)(const int nr, const int nv, const 
     for (; e + step <= t->dv; e += step)
         SSA__FN(narrow_pv_tile_q8_0)(nr, nv, t, v + ssa__row_bytes(SSA_Q8_0, e), e % SSA__Q8_DIM, stride, n, p, o + e,
                                      fix, ahead);
-    if (e < t->dv)
-        SSA__FN(narrow_pv_tile_q8_0)(nr, SSA__Q8_DIM / SSA__L, t, v + ssa__row_bytes(SSA_Q8_0, e), 0, stride, n, p,
-                                     o + e, fix, ahead);
+    if (step > SSA__Q8_DIM && e < t->dv)
+        SSA__FN(narrow_pv_tile_q8_0)(nr, step > SSA__Q8_DIM ? SSA__Q8_DIM / SSA__L : nv, t,
+                                     v + ssa__row_bytes(SSA_Q8_0, e), 0, stride, n, p, o + e, fix, ahead);
 }
 
 /* Rows r .. r+nr-1: four vectors of dv at a time, of one row eight; then four, two and single ones, the last one
@@ -6203,7 +6748,7 @@ SSA__INLINE void SSA__FN(narrow_pv)(ssa_type type, const ssa__tile *t, const uns
     int32_t r = 0;
     if (type == SSA_Q8_0) {
         for (; r + 4 <= t->rows; r += 4) SSA__FN(narrow_pv_rows_q8_0)(4, SSA__NQ, t, r, v, stride, n, at, first);
-        for (; r < t->rows; r++) SSA__FN(narrow_pv_rows_q8_0)(1, 4, t, r, v, stride, n, at, first);
+        for (; r < t->rows; r++) SSA__FN(narrow_pv_rows_q8_0)(1, SSA__L < 8 ? 8 : 4, t, r, v, stride, n, at, first);
         return;
     }
     for (; r < t->rows; r += SSA__NR) {
@@ -6350,7 +6895,8 @@ SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, const s
         next = from + (to - from) * (i + SSA__NM(nv)) / whole;
         SSA__FN(product_tile)(along, SSA__NM(nv), nv, t, c + i * ld, a + i * step, sa, b, n, fix, first, next);
     }
-    for (; i + 4 <= m; i += 4) SSA__FN(product_tile)(along, 4, nv, t, c + i * ld, a + i * step, sa, b, n, fix, 0, 0);
+    for (; SSA__NM(nv) > 4 && i + 4 <= m; i += 4)
+        SSA__FN(product_tile)(along, 4, nv, t, c + i * ld, a + i * step, sa, b, n, fix, 0, 0);
     for (; i < m; i++) SSA__FN(product_tile)(along, 1, nv, t, c + i * ld, a + i * step, sa, b, n, fix, 0, 0);
 }
 
@@ -6358,15 +6904,17 @@ SSA__INLINE void SSA__FN(product_columns)(const int along, const int nv, const s
 SSA__INLINE void SSA__FN(product)(const int along, const ssa__tile *t, float *c, const float *a, int64_t sa,
                                   const float *b, int32_t m, int32_t n, const float *fix)
 {
-    int64_t r = 0, left;
+    int64_t r = 0;
     for (; r + SSA__NV * SSA__L <= t->ld; r += SSA__NV * SSA__L)
         SSA__FN(product_columns)(along, SSA__NV, t, c, a, sa, b, m, n, fix, r);
-    left = (t->ld - r) / SSA__L;
-#if SSA__NV > 2
-    if (left == 3) SSA__FN(product_columns)(along, 3, t, c, a, sa, b, m, n, fix, r);
-    if (left == 2) SSA__FN(product_columns)(along, 2, t, c, a, sa, b, m, n, fix, r);
+#if SSA__NV * SSA__L > SSA__LANES_MAX /* else ld holds whole ones alone */
+    {
+        const int64_t left = (t->ld - r) / SSA__L;
+        if (left == 3) SSA__FN(product_columns)(along, 3, t, c, a, sa, b, m, n, fix, r);
+        if (left == 2) SSA__FN(product_columns)(along, 2, t, c, a, sa, b, m, n, fix, r);
+        if (left == 1) SSA__FN(product_columns)(along, 1, t, c, a, sa, b, m, n, fix, r);
+    }
 #endif
-    if (left == 1) SSA__FN(product_columns)(along, 1, t, c, a, sa, b, m, n, fix, r);
 }
 
 /* rows [row][dk] to q [dk][row], an L x L square at a time. */
@@ -6520,7 +7068,7 @@ SSA__LOCAL void SSA__FN(unpack_bf16)(unsigned char *dst, const float *src, int32
 static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 {
     t->isa = isa;
-    t->narrow_rows = SSA__L / 2;
+    t->narrow_rows = SSA__NARROW;
     t->narrow.q_prep     = SSA__FN(narrow_q_prep);
     t->narrow.softmax    = SSA__FN(narrow_softmax);
     t->narrow.finish     = SSA__FN(narrow_finish);
@@ -6561,6 +7109,7 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 #undef SSA__NM
 #undef SSA__NR
 #undef SSA__NQ
+#undef SSA__NARROW
 #undef SSA__TARGET
 #undef SSA__VECTOR_PASS
 #endif /* SSA__VECTOR_PASS */

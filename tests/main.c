@@ -67,7 +67,8 @@ int main(int argc, char **argv)
     static const struct { const char *name; void (*run)(void); } tests[] = { { "harness", test_harness },
         { "isa", test_isa }, { "golden", test_golden }, { "attention", test_attention }, { "sparse", test_sparse },
         { "pool", test_pool }, { "loss", test_loss }, { "invariants", test_invariants }, { "errors", test_errors },
-        { "checked", test_checked }, { "guard", test_guard }, { "table", test_table }, { "unit", test_unit },
+        { "checked", test_checked }, { "guard", test_guard }, { "table", test_table },
+        { "halves", test_halves }, { "unit", test_unit },
         { "select", test_select }, { "terms", test_terms }, { "cache", test_cache },
         { "recipes", test_recipes }, { "diag", test_diag }, { "lm", test_lm }, };
     if (argc > 1 && !strcmp(argv[1], "-b")) { test_brief = 1; argc--; argv++; }

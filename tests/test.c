@@ -4,6 +4,12 @@
 #endif
 #include "test.h"
 #include <stdarg.h>
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#define CPU_BF16 (getauxval(AT_HWCAP2) >> 14 & 1)
+#else
+#define CPU_BF16 0
+#endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/mman.h>
 #include <unistd.h>
@@ -340,6 +346,13 @@ int level_count(void)
 ssa_isa level_at(int i) { return levels[i]; }
 const char *level_use(int i) { ssa_isa_set(levels[i]); return ssa_isa_name(levels[i]); }
 void level_restore(void) { ssa_isa_set(level_first); }
+
+int level_rounds(ssa_isa isa, ssa_type q, ssa_type k, ssa_type v)
+{
+    int f16 = q == SSA_F16 || k == SSA_F16 || v == SSA_F16, other = q == SSA_F32 || k == SSA_F32 || v == SSA_F32 ||
+              k == SSA_Q8_0 || v == SSA_Q8_0;
+    return !other && (isa == SSA_ISA_AMX || (isa == SSA_ISA_NEON && CPU_BF16 && !f16));
+}
 
 /* ---- guarded memory ---------------------------------------------------------------------------------------------- */
 void guard_make(guard *g, int64_t size)

@@ -40,7 +40,7 @@ void test_attention(void);
 void test_sparse(void);
 void test_pool(void);
 void test_loss(void); void test_guard(void);  void test_errors(void);    void test_invariants(void); void test_lm(void);
-void test_table(void); void test_checked(void); void test_unit(void);    void test_select(void);
+void test_halves(void); void test_table(void); void test_checked(void); void test_unit(void);    void test_select(void);
 void test_terms(void); void test_cache(void);   void test_recipes(void); void test_diag(void);
 
 /* The stream of golden/README.md: element i depends on seed and i only. */
@@ -131,6 +131,7 @@ int         level_count(void);
 ssa_isa     level_at(int i);
 const char *level_use(int i);                               /* ssa_isa_set, returns its name */
 void        level_restore(void);
+int         level_rounds(ssa_isa isa, ssa_type q, ssa_type k, ssa_type v); /* p to v's type: with these, as they are */
 #define FOR_LEVELS(i) for (int i = 0; i < level_count() ? (level_use(i), 1) : (level_restore(), 0); i++)
 #define MAX_LEVELS 8
 

@@ -96,7 +96,7 @@ static int compare(const prob *p, const result *r, int full, const char *text)
 /* sparsity is the share that the two lse of real calls give. */
 static void compare_lse(prob *p, const result *r, int level, const char *text)
 {
-    const int halves = p->s.tq && p->s.tk && p->s.tv && p->s.tk != SSA_Q8_0 && p->s.tv != SSA_Q8_0;
+    const int rounds = level_rounds(level_at(level), p->s.tq, p->s.tk, p->s.tv);
     float *full = xalloc(p->n_lse, sizeof *full), *share = xalloc(p->n_lse, sizeof *share);
     int bad = 0;
     CHECK(ssa_attention(&p->a, SSA_FULL, &one) == SSA_OK, "full: %s", text);
@@ -105,7 +105,7 @@ static void compare_lse(prob *p, const result *r, int level, const char *text)
     ssa_attention_sparsity(p->lse, full, p->n_lse, share);
     for (int64_t e = 0; e < p->n_lse; e++)
         bad += !(fabs((double)share[e] - (double)r->d.sparsity[e])
-                 <= (halves && level_at(level) == SSA_ISA_AMX ? 2e-2 : 1e-4));
+                 <= (rounds ? 2e-2 : 1e-4));
     CHECK(!bad, "%d of %d shares of ssa_attention_sparsity differ: %s", bad, (int)p->n_lse, text);
     free(full); free(share);
 }
