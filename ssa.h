@@ -3022,6 +3022,34 @@ static ssa_status ssa__resolve_budget(ssa_attn *a, int32_t *least)
     return SSA_OK;
 }
 
+/* Bytes of a pool, and where in them its open sums lie. */
+static ssa_status ssa__pool_layout(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens,
+                                   ssa_type type, int64_t *sum_at, int64_t *total)
+{
+    int bad = 0;
+    int64_t rows;
+    if (n_kv_heads < 1) return SSA_ERR_HEADS;
+    if (head_dim < 1 || head_dim > SSA_MAX_DIM) return SSA_ERR_HEAD_DIM;
+    if (block_size < 1 || block_size > SSA_MAX_BLOCK) return SSA_ERR_BLOCK_SIZE;
+    if (max_tokens < 0) return SSA_ERR_LENGTH;
+    if (type != SSA_F32 && type != SSA_BF16) return SSA_ERR_TYPE;
+    rows = ssa__mul(n_kv_heads, max_tokens / block_size, &bad);
+    rows = ssa__mul(rows, ssa__row_bytes(type, head_dim), &bad);
+    *sum_at = ssa__mul(ssa__ceil_div(rows, SSA__ALIGN), SSA__ALIGN, &bad);
+    *total = ssa__add(*sum_at, (int64_t)n_kv_heads * head_dim * (int64_t)sizeof(float) + SSA__ALIGN - 1, &bad);
+    return bad || (uint64_t)*total > (uint64_t)PTRDIFF_MAX ? SSA_ERR_OVERFLOW : SSA_OK;
+}
+
+/* Whether the fields of a pool fit together, as ssa_pool_init leaves them: no memory tells how large it is. */
+static int ssa__pool_ok(const ssa_pool *p)
+{
+    int64_t sum_at, total;
+    return p->pooled && p->open_sum && p->n_tokens >= 0 && p->n_tokens <= p->max_tokens &&
+           ssa__pool_layout(p->n_kv_heads, p->head_dim, p->block_size, p->max_tokens, p->type, &sum_at, &total) ==
+               SSA_OK &&
+           p->max_blocks == p->max_tokens / p->block_size;
+}
+
 /* The part of a call that only block selection reads. */
 static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
 {
@@ -3068,8 +3096,8 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
     }
     if (a->pool && a->select != SSA_SELECT_GIVEN) {
         const ssa_pool *p = a->pool;
-        if (p->pooled == NULL || p->n_kv_heads != a->n_kv_heads || p->head_dim != a->head_dim ||
-            p->block_size != a->block_size || (p->type != SSA_F32 && p->type != SSA_BF16) || p->n_tokens < a->n_kv)
+        if (!ssa__pool_ok(p) || p->n_kv_heads != a->n_kv_heads || p->head_dim != a->head_dim ||
+            p->block_size != a->block_size || p->n_tokens < a->n_kv)
             return SSA_ERR_POOL;
         c->pooled = (const unsigned char *)p->pooled;
         c->pooled_type = p->type;
@@ -3256,24 +3284,6 @@ static ssa_status ssa__check_exec(const ssa_exec *x) /* NULL is fine: defaults *
     return x->n_threads < 0 || (x->parallel && x->n_threads < 1) ? SSA_ERR_THREADS : SSA_OK;
 }
 
-/* Bytes of a pool, and where in them its open sums lie. */
-static ssa_status ssa__pool_layout(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens,
-                                   ssa_type type, int64_t *sum_at, int64_t *total)
-{
-    int bad = 0;
-    int64_t rows;
-    if (n_kv_heads < 1) return SSA_ERR_HEADS;
-    if (head_dim < 1 || head_dim > SSA_MAX_DIM) return SSA_ERR_HEAD_DIM;
-    if (block_size < 1 || block_size > SSA_MAX_BLOCK) return SSA_ERR_BLOCK_SIZE;
-    if (max_tokens < 0) return SSA_ERR_LENGTH;
-    if (type != SSA_F32 && type != SSA_BF16) return SSA_ERR_TYPE;
-    rows = ssa__mul(n_kv_heads, max_tokens / block_size, &bad);
-    rows = ssa__mul(rows, ssa__row_bytes(type, head_dim), &bad);
-    *sum_at = ssa__mul(ssa__ceil_div(rows, SSA__ALIGN), SSA__ALIGN, &bad);
-    *total = ssa__add(*sum_at, (int64_t)n_kv_heads * head_dim * (int64_t)sizeof(float) + SSA__ALIGN - 1, &bad);
-    return bad || (uint64_t)*total > (uint64_t)PTRDIFF_MAX ? SSA_ERR_OVERFLOW : SSA_OK;
-}
-
 /* What ssa_pool_init was given, against the bytes that the layout needs. */
 static ssa_status ssa__check_pool_memory(const ssa_pool *p, const void *memory, size_t size, int64_t total)
 {
@@ -3288,8 +3298,7 @@ static ssa_status ssa__check_pool(const ssa_pool *p, const ssa_view *k, int64_t 
 {
     ssa_status s;
     if (p == NULL || k == NULL) return SSA_ERR_NULL;
-    if (p->pooled == NULL || p->open_sum == NULL || p->n_kv_heads < 1 || p->head_dim < 1 || p->block_size < 1)
-        return SSA_ERR_POOL;
+    if (!ssa__pool_ok(p)) return SSA_ERR_POOL;
     if (n_tokens < 0) return SSA_ERR_LENGTH;
     if (appends && n_tokens > p->max_tokens - p->n_tokens) return SSA_ERR_POOL_FULL;
     if (!appends && n_tokens > p->n_tokens) return SSA_ERR_POOL_RANGE;
@@ -3328,9 +3337,7 @@ static ssa_status ssa__check_append(const ssa_attn *a, int64_t at, const ssa_vie
         if (n > 0 && (v->data == NULL || c->v.data == NULL)) return SSA_ERR_NULL;
     }
     if (p == NULL) return SSA_OK;
-    if (p->pooled == NULL || p->open_sum == NULL || p->n_kv_heads != c->n_kv_heads || p->head_dim != c->head_dim ||
-        p->block_size < 1)
-        return SSA_ERR_POOL;
+    if (!ssa__pool_ok(p) || p->n_kv_heads != c->n_kv_heads || p->head_dim != c->head_dim) return SSA_ERR_POOL;
     if (p->n_tokens != at) return SSA_ERR_POOL_RANGE;
     return n > p->max_tokens - p->n_tokens ? SSA_ERR_POOL_FULL : SSA_OK;
 }
