@@ -5285,7 +5285,7 @@ SSA_API ssa_status ssa_pool_truncate(ssa_pool *p, const ssa_view *k, int64_t n_t
 SSA_API ssa_status ssa_pool_drop_front(ssa_pool *p, const ssa_view *k, int64_t n_tokens)
 {
     ssa_view v;
-    int64_t left = p && n_tokens >= 0 ? ssa__max(p->n_tokens - n_tokens, 0) : 0;
+    int64_t left = p && n_tokens >= 0 && n_tokens <= p->n_tokens ? p->n_tokens - n_tokens : 0;
     ssa_status s = ssa__check_pool(p, k, n_tokens, 0, left, &v);
     if (s != SSA_OK) return s;
     if (n_tokens % p->block_size == 0) { /* the blocks keep their tokens: move them; the open sum stays */
