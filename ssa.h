@@ -261,7 +261,9 @@ typedef struct {
  * */
 typedef void (*ssa_task)(void *task, int ith, int nth);
 
-/* Where to run. A NULL ssa_exec: OpenMP's threads if compiled in, else one; workspace from malloc. */
+/* Where to run. A NULL ssa_exec: OpenMP's threads if compiled in, else one; workspace from malloc. In a process
+ * forked from one that had OpenMP's threads these are gone, and may be waited for: n_threads 1, or a parallel of its
+ * own. */
 typedef struct {
     int    n_threads;                                                  /* 0: OpenMP's default, or 1 */
     void (*parallel)(void *user, ssa_task fn, void *task, int nth);    /* the engine's threads: runs fn for 0..nth-1, */
@@ -287,7 +289,9 @@ typedef struct { ssa_view d_out, d_q, d_k, d_v; float *d_gate; } ssa_grad;
  * 3  PROTOTYPES AND CONTRACTS
  *    All functions are thread-safe for calls on different data. A function that returns an ssa_status writes nothing
  *    unless it returns SSA_OK. The one global is the chosen level: read by every call, written by the first call of the
- *    process (the same value by whichever thread) and by ssa_isa_set.
+ *    process (the same value by whichever thread) and by ssa_isa_set. 16 KiB of stack are enough for each of them.
+ *    They expect the floating-point modes that a program starts with, and leave them alone. With another rounding f32
+ *    results keep 4 digits; where denormals are zero they lose no more than these; a call's threads need one mode.
  * ================================================================================================================== */
 #if SSA_STATIC
 #define SSA_API static inline
@@ -317,7 +321,8 @@ SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mo
 
 /* out = gate * softmax(scores) . V over the visible keys (SSA_FULL), or over those in the selected blocks
  * (SSA_SPARSE); the scores are scale * q.K^T with the terms that ssa_attn describes. x: NULL for defaults. Same bits
- * for any number of threads and any way to run. Accumulates in f32. Level amx multiplies halves as they are: where q, k
+ * for any number of threads and any way to run, on one level; levels differ within the tolerance of the types, but for
+ * amx, which has avx512's bits where q is f32. Accumulates in f32. Level amx multiplies halves as they are: where q, k
  * and v are f16 or bf16, exp(score) is rounded to v's precision before it meets v, as programs in that type do, and lse
  * is that of the rounded ones; give f32 queries to keep it in f32. A key or value that a query does not see has no
  * effect on it, NaN and infinity included; one that it sees and that is NaN spoils it. Inputs may overlap each other;
@@ -437,8 +442,8 @@ SSA_API void        ssa_attention_sparsity(const float *lse_sparse, const float 
  * the same statuses as in a sparse ssa_attention (SSA_ERR_WINDOW for a window); a or d NULL: SSA_ERR_NULL. What is
  * written may overlap nothing.
  * Slow: O(n_q * n_heads * n_kv * (head_dim + value_dim)), on the calling thread; n_threads and parallel are checked and
- * not used, so the bits are always the same. Takes 16 KiB of stack, and ssa_workspace_size(a, 1, SSA_SPARSE, 1) bytes
- * of workspace (that function does want a valid out).
+ * not used, so the bits are always the same. Takes ssa_workspace_size(a, 1, SSA_SPARSE, 1) bytes of workspace (that
+ * function does want a valid out).
  * Source: the paper's Definition 1 and Theorem 1. */
 SSA_API ssa_status  ssa_diagnose(const ssa_attn *a, const ssa_diagnosis *d, const ssa_exec *x);
 
@@ -2773,8 +2778,8 @@ static int ssa__cpu_has(ssa_isa isa)
     if (isa == SSA_ISA_AVX512) return 1;
     ssa__cpuid(7, 1, a);
     if (!(a[0] >> 5 & 1)) return 0;                        /* AVX512_BF16 */
-#ifdef SSA__AMX_EMULATED /* the tests bring the instructions along */
-    return 1;
+#ifdef SSA__AMX_EMULATED /* the tests bring the instructions along, and the permission */
+    return SSA__AMX_EMULATED;
 #else
     return (b[3] >> 22 & 1) && (b[3] >> 24 & 1) && (os & 0x60000) == 0x60000 && ssa__amx_permitted(); /* BF16, TILE */
 #endif
@@ -4934,14 +4939,14 @@ static double ssa__score_of(const ssa__call *c, int64_t i, int64_t head, int64_t
 }
 
 /* Query i and a query head: one pass over the keys that it sees, those of its list on one side, all others on the
- * other. */
-static void ssa__diagnose_row(const ssa__table *t, const ssa__call *c, int64_t i, int64_t head, const ssa_diagnosis *d)
+ * other. q and row: room for a row each. */
+static void ssa__diagnose_row(const ssa__table *t, const ssa__call *c, int64_t i, int64_t head, float *q, float *row,
+                              const ssa_diagnosis *d)
 {
     const ssa_attn *a = &c->a;
     const int64_t h = head / c->group, at = i * a->n_heads + head, visible = ssa__visible(c, i);
     const int32_t *list = NULL; /* of the blocks from here on; NULL: nothing is dropped */
     const float *sink = ssa__sink(c, head);
-    float q[SSA_MAX_DIM], row[SSA_MAX_DIM];
     double o[SSA_MAX_DIM], far = 0.0, near = 0.0, f, all, nan = (double)ssa__float(0x7fc00000u);
     ssa__mass in = { -1e300, 0.0, 0.0 }, out = { -1e300, 0.0, 0.0 };
     int32_t left = c->keep;
@@ -4997,10 +5002,12 @@ static void ssa__run_diagnosis(const ssa_plan *p, const ssa_diagnosis *d)
 {
     const ssa__table *t = (const ssa__table *)p->table;
     const ssa__call *c = (const ssa__call *)(const void *)p->calls;
+    float *q = (float *)(void *)p->scratch; /* which the phases need no more, and has room for many rows */
+    float *row = q + ssa__max(c->a.head_dim, c->a.value_dim);
     for (int32_t k = 0; k < p->n_phases; k++)
         if (p->phase[k] == SSA__POOL || p->phase[k] == SSA__SELECT) ssa__run_phase(p, p->phase[k], 0, 1);
     for (int64_t i = 0; i < c->a.n_q; i++)
-        for (int64_t head = 0; head < c->a.n_heads; head++) ssa__diagnose_row(t, c, i, head, d);
+        for (int64_t head = 0; head < c->a.n_heads; head++) ssa__diagnose_row(t, c, i, head, q, row, d);
 }
 
 /* -- the alignment loss -- */

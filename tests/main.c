@@ -69,7 +69,8 @@ int main(int argc, char **argv)
         { "pool", test_pool }, { "loss", test_loss }, { "invariants", test_invariants }, { "errors", test_errors },
         { "checked", test_checked }, { "guard", test_guard }, { "table", test_table }, { "unit", test_unit },
         { "select", test_select }, { "terms", test_terms }, { "cache", test_cache },
-        { "recipes", test_recipes }, { "diag", test_diag }, { "lm", test_lm }, };
+        { "recipes", test_recipes }, { "diag", test_diag }, { "hosts", test_hosts },
+        { "lm", test_lm }, };
     for (int t = 0; t < COUNT(tests); t++) {
         int wanted = argc < 2;
         for (int i = 1; i < argc; i++) wanted |= strstr(tests[t].name, argv[i]) != NULL;
