@@ -5,6 +5,7 @@
 #   IMPL_CFLAGS   more flags for the one test file that holds the implementation, e.g. -Ofast
 #   OPENMP        the OpenMP flag; found by a trial link, `make OPENMP=` builds without
 #   BUILD         where output goes: build
+#   TIME          seconds for each target of `make fuzz`
 #   ARGS          options for `make bench`, and for `make plots` if it has to run it, e.g. ARGS=--quick
 #   PLOT_DATA     JSON files for `make plots`, of build/bench --json and bench/peer_torch.py --json; default: made anew
 #   PLOT_DIR      where `make plots` puts the SVG files: BUILD; PLOT_DIR=bench/plots for those that are kept
@@ -13,6 +14,7 @@
 
 LDLIBS     ?= -lm
 BUILD      ?= build
+TIME       ?= 60
 PREFIX     ?= /usr/local
 PLOT_DATA  ?= $(BUILD)/bench.json
 PLOT_DIR   ?= $(BUILD)
@@ -36,7 +38,7 @@ RULES   != mkdir -p $(BUILD)/tests; for f in tests/*.c; do o=`basename $$f .c`.o
              printf '$(BUILD)/tests/%s: %s $$(HEADERS)\n\t$$(COMPILE)%s -c -o $$@ %s\n' $$o $$f "$$more" $$f; \
            done >$(BUILD)/tests/rules.$$$$; mv $(BUILD)/tests/rules.$$$$ $(BUILD)/tests/rules.mk; echo made
 
-.PHONY: all test demo bench examples check lint plots install clean help
+.PHONY: all test demo bench examples check fuzz lint plots install clean help
 
 all: $(BUILD)/test $(BUILD)/bench examples ## build everything, run nothing
 
@@ -53,6 +55,9 @@ examples: $(BUILD)/quickstart $(BUILD)/ssa_lm $(BUILD)/inspect ## build the exam
 
 check: ## the build matrix: compilers, languages, levels, options, sanitizers (several minutes)
 	sh tests/check.sh
+
+fuzz: ## feed hostile calls, numbers and files to it for TIME=60 seconds each (clang with libFuzzer)
+	TIME=$(TIME) BUILD=$(BUILD) sh tests/fuzz.sh
 
 lint: ## check that the sections of ssa.h keep to their room
 	sh tests/lint.sh

@@ -263,7 +263,9 @@ typedef struct {
  * */
 typedef void (*ssa_task)(void *task, int ith, int nth);
 
-/* Where to run. A NULL ssa_exec: OpenMP's threads if compiled in, else one; workspace from malloc. */
+/* Where to run. A NULL ssa_exec: OpenMP's threads if compiled in, else one; workspace from malloc. In a process
+ * forked from one that had OpenMP's threads these are gone, and may be waited for: n_threads 1, or a parallel of its
+ * own. */
 typedef struct {
     int    n_threads;                                                  /* 0: OpenMP's default, or 1 */
     void (*parallel)(void *user, ssa_task fn, void *task, int nth);    /* the engine's threads: runs fn for 0..nth-1, */
@@ -289,7 +291,9 @@ typedef struct { ssa_view d_out, d_q, d_k, d_v; float *d_gate; } ssa_grad;
  * 3  PROTOTYPES AND CONTRACTS
  *    All functions are thread-safe for calls on different data. A function that returns an ssa_status writes nothing
  *    unless it returns SSA_OK. The one global is the chosen level: read by every call, written by the first call of the
- *    process (the same value by whichever thread) and by ssa_isa_set.
+ *    process (the same value by whichever thread) and by ssa_isa_set. 16 KiB of stack are enough for each of them.
+ *    They expect the floating-point modes that a program starts with, and leave them alone. With another rounding f32
+ *    results keep 4 digits; where denormals are zero they lose no more than these; a call's threads need one mode.
  * ================================================================================================================== */
 #if SSA_STATIC
 #define SSA_API static inline
@@ -319,7 +323,8 @@ SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mo
 
 /* out = gate * softmax(scores) . V over the visible keys (SSA_FULL), or over those in the selected blocks
  * (SSA_SPARSE); the scores are scale * q.K^T with the terms that ssa_attn describes. x: NULL for defaults. Same bits
- * for any number of threads and any way to run. Accumulates in f32. Level amx multiplies halves as they are: where q, k
+ * for any number of threads and any way to run, on one level; levels differ within the tolerance of the types, but for
+ * amx, which has avx512's bits where q is f32. Accumulates in f32. Level amx multiplies halves as they are: where q, k
  * and v are f16 or bf16, exp(score) is rounded to v's precision before it meets v, as programs in that type do, and lse
  * is that of the rounded ones; give f32 queries to keep it in f32. Level neon does so with bf16, where the CPU has
  * instructions for it (Neoverse N2 and V1, Apple M2, and later). A key or value that a query does not see has no
@@ -440,8 +445,8 @@ SSA_API void        ssa_attention_sparsity(const float *lse_sparse, const float 
  * the same statuses as in a sparse ssa_attention (SSA_ERR_WINDOW for a window); a or d NULL: SSA_ERR_NULL. What is
  * written may overlap nothing.
  * Slow: O(n_q * n_heads * n_kv * (head_dim + value_dim)), on the calling thread; n_threads and parallel are checked and
- * not used, so the bits are always the same. Takes 16 KiB of stack, and ssa_workspace_size(a, 1, SSA_SPARSE, 1) bytes
- * of workspace (that function does want a valid out).
+ * not used, so the bits are always the same. Takes ssa_workspace_size(a, 1, SSA_SPARSE, 1) bytes of workspace (that
+ * function does want a valid out).
  * Source: the paper's Definition 1 and Theorem 1. */
 SSA_API ssa_status  ssa_diagnose(const ssa_attn *a, const ssa_diagnosis *d, const ssa_exec *x);
 
@@ -3399,8 +3404,8 @@ static int ssa__cpu_has(ssa_isa isa)
     if (isa == SSA_ISA_AVX512) return 1;
     ssa__cpuid(7, 1, a);
     if (!(a[0] >> 5 & 1)) return 0;                        /* AVX512_BF16 */
-#ifdef SSA__AMX_EMULATED /* the tests bring the instructions along */
-    return 1;
+#ifdef SSA__AMX_EMULATED /* the tests bring the instructions along, and the permission */
+    return SSA__AMX_EMULATED;
 #else
     return (b[3] >> 22 & 1) && (b[3] >> 24 & 1) && (os & 0x60000) == 0x60000 && ssa__amx_permitted(); /* BF16, TILE */
 #endif
@@ -3674,6 +3679,34 @@ static ssa_status ssa__resolve_budget(ssa_attn *a, int32_t *least)
     return SSA_OK;
 }
 
+/* Bytes of a pool, and where in them its open sums lie. */
+static ssa_status ssa__pool_layout(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens,
+                                   ssa_type type, int64_t *sum_at, int64_t *total)
+{
+    int bad = 0;
+    int64_t rows;
+    if (n_kv_heads < 1) return SSA_ERR_HEADS;
+    if (head_dim < 1 || head_dim > SSA_MAX_DIM) return SSA_ERR_HEAD_DIM;
+    if (block_size < 1 || block_size > SSA_MAX_BLOCK) return SSA_ERR_BLOCK_SIZE;
+    if (max_tokens < 0) return SSA_ERR_LENGTH;
+    if (type != SSA_F32 && type != SSA_BF16) return SSA_ERR_TYPE;
+    rows = ssa__mul(n_kv_heads, max_tokens / block_size, &bad);
+    rows = ssa__mul(rows, ssa__row_bytes(type, head_dim), &bad);
+    *sum_at = ssa__mul(ssa__ceil_div(rows, SSA__ALIGN), SSA__ALIGN, &bad);
+    *total = ssa__add(*sum_at, (int64_t)n_kv_heads * head_dim * (int64_t)sizeof(float) + SSA__ALIGN - 1, &bad);
+    return bad || (uint64_t)*total > (uint64_t)PTRDIFF_MAX ? SSA_ERR_OVERFLOW : SSA_OK;
+}
+
+/* Whether the fields of a pool fit together, as ssa_pool_init leaves them: no memory tells how large it is. */
+static int ssa__pool_ok(const ssa_pool *p)
+{
+    int64_t sum_at, total;
+    return p->pooled && p->open_sum && p->n_tokens >= 0 && p->n_tokens <= p->max_tokens &&
+           ssa__pool_layout(p->n_kv_heads, p->head_dim, p->block_size, p->max_tokens, p->type, &sum_at, &total) ==
+               SSA_OK &&
+           p->max_blocks == p->max_tokens / p->block_size;
+}
+
 /* The part of a call that only block selection reads. */
 static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
 {
@@ -3720,8 +3753,8 @@ static ssa_status ssa__resolve_sparse(ssa__call *c, ssa__what what)
     }
     if (a->pool && a->select != SSA_SELECT_GIVEN) {
         const ssa_pool *p = a->pool;
-        if (p->pooled == NULL || p->n_kv_heads != a->n_kv_heads || p->head_dim != a->head_dim ||
-            p->block_size != a->block_size || (p->type != SSA_F32 && p->type != SSA_BF16) || p->n_tokens < a->n_kv)
+        if (!ssa__pool_ok(p) || p->n_kv_heads != a->n_kv_heads || p->head_dim != a->head_dim ||
+            p->block_size != a->block_size || p->n_tokens < a->n_kv)
             return SSA_ERR_POOL;
         c->pooled = (const unsigned char *)p->pooled;
         c->pooled_type = p->type;
@@ -3906,24 +3939,6 @@ static ssa_status ssa__check_exec(const ssa_exec *x) /* NULL is fine: defaults *
     return x->n_threads < 0 || (x->parallel && x->n_threads < 1) ? SSA_ERR_THREADS : SSA_OK;
 }
 
-/* Bytes of a pool, and where in them its open sums lie. */
-static ssa_status ssa__pool_layout(int32_t n_kv_heads, int32_t head_dim, int32_t block_size, int64_t max_tokens,
-                                   ssa_type type, int64_t *sum_at, int64_t *total)
-{
-    int bad = 0;
-    int64_t rows;
-    if (n_kv_heads < 1) return SSA_ERR_HEADS;
-    if (head_dim < 1 || head_dim > SSA_MAX_DIM) return SSA_ERR_HEAD_DIM;
-    if (block_size < 1 || block_size > SSA_MAX_BLOCK) return SSA_ERR_BLOCK_SIZE;
-    if (max_tokens < 0) return SSA_ERR_LENGTH;
-    if (type != SSA_F32 && type != SSA_BF16) return SSA_ERR_TYPE;
-    rows = ssa__mul(n_kv_heads, max_tokens / block_size, &bad);
-    rows = ssa__mul(rows, ssa__row_bytes(type, head_dim), &bad);
-    *sum_at = ssa__mul(ssa__ceil_div(rows, SSA__ALIGN), SSA__ALIGN, &bad);
-    *total = ssa__add(*sum_at, (int64_t)n_kv_heads * head_dim * (int64_t)sizeof(float) + SSA__ALIGN - 1, &bad);
-    return bad || (uint64_t)*total > (uint64_t)PTRDIFF_MAX ? SSA_ERR_OVERFLOW : SSA_OK;
-}
-
 /* What ssa_pool_init was given, against the bytes that the layout needs. */
 static ssa_status ssa__check_pool_memory(const ssa_pool *p, const void *memory, size_t size, int64_t total)
 {
@@ -3938,8 +3953,7 @@ static ssa_status ssa__check_pool(const ssa_pool *p, const ssa_view *k, int64_t 
 {
     ssa_status s;
     if (p == NULL || k == NULL) return SSA_ERR_NULL;
-    if (p->pooled == NULL || p->open_sum == NULL || p->n_kv_heads < 1 || p->head_dim < 1 || p->block_size < 1)
-        return SSA_ERR_POOL;
+    if (!ssa__pool_ok(p)) return SSA_ERR_POOL;
     if (n_tokens < 0) return SSA_ERR_LENGTH;
     if (appends && n_tokens > p->max_tokens - p->n_tokens) return SSA_ERR_POOL_FULL;
     if (!appends && n_tokens > p->n_tokens) return SSA_ERR_POOL_RANGE;
@@ -3978,9 +3992,7 @@ static ssa_status ssa__check_append(const ssa_attn *a, int64_t at, const ssa_vie
         if (n > 0 && (v->data == NULL || c->v.data == NULL)) return SSA_ERR_NULL;
     }
     if (p == NULL) return SSA_OK;
-    if (p->pooled == NULL || p->open_sum == NULL || p->n_kv_heads != c->n_kv_heads || p->head_dim != c->head_dim ||
-        p->block_size < 1)
-        return SSA_ERR_POOL;
+    if (!ssa__pool_ok(p) || p->n_kv_heads != c->n_kv_heads || p->head_dim != c->head_dim) return SSA_ERR_POOL;
     if (p->n_tokens != at) return SSA_ERR_POOL_RANGE;
     return n > p->max_tokens - p->n_tokens ? SSA_ERR_POOL_FULL : SSA_OK;
 }
@@ -5629,14 +5641,14 @@ static double ssa__score_of(const ssa__call *c, int64_t i, int64_t head, int64_t
 }
 
 /* Query i and a query head: one pass over the keys that it sees, those of its list on one side, all others on the
- * other. */
-static void ssa__diagnose_row(const ssa__table *t, const ssa__call *c, int64_t i, int64_t head, const ssa_diagnosis *d)
+ * other. q and row: room for a row each. */
+static void ssa__diagnose_row(const ssa__table *t, const ssa__call *c, int64_t i, int64_t head, float *q, float *row,
+                              const ssa_diagnosis *d)
 {
     const ssa_attn *a = &c->a;
     const int64_t h = head / c->group, at = i * a->n_heads + head, visible = ssa__visible(c, i);
     const int32_t *list = NULL; /* of the blocks from here on; NULL: nothing is dropped */
     const float *sink = ssa__sink(c, head);
-    float q[SSA_MAX_DIM], row[SSA_MAX_DIM];
     double o[SSA_MAX_DIM], far = 0.0, near = 0.0, f, all, nan = (double)ssa__float(0x7fc00000u);
     ssa__mass in = { -1e300, 0.0, 0.0 }, out = { -1e300, 0.0, 0.0 };
     int32_t left = c->keep;
@@ -5692,10 +5704,12 @@ static void ssa__run_diagnosis(const ssa_plan *p, const ssa_diagnosis *d)
 {
     const ssa__table *t = (const ssa__table *)p->table;
     const ssa__call *c = (const ssa__call *)(const void *)p->calls;
+    float *q = (float *)(void *)p->scratch; /* which the phases need no more, and has room for many rows */
+    float *row = q + ssa__max(c->a.head_dim, c->a.value_dim);
     for (int32_t k = 0; k < p->n_phases; k++)
         if (p->phase[k] == SSA__POOL || p->phase[k] == SSA__SELECT) ssa__run_phase(p, p->phase[k], 0, 1);
     for (int64_t i = 0; i < c->a.n_q; i++)
-        for (int64_t head = 0; head < c->a.n_heads; head++) ssa__diagnose_row(t, c, i, head, d);
+        for (int64_t head = 0; head < c->a.n_heads; head++) ssa__diagnose_row(t, c, i, head, q, row, d);
 }
 
 /* -- the alignment loss -- */
@@ -5980,7 +5994,7 @@ SSA_API ssa_status ssa_pool_truncate(ssa_pool *p, const ssa_view *k, int64_t n_t
 SSA_API ssa_status ssa_pool_drop_front(ssa_pool *p, const ssa_view *k, int64_t n_tokens)
 {
     ssa_view v;
-    int64_t left = p && n_tokens >= 0 ? ssa__max(p->n_tokens - n_tokens, 0) : 0;
+    int64_t left = p && n_tokens >= 0 && n_tokens <= p->n_tokens ? p->n_tokens - n_tokens : 0;
     ssa_status s = ssa__check_pool(p, k, n_tokens, 0, left, &v);
     if (s != SSA_OK) return s;
     if (n_tokens % p->block_size == 0) { /* the blocks keep their tokens: move them; the open sum stays */

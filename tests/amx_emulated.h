@@ -9,11 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SSA__AMX_EMULATED 1
+#define SSA__AMX_EMULATED emu_permitted /* whether the kernel grants the tiles */
 
 typedef struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } emu_config;
 /* One for the program, whichever files include this: the tests look at what the library left. */
 #define EMU_SHARED __attribute__((weak)) _Thread_local
+__attribute__((weak)) int emu_permitted = 1;
 EMU_SHARED emu_config emu_set;
 EMU_SHARED unsigned char emu_tile[8][16][64];
 EMU_SHARED long emu_products; /* tile products of this thread so far */

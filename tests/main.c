@@ -70,7 +70,8 @@ int main(int argc, char **argv)
         { "checked", test_checked }, { "guard", test_guard }, { "table", test_table },
         { "halves", test_halves }, { "unit", test_unit },
         { "select", test_select }, { "terms", test_terms }, { "cache", test_cache },
-        { "recipes", test_recipes }, { "diag", test_diag }, { "lm", test_lm }, };
+        { "recipes", test_recipes }, { "diag", test_diag }, { "hosts", test_hosts },
+        { "lm", test_lm }, };
     if (argc > 1 && !strcmp(argv[1], "-b")) { test_brief = 1; argc--; argv++; }
     for (int t = 0; t < COUNT(tests); t++) {
         int wanted = argc < 2;

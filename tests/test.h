@@ -42,6 +42,7 @@ void test_pool(void);
 void test_loss(void); void test_guard(void);  void test_errors(void);    void test_invariants(void); void test_lm(void);
 void test_halves(void); void test_table(void); void test_checked(void); void test_unit(void);    void test_select(void);
 void test_terms(void); void test_cache(void);   void test_recipes(void); void test_diag(void);
+void test_hosts(void);
 
 /* The stream of golden/README.md: element i depends on seed and i only. */
 typedef struct { uint64_t seed, i; } rng;

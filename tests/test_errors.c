@@ -68,6 +68,29 @@ static void accepted(const ssa_attn *a, ssa_mode mode, const char *text)
 #define BOTHA(want, change) do { EA(SSA_FULL, want, change); EA(SSA_SPARSE, want, change); } while (0)
 #define OK(mode, change) do { ssa_attn a = bad.a; change; accepted(&a, mode, #change); } while (0)
 
+/* Change i to a field of a sound pool, after which its fields no longer fit together. */
+enum { BROKEN_POOLS = 14 };
+static ssa_pool broken_pool(ssa_pool p, int i)
+{
+    switch (i) {
+    case 0:  p.pooled = NULL; break;
+    case 1:  p.open_sum = NULL; break;
+    case 2:  p.n_tokens = -1; break;
+    case 3:  p.n_tokens = INT64_MIN; break;
+    case 4:  p.n_tokens = p.max_tokens + 1; break;
+    case 5:  p.max_tokens = INT64_MAX; break;
+    case 6:  p.max_tokens = INT64_MIN; break;
+    case 7:  p.max_blocks++; break;
+    case 8:  p.max_blocks = INT64_MAX; break;
+    case 9:  p.max_blocks = 0; break;
+    case 10: p.type = SSA_F16; break;
+    case 11: p.type = (ssa_type)99; break;
+    case 12: p.head_dim = SSA_MAX_DIM + 1; break;
+    case 13: p.block_size = 0; break;
+    }
+    return p;
+}
+
 /* What the fields of the selection may not say, alone and together. Full attention reads none of them. */
 static void check_selection(void)
 {
@@ -251,6 +274,10 @@ static void check_calls(void)
           "pool");
     OK(SSA_SPARSE, a.pool = &p);
     OK(SSA_SPARSE, a.pool = &p; a.n_kv = 30);                            /* the pool may know more keys */
+    for (int i = 0; i < BROKEN_POOLS; i++) {
+        ssa_pool broken = broken_pool(p, i);
+        E(SSA_SPARSE, SSA_ERR_POOL, a.pool = &broken);
+    }
     prob_clear(&bad);
     CHECK(ssa_attention(&bad.a, SSA_SPARSE, NULL) == SSA_OK, "sparse");
     uint64_t plain = prob_hash(&bad);
@@ -495,6 +522,14 @@ static void check_pools(void)
     CHECK(ssa_pool_append(&p, &k, 0) == SSA_OK && ssa_pool_truncate(&p, &k, 30) == SSA_OK
               && ssa_pool_drop_front(&p, &k, 0) == SSA_OK && ssa_pool_append(&p, &k, 10) == SSA_OK && p.n_tokens == 40,
           "what fits is taken");
+    const ssa_pool sound = p;
+    clean = bytes_hash(memory, (int64_t)size, 1);
+    for (int i = 0; i < BROKEN_POOLS; i++) {
+        p = before = broken_pool(sound, i);
+        NOTHING(ssa_pool_append(&p, &k, 0), SSA_ERR_POOL);
+        NOTHING(ssa_pool_truncate(&p, &k, 1), SSA_ERR_POOL);
+        NOTHING(ssa_pool_drop_front(&p, &k, 1), SSA_ERR_POOL);
+    }
     free(memory);
 }
 #undef NOTHING
@@ -573,6 +608,7 @@ static void check_append(void)
     APPEND(SSA_ERR_POOL, p.n_kv_heads = 3; pp = &p);
     APPEND(SSA_ERR_POOL, p.head_dim = 31; pp = &p);
     APPEND(SSA_ERR_POOL, c.head_dim = 16);
+    for (int i = 0; i < BROKEN_POOLS; i++) APPEND(SSA_ERR_POOL, p = broken_pool(p, i); pp = &p);
     APPEND(SSA_ERR_POOL_RANGE, at = 4);
     APPEND(SSA_ERR_POOL_RANGE, at = 6);
     APPEND(SSA_ERR_POOL_FULL, n = 8);
