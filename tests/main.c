@@ -1,5 +1,5 @@
 /* main.c - runs the tests: all, or those whose names contain one of the arguments. The last line counts; the exit code
- * is 1 when a check failed. */
+ * is 1 when a check failed. With TEST_STOP in the environment the first check that fails ends the program. */
 #include "test.h"
 #include <time.h>
 
