@@ -6,7 +6,7 @@
 #   OPENMP        the OpenMP flag; found by a trial link, `make OPENMP=` builds without
 #   BUILD         where output goes: build
 #   TIME          seconds for each target of `make fuzz`
-#   ARGS          options for `make bench`, and for `make plots` if it has to run it, e.g. ARGS=--quick
+#   ARGS          options for `make bench`, and for `make plots` if it has to run it, e.g. ARGS=--quick; `make mutants`
 #   PLOT_DATA     JSON files for `make plots`, of build/bench --json and bench/peer_torch.py --json; default: made anew
 #   PLOT_DIR      where `make plots` puts the SVG files: BUILD; PLOT_DIR=bench/plots for those that are kept
 #   PLOT_TYPE PLOT_THREADS   which of the cases `make plots` draws: bf16 keys, the largest number of threads
@@ -38,7 +38,7 @@ RULES   != mkdir -p $(BUILD)/tests; for f in tests/*.c; do o=`basename $$f .c`.o
              printf '$(BUILD)/tests/%s: %s $$(HEADERS)\n\t$$(COMPILE)%s -c -o $$@ %s\n' $$o $$f "$$more" $$f; \
            done >$(BUILD)/tests/rules.$$$$; mv $(BUILD)/tests/rules.$$$$ $(BUILD)/tests/rules.mk; echo made
 
-.PHONY: all test demo bench examples check fuzz lint plots install clean help
+.PHONY: all test demo bench examples check fuzz lint mutants plots install clean help
 
 all: $(BUILD)/test $(BUILD)/bench examples ## build everything, run nothing
 
@@ -61,6 +61,9 @@ fuzz: ## feed hostile calls, numbers and files to it for TIME=60 seconds each (c
 
 lint: ## check that the sections of ssa.h keep to their room
 	sh tests/lint.sh
+
+mutants: ## break ssa.h in 300 small ways, count what the tests notice (ARGS="--jobs 16 --count 300", --help)
+	python3 tests/mutate.py --cppflags "$(CPPFLAGS)" $(ARGS)
 
 plots: $(PLOT_DATA) ## draw time against context, next to the limits, from PLOT_DATA into PLOT_DIR (needs gnuplot)
 	sh bench/plot.sh $(PLOT_DIR) $(PLOT_DATA)

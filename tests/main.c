@@ -1,5 +1,6 @@
 /* main.c - runs the tests: all, or those whose names contain one of the arguments; after -b only a part of the cases.
- * The last line counts; the exit code is 1 when a check failed. */
+ * The last line counts; the exit code is 1 when a check failed. With TEST_STOP in the environment the first check that
+ * fails ends the program. */
 #include "test.h"
 #include <time.h>
 

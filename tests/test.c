@@ -34,7 +34,7 @@ void test_check(int ok, const char *file, int line, const char *fmt, ...)
 {
     if (ok) { test_passed++; return; }
     test_failed++;
-    if (++test_shown > TEST_SHOWN) {
+    if (++test_shown > TEST_SHOWN && !getenv("TEST_STOP")) {
         if (test_shown == TEST_SHOWN + 1) printf("  .. further failures of this test are not shown\n");
         return;
     }
@@ -45,6 +45,7 @@ void test_check(int ok, const char *file, int line, const char *fmt, ...)
     printf("\n");
     fflush(stdout);
     va_end(ap);
+    if (getenv("TEST_STOP")) _Exit(1);                       /* whichever thread this is */
 }
 
 void test_skip(const char *name, const char *reason)
