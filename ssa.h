@@ -3219,16 +3219,15 @@ SSA__BFMM void ssa__bfmm_values(float *o, const float *fix, const uint16_t *vt, 
 /* 2^x for x of at most 0: ssa__expf's polynomial, which may end early: 5e-5 is little in a bf16. NaN stays NaN. */
 SSA__BFMM float32x4_t ssa__bfmm_exp2(float32x4_t x)
 {
-    const float32x4_t round = vdupq_n_f32(SSA__ROUND);
-    float32x4_t t, f, p;
+    float32x4_t n, f, p;
     x = ssa__neon_max(vdupq_n_f32(-127.0f), x); /* in this order NaN stays NaN */
-    t = vaddq_f32(x, round);
-    f = vsubq_f32(x, vsubq_f32(t, round));
+    n = vrndnq_f32(x); /* not through SSA__ROUND and back, which -ffast-math leaves out where no FMA is in between */
+    f = vsubq_f32(x, n);
     p = vfmaq_f32(vdupq_n_f32(SSA__EXP_C3), f, vdupq_n_f32(SSA__EXP_C4));
     p = vfmaq_f32(vdupq_n_f32(SSA__EXP_C2), f, p);
     p = vfmaq_f32(vdupq_n_f32(SSA__EXP_C1), f, p);
     p = vfmaq_f32(vdupq_n_f32(1.0f), f, p);
-    return ssa__neon_scale2(p, t);
+    return ssa__neon_scale2(p, vaddq_f32(n, vdupq_n_f32(SSA__ROUND)));
 }
 
 /* s [key][16 rows], keys from .. n-1, to p [8 rows][SSA__BFMM_KEYS / 4]([row][4 keys]), from's first and padded with

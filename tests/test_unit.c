@@ -140,7 +140,7 @@ void test_halves(void)
         ssa_type type = halves[i % 4 == 3];
         shape s = { .name = "halves", .HQ = 2 * group, .H = 2, .D = rng_int(&r, 1, 100), .DV = rng_int(&r, 1, 100),
                     .n_q = n_q, .n_kv = n_kv, .q_pos = -1, .tq = type, .tk = type, .tv = type, .lay = lays[i % 5],
-                    .scale = i % 6 == 5 ? -0.4f : 0, .amp = i % 2 ? 1 : 4, .noncausal = i % 7 == 6,
+                    .scale = i % 6 == 5 ? -0.4f : 0, .amp = i % 2 ? 1 : 16, .noncausal = i % 7 == 6,
                     .seed = 9000 + (uint64_t)i };
         check_halves(&s, i % 5 == 4 && !s.noncausal ? rng_int(&r, 1, n_kv) : 0, i % 9 == 8 ? 3.0f : 0, i % 4 == 1);
     }
