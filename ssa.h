@@ -749,7 +749,7 @@ static inline void ssa__store_q8_0(unsigned char *p, const float *x)
 
 /* The kernels' exponential: exp(x) = 2^n * 2^f with n = round(x log2 e) and f in [-0.5, 0.5]; 2^f is a minimax
  * polynomial of degree 6, relative error 8e-8. The vector pass has the same one. */
-#define SSA__EXP_LOW -88.0f /* below: 0 */
+#define SSA__EXP_LOW (-88.0f) /* below: 0 */
 #define SSA__EXP_C1 0.693147182f
 #define SSA__EXP_C2 0.240226477f
 #define SSA__EXP_C3 0.0555033237f
@@ -780,11 +780,11 @@ static inline float ssa__expf(float x) /* above 88: exp(88); NaN: NaN */
 /* tanh, relative error 2e-7: an odd polynomial below 0.625, where 1 - exp(-2|x|) would lose its digits. The vector pass
  * has the same one. */
 #define SSA__TANH_SMALL 0.625f
-#define SSA__TANH_C1 -0.333332819f
+#define SSA__TANH_C1 (-0.333332819f)
 #define SSA__TANH_C2 0.133314422f
-#define SSA__TANH_C3 -0.0537397155f
+#define SSA__TANH_C3 (-0.0537397155f)
 #define SSA__TANH_C4 0.0206390888f
-#define SSA__TANH_C5 -0.00570498873f
+#define SSA__TANH_C5 (-0.00570498873f)
 
 static inline float ssa__tanhf(float x) /* NaN: NaN */
 {
@@ -909,7 +909,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__TOPS      32
 #define SSA__RUNNERS   96 /* room for candidates that are compared with one another */
 #define SSA__PIECE     64   /* keys whose biases are made at a time */
-#define SSA__BIAS_LOW  -1e38f /* the lowest finite one: a score must stay finite in powers of 2 */
+#define SSA__BIAS_LOW  (-1e38f) /* the lowest finite one: a score must stay finite in powers of 2 */
 
 typedef struct ssa__tile_of ssa__tile;
 struct ssa__tile_of {

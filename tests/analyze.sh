@@ -1,0 +1,61 @@
+#!/bin/sh
+# analyze.sh - static analysis: clang-tidy (.clang-tidy), cppcheck (tests/cppcheck.txt), gcc -fanalyzer. The first two
+# over the implementation, tests, examples and benchmark, the last over the implementation as C. Prints a line a step
+# and the counts; a tool that is not installed is skipped. Environment: JOBS (2), CLANG_TIDY, CPPCHECK, GCC.
+LC_ALL=C; export LC_ALL
+cd "$(dirname "$0")/.." || exit 2
+JOBS=${JOBS:-2} CLANG_TIDY=${CLANG_TIDY:-clang-tidy} CPPCHECK=${CPPCHECK:-cppcheck} GCC=${GCC:-gcc}
+out=build/analyze
+rm -rf $out && mkdir -p $out || exit 2
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
+${MAKE:-make} -s BUILD=$out $out/recipes/all || exit 2           # what test_recipes.c includes
+printf '#define SSA_IMPLEMENTATION\n#include "ssa.h"\n' >$out/impl.c
+others=$(ls tests/*.c examples/*.c bench/*.c | grep -v ssa_impl)
+
+passed=0 failed=0 skipped=0
+# verdict NAME STATUS LOG: says how it went; LOG is what the tool found.
+verdict() {
+    if [ "$2" -eq 0 ]; then
+        passed=$((passed + 1)); echo "ok   $1 ($(($(date +%s) - start)) s)"
+    else
+        failed=$((failed + 1)); echo "FAIL $1"; head -n 40 "$3" | cut -c 1-300 | sed 's/^/     /'
+    fi
+}
+# installed TOOL STEPS: or so many steps are skipped
+installed() {
+    command -v "$1" >/dev/null 2>&1 && return
+    skipped=$((skipped + $2)); echo "SKIP $1: not installed; $2 step(s) are not run"; return 1
+}
+
+if installed "$CLANG_TIDY" 2; then
+    for what in implementation others; do
+        case $what in others) files=$others;; *) files=$out/impl.c;; esac
+        start=$(date +%s)
+        # shellcheck disable=SC2086
+        printf '%s\n' $files | xargs -P "$JOBS" -n 1 sh -c \
+            '"$0" --quiet --config-file=.clang-tidy "$2" -- -std=c11 -I. -I"$1" 2>&1' "$CLANG_TIDY" $out \
+            >$out/tidy-$what
+        status=$?
+        grep -v 'warnings.* generated\.$' $out/tidy-$what >$out/tidy-$what.log
+        verdict "clang-tidy, $what" $status $out/tidy-$what.log
+    done
+fi
+if installed "$CPPCHECK" 2; then
+    # Which of the compilers' branches to follow is told: trying all combinations says no more and takes hours.
+    for what in implementation others; do
+        case $what in others) files=$others;; *) files=$out/impl.c;; esac
+        start=$(date +%s)
+        # shellcheck disable=SC2086
+        "$CPPCHECK" --enable=warning,performance,portability --std=c11 -q -j "$JOBS" --error-exitcode=1 -I. -I$out \
+            -D__GNUC__=12 -D__x86_64__=1 -D__linux__=1 -D__unix__=1 --suppressions-list=tests/cppcheck.txt \
+            --template='{file}:{line}: {severity}: {id}: {message}' $files >$out/cppcheck-$what 2>&1
+        verdict "cppcheck, $what" $? $out/cppcheck-$what
+    done
+fi
+if installed "$GCC" 1; then
+    start=$(date +%s)
+    "$GCC" -std=c11 -O1 -fanalyzer -Werror -I. -c -o $out/impl.o $out/impl.c >$out/analyzer 2>&1
+    verdict "$GCC -fanalyzer, implementation" $? $out/analyzer
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]

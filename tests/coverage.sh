@@ -1,0 +1,59 @@
+#!/bin/sh
+# coverage.sh - how much of ssa.h the whole test program runs: lines and branches, and the lines that no test runs, with
+# the reason where one is known. Fails below 97% of the lines. Built apart, in build/coverage. Environment: CC (gcc),
+# GCOV (gcov; for clang "llvm-cov gcov"). The level amx is emulated where the CPU has what the emulation needs.
+LC_ALL=C; export LC_ALL
+cd "$(dirname "$0")/.." || exit 2
+CC=${CC:-gcc} GCOV=${GCOV:-gcov} out=build/coverage
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
+OMP_WAIT_POLICY=passive; export OMP_WAIT_POLICY
+for tool in "$CC" ${GCOV%% *}; do
+    command -v "$tool" >/dev/null 2>&1 || { echo "coverage: SKIPPED, $tool is not installed"; exit 0; }
+done
+emulated=
+grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null && emulated="-include tests/amx_emulated.h"
+
+find $out -name '*.gcda' -exec rm {} + 2>/dev/null
+${MAKE:-make} -s BUILD=$out CC="$CC" CPPFLAGS="$emulated" CFLAGS="-O1 -w --coverage" $out/test || exit 2
+$out/test >$out/log 2>&1 || { tail -n 30 $out/log; echo "coverage: the tests fail"; exit 1; }
+for isa in scalar avx2 nonsense; do SSA_ISA=$isa $out/test isa >/dev/null || exit 1; done
+
+# Every object that holds the implementation reports; a line is run when one of them ran it.
+rm -rf $out/gcov && mkdir $out/gcov && cd $out/gcov || exit 2
+for o in ../tests/*.gcda; do
+    name=$(basename "$o" .gcda)
+    mkdir "$name"
+    (cd "$name" && $GCOV -b -o "../../tests/$name.gcno" "$name.c" >summary 2>&1)
+done
+cd ../../.. || exit 2
+sed -n "/^File '.*ssa\.h'/,/^Taken/s/^\(Branches executed\|Taken at least once\)/branches of ssa_impl.c: &/p" \
+    $out/gcov/ssa_impl/summary
+# Why a line may stay unrun: a pattern of its text, and the reason.
+cat >$out/reasons <<'END_REASONS'
+END_REASONS
+awk -F: -v reasons=$out/reasons '
+    BEGIN {
+        while ((getline line < reasons) > 0) {
+            i = index(line, "\t"); pattern[++n] = substr(line, 1, i - 1); why[n] = substr(line, i + 1)
+        }
+    }
+    $2 + 0 > 0 && $1 !~ /^ *(-|branch|call|function)/ {
+        line = $2 + 0; known[line] = 1
+        if ($1 !~ /#/) run[line] = 1
+        sub(/^[^:]*:[^:]*:/, ""); text[line] = $0
+        if (line > last) last = line
+    }
+    END {
+        for (i = 1; i <= last; i++) {
+            if (!known[i]) continue
+            total++
+            if (run[i]) { hit++; continue }
+            for (k = 1; k <= n && text[i] !~ pattern[k]; k++);
+            printf "ssa.h:%d %s%s\n", i, text[i], k <= n ? "   -- " why[k] : ""
+            if (k <= n) excused++; else bare++
+        }
+        if (!total) { print "coverage: nothing was measured"; exit 1 }
+        share = 100 * hit / total
+        printf "%.2f%% of %d lines run; %d not run with a known reason, %d without\n", share, total, excused, bare
+        exit share < 97
+    }' $out/gcov/*/ssa.h.gcov
