@@ -28,7 +28,8 @@ if [ "$1" = --run ]; then
     found=$(sed -n 's/.*Test unit written to //p' "$out/$t.log" | tail -n 1)
     printf '%s\n' "FAIL fuzz $t: 0 passed, 1 failed, 0 skipped, after $runs inputs. To repeat, with the call printed:
      FUZZ_SHOW=1 $out/$t $found
-$(grep -E 'runtime error|ERROR: |: level |SUMMARY|^ *#[0-9]' "$out/$t.log" | head -n 15 | cut -c 1-200 | sed 's/^/     /')"
+$(grep -E 'runtime error|ERROR: |: level |SUMMARY|^ *#[0-9]' "$out/$t.log" | head -n 15 \
+    | cut -c 1-200 | sed 's/^/     /')"
     exit 0
 fi
 

@@ -339,7 +339,7 @@ static void fuzz_attention(input *in)
     if (a[0].pages && want == SSA_OK)
         NEED(a[0].page_tokens > 0 && a[0].page_stride_k >= 0 && a[0].page_stride_v >= 0, "pages that cannot be");
     if (a[0].mask && want == SSA_OK)
-        NEED(a[0].mask_stride == 0 || a[0].mask_stride >= row_bytes(a[0].mask_type, a[0].n_kv), "a mask's rows overlap");
+        NEED(a[0].mask_stride == 0 || a[0].mask_stride >= row_bytes(a[0].mask_type, a[0].n_kv), "rows that overlap");
     if (want == SSA_OK && big) return;
     if (batch) a[1] = a[0], a[1].n_q = 0;
     const ssa_exec *where = some_exec(in, &x, batch ? ssa_workspace_size(a, 2, (ssa_mode)mode, 1) : size);
