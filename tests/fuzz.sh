@@ -15,8 +15,8 @@ if [ "$1" = --run ]; then
     mkdir -p "$out/corpus-$t"
     rm -f "$out/$t.failed"
     # shellcheck disable=SC2086
-    "$out/$t" -max_total_time="$TIME" -max_len=4096 -len_control=0 -timeout=60 -rss_limit_mb=4096 -print_final_stats=1 \
-        -artifact_prefix="$out/$t-" $dict "$out/corpus-$t" "tests/seeds/$t" >"$out/$t.log" 2>&1
+    "$out/$t" -max_total_time="$TIME" -max_len=4096 -len_control=0 -timeout=60 -rss_limit_mb=4096 \
+        -print_final_stats=1 -artifact_prefix="$out/$t-" $dict "$out/corpus-$t" "tests/seeds/$t" >"$out/$t.log" 2>&1
     status=$?
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$out/$t.log")
     cov=$(sed -n 's/.*\(cov: [0-9]* ft: [0-9]*\).*/\1/p' "$out/$t.log" | tail -n 1)
@@ -28,7 +28,8 @@ if [ "$1" = --run ]; then
     found=$(sed -n 's/.*Test unit written to //p' "$out/$t.log" | tail -n 1)
     printf '%s\n' "FAIL fuzz $t: 0 passed, 1 failed, 0 skipped, after $runs inputs. To repeat, with the call printed:
      FUZZ_SHOW=1 $out/$t $found
-$(grep -E 'runtime error|ERROR: |: level |SUMMARY|^ *#[0-9]' "$out/$t.log" | head -n 15 | cut -c 1-200 | sed 's/^/     /')"
+$(grep -E 'runtime error|ERROR: |: level |SUMMARY|^ *#[0-9]' "$out/$t.log" | head -n 15 \
+    | cut -c 1-200 | sed 's/^/     /')"
     exit 0
 fi
 
@@ -49,8 +50,7 @@ fi
 flags="-O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all -Wall -Wextra -Wshadow"
 build() {
     for f in impl fuzz calls values; do
-        [ "$out/$f.o" -nt tests/fuzz/$f.c ] && [ "$out/$f.o" -nt ssa.h ] && [ "$out/$f.o" -nt tests/fuzz/fuzz.h ] &&
-            [ "$out/$f.o" -nt tests/amx_emulated.h ] && continue
+        [ -r "$out/$f.o" ] && [ -z "$(find ssa.h tests/amx_emulated.h tests/fuzz -newer "$out/$f.o")" ] && continue
         echo "compiling tests/fuzz/$f.c"
         # shellcheck disable=SC2086
         "$cc" $flags -fsanitize=fuzzer-no-link,$sanitizers -c -o "$out/$f.o" tests/fuzz/$f.c || return 1
@@ -65,6 +65,6 @@ build() {
 build || { echo "0 passed, 3 failed, 0 skipped"; exit 1; }
 export TIME BUILD
 printf '%s\n' calls values files | xargs -P "$JOBS" -n 1 sh tests/fuzz.sh --run
-failed=$(ls "$out"/*.failed 2>/dev/null | wc -l)
+failed=$(find "$out" -name '*.failed' | wc -l)
 echo "$((3 - failed)) passed, $((failed)) failed, 0 skipped"
 [ "$failed" -eq 0 ]

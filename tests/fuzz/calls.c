@@ -18,7 +18,7 @@ static wide times(wide a, wide b)
     wide x;
     return __builtin_mul_overflow(a, b, &x) || x > (wide)1 << 100 ? (wide)1 << 100 : x;
 }
-static int big; /* the current call asks for too much */
+static int big, impossible; /* the current call asks for too much; for more than an address space has */
 
 static wide row_bytes(ssa_type t, wide n) { return t == SSA_Q8_0 ? n / 32 * 34 : t == SSA_F32 ? 4 * n : 2 * n; }
 
@@ -41,6 +41,7 @@ static void *give_wide(input *in, wide n, int written)
 }
 static void *give_rows(input *in, wide n, int written) /* of a view, which need not be aligned */
 {
+    if (n > PTRDIFF_MAX) impossible = 1;
     if (n > MOST_BYTES) { big = 1; return NOWHERE; }
     return give_odd(in, n > 0 ? (int64_t)n : 0, written);
 }
@@ -163,6 +164,7 @@ static void *give_cache(input *in, const ssa_attn *a, const ssa_view *v, int64_t
         end = times(pages[j], stride) + view_bytes(v, (int64_t)rows, a->n_kv_heads, dim);
         if (end > most) most = end;
     }
+    if (most > MOST_BYTES) { big = 1; return NOWHERE; } /* page numbers are the caller's promise */
     return give_rows(in, most, 0);
 }
 
@@ -276,15 +278,23 @@ static void furnish(input *in, ssa_attn *a, int mode)
     if (work > MOST_WORK || a->n_kv > 100000 || a->n_q > 100000 || a->n_heads > 1000) big = 1;
 }
 
-/* The bytes of out between its rows are as they were. */
+/* What was written has rows that lie apart, and the bytes between them are as they were. */
 static void need_gaps(const ssa_view *v, int64_t from, int64_t n, int32_t heads, int32_t dim, const char *what)
 {
     const operand *o = operand_at(v->data);
     int64_t row = (int64_t)row_bytes(v->type, dim), hs = v->head_stride ? v->head_stride : row;
     int64_t ts = (int64_t)token_stride(v, heads, dim);
     if (o == NULL) return;
-    for (int64_t i = from; i < n; i++)                       /* what may change is put back */
-        for (int32_t h = 0; h < heads; h++) memcpy(o->at + i * ts + h * hs, o->copy + i * ts + h * hs, (size_t)row);
+    unsigned char *row_of = calloc(o->n + 1, 1);
+    NEED(row_of, "out of memory");
+    for (int64_t i = from; i < n; i++)
+        for (int32_t h = 0; h < heads; h++) {
+            const int64_t at = i * ts + h * hs;
+            NEED(!row_of[at] && !row_of[at + row - 1], "%s: rows that are written overlap", what);
+            memset(row_of + at, 1, (size_t)row);
+            memcpy(o->at + at, o->copy + at, (size_t)row);   /* what may change is put back */
+        }
+    free(row_of);
     NEED(memcmp(o->at, o->copy, o->n) == 0, "%s: written between the rows", what);
 }
 
@@ -320,10 +330,16 @@ static void fuzz_attention(input *in)
     size_t size = ssa_workspace_size(&a[0], 1, (ssa_mode)mode, 1);
     NEED(strcmp(ssa_status_string(want), "unknown status") != 0, "status %d", want);
     NEED((size > 0) == (want == SSA_OK), "status %d, workspace of %zu bytes", want, size);
+    NEED(want != SSA_OK || !impossible, "a call that no memory holds");
     NEED(ssa_attention_backward(&a[0], (ssa_mode)mode, NULL, NULL) == (want == SSA_OK ? SSA_ERR_NULL : want),
          "backward, status %d", want);
     if (a[0].pool && want == SSA_OK && mode == SSA_SPARSE && a[0].select != SSA_SELECT_GIVEN)
-        NEED(pool_sound(a[0].pool), "a pool that is none was taken");
+        NEED(pool_sound(a[0].pool) && a[0].pool->n_kv_heads == a[0].n_kv_heads && a[0].pool->n_tokens >= a[0].n_kv &&
+                 a[0].pool->head_dim == a[0].head_dim, "a pool that is none, or another's, was taken");
+    if (a[0].pages && want == SSA_OK)
+        NEED(a[0].page_tokens > 0 && a[0].page_stride_k >= 0 && a[0].page_stride_v >= 0, "pages that cannot be");
+    if (a[0].mask && want == SSA_OK)
+        NEED(a[0].mask_stride == 0 || a[0].mask_stride >= row_bytes(a[0].mask_type, a[0].n_kv), "rows that overlap");
     if (want == SSA_OK && big) return;
     if (batch) a[1] = a[0], a[1].n_q = 0;
     const ssa_exec *where = some_exec(in, &x, batch ? ssa_workspace_size(a, 2, (ssa_mode)mode, 1) : size);
@@ -586,7 +602,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     input in = { data, size, 0 };
     in.seed = take(&in, 2);
     any_level(&in);
-    big = 0;
+    big = impossible = 0;
     memory_left = (int64_t)1 << 26;
     TAKE_OF(&in, targets)(&in);
     give_back();
