@@ -36,7 +36,7 @@ RULES   != mkdir -p $(BUILD)/tests; for f in tests/*.c; do o=`basename $$f .c`.o
              printf '$(BUILD)/tests/%s: %s $$(HEADERS)\n\t$$(COMPILE)%s -c -o $$@ %s\n' $$o $$f "$$more" $$f; \
            done >$(BUILD)/tests/rules.$$$$; mv $(BUILD)/tests/rules.$$$$ $(BUILD)/tests/rules.mk; echo made
 
-.PHONY: all test demo bench examples check lint mutants plots install clean help
+.PHONY: all test demo bench examples check lint analyze coverage mutants plots install clean help
 
 all: $(BUILD)/test $(BUILD)/bench examples ## build everything, run nothing
 
@@ -56,6 +56,12 @@ check: ## the build matrix: compilers, languages, levels, options, sanitizers (s
 
 lint: ## check that the sections of ssa.h keep to their room
 	sh tests/lint.sh
+
+analyze: ## static analysis: clang-tidy, cppcheck, gcc -fanalyzer, those of them that are installed
+	sh tests/analyze.sh
+
+coverage: ## lines and branches of ssa.h that the tests run, and the lines that they do not (gcc and gcov)
+	sh tests/coverage.sh
 
 mutants: ## break ssa.h in 300 small ways, count what the tests notice (ARGS="--jobs 16 --count 300", --help)
 	python3 tests/mutate.py --cppflags "$(CPPFLAGS)" $(ARGS)
