@@ -6,7 +6,7 @@ LC_ALL=C; export LC_ALL
 cd "$(dirname "$0")/.." || exit 2
 CC=${CC:-gcc} GCOV=${GCOV:-gcov} out=build/coverage
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
-OMP_WAIT_POLICY=passive; export OMP_WAIT_POLICY
+OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1; export OMP_WAIT_POLICY OMP_NUM_THREADS   # threads fight for the counters
 for tool in "$CC" ${GCOV%% *}; do
     command -v "$tool" >/dev/null 2>&1 || { echo "coverage: SKIPPED, $tool is not installed"; exit 0; }
 done

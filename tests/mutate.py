@@ -2,11 +2,12 @@
 """mutate.py - breaks ssa.h in small ways, one at a time, and counts how many of the breaks the tests notice.
 
 Each mutant is ssa.h with one small edit in the body of a function: a relation, a sign, a constant, a condition, an
-index, a statement that is gone. Only the implementation object is compiled again; it is linked with the tests' other objects,
-and the groups of tests run one after another, each in a process of its own, until one fails, crashes or hangs. A mutant
-whose object has the bytes of the original is no mutant, nor is one that does not compile: another is drawn instead. The
-same seed draws the same mutants. Survivors need a human: some are equivalent in ways that no compiler sees (a choice
-between two right ways, a slower way, a bound that is only generous), the others are what the tests miss.
+index, a statement that is gone. Only the implementation object is compiled again; it is linked with the tests' other
+objects, and the groups of tests run one after another, each in a process of its own, until one fails, crashes or
+hangs. A mutant whose object has the bytes of the original is no mutant, nor is one that does not compile: another is
+drawn instead. The same seed draws the same mutants. Survivors need a human: some are equivalent in ways that no
+compiler sees (a choice between two right ways, a slower way, a bound that is only generous), the others are what the
+tests miss.
 
 Writes build/mutants/survivors.txt and build/mutants/all.tsv; the last line of the output counts.
 """
