@@ -38,7 +38,7 @@ RULES   != mkdir -p $(BUILD)/tests; for f in tests/*.c; do o=`basename $$f .c`.o
              printf '$(BUILD)/tests/%s: %s $$(HEADERS)\n\t$$(COMPILE)%s -c -o $$@ %s\n' $$o $$f "$$more" $$f; \
            done >$(BUILD)/tests/rules.$$$$; mv $(BUILD)/tests/rules.$$$$ $(BUILD)/tests/rules.mk; echo made
 
-.PHONY: all test demo bench examples check fuzz lint mutants plots install clean help
+.PHONY: all test demo bench examples check fuzz lint analyze coverage mutants plots install clean help
 
 all: $(BUILD)/test $(BUILD)/bench examples ## build everything, run nothing
 
@@ -61,6 +61,12 @@ fuzz: ## feed hostile calls, numbers and files to it for TIME=60 seconds each (c
 
 lint: ## check that the sections of ssa.h keep to their room
 	sh tests/lint.sh
+
+analyze: ## static analysis: clang-tidy, cppcheck, gcc -fanalyzer, those of them that are installed
+	sh tests/analyze.sh
+
+coverage: ## lines and branches of ssa.h that the tests run, and the lines that they do not (gcc and gcov)
+	sh tests/coverage.sh
 
 mutants: ## break ssa.h in 300 small ways, count what the tests notice (ARGS="--jobs 16 --count 300", --help)
 	python3 tests/mutate.py --cppflags "$(CPPFLAGS)" $(ARGS)

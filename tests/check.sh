@@ -168,7 +168,7 @@ rm "$dir/plain/tests/ssa_impl.o"
 echo "built ($(($(date +%s) - start)) s)"
 
 # The level amx: its instructions are emulated, on a CPU that has all it needs besides.
-unit="harness isa attention sparse pool invariants guard table unit golden"
+unit="harness isa attention sparse pool invariants guard table unit golden hosts"
 E="-include tests/amx_emulated.h"
 fast_san="-O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all"
 if grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null; then
@@ -305,7 +305,7 @@ else
 fi
 
 # ---- compilers, levels, languages ------------------------------------------------------------------------------------
-suite "without OpenMP, $CCN" "-b golden attention invariants errors table" CC="$CCN" OPENMP=
+suite "without OpenMP, $CCN" "-b golden attention invariants errors table hosts" CC="$CCN" OPENMP=
 swap "implementation $(fast "$CC1") -march=native, $CC1" "$finite" "$CC1" "$(fast "$CC1") -march=native"
 swap "implementation $(fast "$CCN"), $CCN" "$finite" "$CCN" "$(fast "$CCN")"
 swap "implementation -Og, $CC1" "-b golden sparse table" "$CC1" -Og

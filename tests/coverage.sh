@@ -6,7 +6,7 @@ LC_ALL=C; export LC_ALL
 cd "$(dirname "$0")/.." || exit 2
 CC=${CC:-gcc} GCOV=${GCOV:-gcov} out=build/coverage
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
-OMP_WAIT_POLICY=passive; export OMP_WAIT_POLICY
+OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1; export OMP_WAIT_POLICY OMP_NUM_THREADS   # threads fight for the counters
 for tool in "$CC" ${GCOV%% *}; do
     command -v "$tool" >/dev/null 2>&1 || { echo "coverage: SKIPPED, $tool is not installed"; exit 0; }
 done
@@ -14,20 +14,15 @@ emulated=
 grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null && emulated="-include tests/amx_emulated.h"
 
 find $out -name '*.gcda' -exec rm {} + 2>/dev/null
-${MAKE:-make} -s BUILD=$out CC="$CC" CPPFLAGS="$emulated" CFLAGS="-O1 -w --coverage" $out/test || exit 2
+${MAKE:-make} -s BUILD=$out CC="$CC" CPPFLAGS="$emulated" CFLAGS=-w IMPL_CFLAGS="-O1 --coverage" LDFLAGS=--coverage \
+    $out/test || exit 2
 $out/test >$out/log 2>&1 || { tail -n 30 $out/log; echo "coverage: the tests fail"; exit 1; }
 for isa in scalar avx2 nonsense; do SSA_ISA=$isa $out/test isa >/dev/null || exit 1; done
 
-# Every object that holds the implementation reports; a line is run when one of them ran it.
-rm -rf $out/gcov && mkdir $out/gcov && cd $out/gcov || exit 2
-for o in ../tests/*.gcda; do
-    name=$(basename "$o" .gcda)
-    mkdir "$name"
-    (cd "$name" && $GCOV -b -o "../../tests/$name.gcno" "$name.c" >summary 2>&1)
-done
-cd ../../.. || exit 2
-sed -n "/^File '.*ssa\.h'/,/^Taken/s/^\(Branches executed\|Taken at least once\)/branches of ssa_impl.c: &/p" \
-    $out/gcov/ssa_impl/summary
+# Counted in the one object that holds the library; a line that several levels share is run when one of them ran it.
+rm -rf $out/gcov && mkdir $out/gcov || exit 2
+(cd $out/gcov && $GCOV -b -o ../tests/ssa_impl.gcno ssa_impl.c >summary 2>&1)
+awk '/^File/ { on = /ssa\.h/ } on && /^(Branches|Taken)/' $out/gcov/summary
 # Why a line may stay unrun: a pattern of its text, and the reason.
 cat >$out/reasons <<'END_REASONS'
 END_REASONS
@@ -56,4 +51,4 @@ awk -F: -v reasons=$out/reasons '
         share = 100 * hit / total
         printf "%.2f%% of %d lines run; %d not run with a known reason, %d without\n", share, total, excused, bare
         exit share < 97
-    }' $out/gcov/*/ssa.h.gcov
+    }' $out/gcov/ssa.h.gcov

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """mutate.py - breaks ssa.h in small ways, one at a time, and counts how many of the breaks the tests notice.
 
-Each mutant is ssa.h with one small edit in the body of a function: a relation, a sign, a constant, a condition, an index,
-a statement that is gone. Only the implementation object is compiled again; it is linked with the tests' other objects,
-and the groups of tests run one after another, each in a process of its own, until one fails, crashes or hangs. A mutant
-whose object has the bytes of the original is no mutant, nor is one that does not compile: another is drawn instead. The
-same seed draws the same mutants. Survivors need a human: some are equivalent in ways that no compiler sees (a choice
-between two right ways, a slower way, a bound that is only generous), the others are what the tests miss.
+Each mutant is ssa.h with one small edit in the body of a function: a relation, a sign, a constant, a condition, an
+index, a statement that is gone. Only the implementation object is compiled again; it is linked with the tests' other
+objects, and the groups of tests run one after another, each in a process of its own, until one fails, crashes or
+hangs. A mutant whose object has the bytes of the original is no mutant, nor is one that does not compile: another is
+drawn instead. The same seed draws the same mutants. Survivors need a human: some are equivalent in ways that no
+compiler sees (a choice between two right ways, a slower way, a bound that is only generous), the others are what the
+tests miss.
 
 Writes build/mutants/survivors.txt and build/mutants/all.tsv; the last line of the output counts.
 """
@@ -94,7 +95,7 @@ def compiled_lines(command, source):
     return result
 
 
-# ---- operators: (pattern, replacements). They see the masked line; group 1 is what is replaced. -----------------------
+# ---- operators -------------------------------------------------------------------------------------------------------
 WORD = {"ssa__min": ["ssa__max"], "ssa__max": ["ssa__min"], "SSA_F16": ["SSA_BF16"], "SSA_BF16": ["SSA_F16"],
         "dk": ["dv"], "dv": ["dk"], "head_dim": ["value_dim"], "value_dim": ["head_dim"],
         "token_stride": ["head_stride"], "head_stride": ["token_stride"], "n_q": ["n_kv"], "n_kv": ["n_q"],
@@ -341,7 +342,7 @@ def main():
     begun = time.monotonic()
     deadline = began + args.time_limit if args.time_limit else float("inf")
     lock, done = threading.Lock(), []
-    state = {"judged": 0, "running": 0}
+    state = {"judged": 0, "running": 0, "stop": False}
     changed = threading.Condition(lock)
 
     def worker(place):
@@ -351,7 +352,8 @@ def main():
             with changed:           # as many begin as could be wanted: what is drawn does not depend on the order
                 while state["judged"] < args.count <= state["judged"] + state["running"]:
                     changed.wait()
-                m = None if state["judged"] >= args.count or time.monotonic() > deadline else next(stream, None)
+                over = state["stop"] or state["judged"] >= args.count or time.monotonic() > deadline
+                m = None if over else next(stream, None)
                 if m is None:
                     return
                 state["running"] += 1
@@ -366,14 +368,19 @@ def main():
                 state["judged"] += m.result in ("killed", "survived")
                 done.append(m)
                 changed.notify_all()
-                if m.result in ("survived", "error"):
-                    print("%s ssa.h:%d %s" % (m.result, m.line, m.by), flush=True)
+                print("%-10s ssa.h:%d, %s, %.1f s  %s" % (m.result, m.line, m.name, m.seconds, m.by), flush=True)
 
     threads = [threading.Thread(target=worker, args=("%s/w%d" % (OUT, i),)) for i in range(max(args.jobs, 1))]
     for t in threads:
         t.start()
-    for t in threads:
-        t.join()
+    try:
+        for t in threads:
+            t.join()
+    except KeyboardInterrupt:           # what was judged so far still counts
+        print("stopping", flush=True)
+        state["stop"] = True
+        for t in threads:
+            t.join()
     return report(done, time.monotonic() - begun)
 
 

@@ -34,7 +34,7 @@ void n_row(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_block
 
 /* Query i and a head: its full output f [DV] and its sparse one s [DV], ungated, and what ssa_diagnose should say of
  * them: x = entropy, sparsity, delta, bound; by p = exp(score - lse), key by key. */
-void o_diagnose(const o_call *c, int64_t i, int h, const int32_t *blocks, int n_blocks, double *f, double *s,
+void o_diagnose(const o_call *given, int64_t i, int h, const int32_t *blocks, int n_blocks, double *f, double *s,
                 double *x);
 
 /* Pooled keys [H][n_kv / B][D], the mean of every complete block. */

@@ -117,7 +117,7 @@ typedef struct {
     int64_t  q0, n_lse, n_blocks;     /* q0: the first query's position */
 } prob;
 
-void     prob_make(prob *p, const shape *s);
+void     prob_make(prob *p, const shape *given);
 void     prob_fill(prob *p, uint64_t seed);
 void     prob_refill(prob *p, uint64_t seed);               /* fresh data; of a large problem, queries alone */
 void     prob_free(prob *p);
