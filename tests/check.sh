@@ -237,6 +237,14 @@ else
     skip "tests, valgrind" "valgrind is not installed"
 fi
 
+step "fuzzing, any call, any numbers, any file, 60 s each" <<END
+out=$dir/suite$count
+mkdir -p \$out
+TIME=60 JOBS=1 BUILD=\$out sh tests/fuzz.sh >\$out/log 2>&1 || { tail -n 30 \$out/log; exit 1; }
+if grep '^SKIP' \$out/log; then exit 77; fi
+tail -n 1 \$out/log
+END
+
 # ---- other CPUs and systems: the header with all warnings, then the tests --------------------------------------------
 # world NAME CC TOOL TESTS VARIABLE=VALUE..: the tests built by CC for NAME and run by TOOL ("": by the machine itself);
 # what is missing is said. WF: flags for the header alone; exe: what the linker appends to a program's name.
