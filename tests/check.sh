@@ -140,11 +140,13 @@ $make -s BUILD=\$out $vars \$out/test
 $(run_tests "\$out" "$RUN \$out/test" "$tests")
 END
 }
-# swap NAME TESTS CC FLAGS [LINK]: the plain build's tests with an implementation made by CC with FLAGS.
+# swap NAME TESTS CC FLAGS [LINK]: the plain build's tests with an implementation made by CC with FLAGS; another
+# compiler's OpenMP needs a library that the plain build's does not link.
 swap() {
+    threads=; [ "$3" = "$CC1" ] || threads=OPENMP=
     step "tests, $1" <<END
 out=$dir/suite$count
-$make -s BUILD=\$out CC=$3 IMPL_CFLAGS="$4" \$out/tests/ssa_impl.o
+$make -s BUILD=\$out CC=$3 IMPL_CFLAGS="$4" $threads \$out/tests/ssa_impl.o
 $CC1 $(openmp "$CC1") -o \$out/test $dir/plain/tests/*.o \$out/tests/ssa_impl.o -lm ${5-}
 $(run_tests "\$out" "\$out/test" "$2")
 END
@@ -277,7 +279,7 @@ world "s390x, big-endian" s390x-linux-gnu-gcc qemu-s390x "$(full "$slow" "$each"
 WF="-msse2 -mfpmath=sse"
 world "32-bit x86" i686-linux-gnu-gcc "" "$(full "$slow" "$each guard")" CFLAGS="$s $WF"
 WF=
-wasm="-sALLOW_MEMORY_GROWTH=1 -sNODERAWFS=1 -sWASM_ASYNC_COMPILATION=0"
+wasm="-sINITIAL_MEMORY=64MB -sALLOW_MEMORY_GROWTH=1 -sNODERAWFS=1 -sWASM_ASYNC_COMPILATION=0"
 world "WebAssembly" emcc node "$(full "-b $each" "$each")" CFLAGS=-O1 LDLIBS="-lm $wasm"
 if has wine; then WINEPREFIX=$root/build/check/$dir/wine WINEDEBUG=-all; export WINEPREFIX WINEDEBUG; fi
 exe=.exe
