@@ -279,7 +279,7 @@ world "s390x, big-endian" s390x-linux-gnu-gcc qemu-s390x "$(full "$slow" "$each"
 WF="-msse2 -mfpmath=sse"
 world "32-bit x86" i686-linux-gnu-gcc "" "$(full "$slow" "$each guard")" CFLAGS="$s $WF"
 WF=
-wasm="-sINITIAL_MEMORY=64MB -sALLOW_MEMORY_GROWTH=1 -sNODERAWFS=1 -sWASM_ASYNC_COMPILATION=0"
+wasm="-sINITIAL_MEMORY=67108864 -sALLOW_MEMORY_GROWTH=1 -sNODERAWFS=1 -sWASM_ASYNC_COMPILATION=0"
 world "WebAssembly" emcc node "$(full "-b $each" "$each")" CFLAGS=-O1 LDLIBS="-lm $wasm"
 if has wine; then WINEPREFIX=$root/build/check/$dir/wine WINEDEBUG=-all; export WINEPREFIX WINEDEBUG; fi
 exe=.exe

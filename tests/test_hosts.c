@@ -5,7 +5,7 @@
 #endif
 #include "oracle.h"
 #include <fenv.h>
-#if defined(__unix__) || defined(__APPLE__)
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(__EMSCRIPTEN__)
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -22,7 +22,8 @@
 #else
 #define HAVE_MXCSR 0
 #endif
-#if defined(__linux__) && defined(__x86_64__)
+#if defined(__linux__) && defined(__x86_64__) && defined(__has_include)
+#if __has_include(<linux/seccomp.h>)
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -30,7 +31,9 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #define HAVE_SECCOMP 1
-#else
+#endif
+#endif
+#ifndef HAVE_SECCOMP
 #define HAVE_SECCOMP 0
 #endif
 #if defined(__has_feature)
