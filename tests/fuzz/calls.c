@@ -255,7 +255,7 @@ static void furnish(input *in, ssa_attn *a, int mode)
         const operand *o = operand_at(a->blocks);
         for (size_t i = 0; o && a->select == SSA_SELECT_GIVEN && i + 4 <= o->n; i += 4) {
             int32_t x = (int32_t)bulk(in);                   /* often a block that there is */
-            x = x & 1 && a->block_size > 0 && last / a->block_size < INT32_MAX - 2
+            x = x & 1 && a->block_size > 0 && last >= 0 && last / a->block_size < INT32_MAX - 2
                     ? (int32_t)((x >> 1 & 0xffff) % (last / a->block_size + 2)) - 1 : x;
             memcpy(o->at + i, &x, 4);
         }
@@ -509,7 +509,7 @@ static void fuzz_pool(input *in)
     if (k.token_stride < 0 || k.head_stride < 0) first = 0;
     k.data = give_rows(in, view_bytes(&k, rows - first, p->n_kv_heads, p->head_dim), 0);
     if (times(first, ts) > MOST_BYTES) big = 1;
-    else k.data = (unsigned char *)k.data - (size_t)(first * ts); /* only rows from `first` on are read */
+    else if (!big) k.data = (unsigned char *)k.data - (size_t)(first * ts); /* only rows from `first` on are read */
     if (take_int(in, 0, 31) == 0) k.data = NULL;
     if (big) return;
     remember();
