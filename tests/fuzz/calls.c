@@ -158,8 +158,8 @@ static void *give_cache(input *in, const ssa_attn *a, const ssa_view *v, int64_t
     wide most = 0, stride = page_stride ? page_stride : times(a->page_tokens, token_stride(v, a->n_kv_heads, dim));
     if (a->pages == NULL) return give_rows(in, view_bytes(v, n, a->n_kv_heads, dim), 0);
     if (a->page_tokens < 1 || stride < 0 || first < 0 || first > n) return NOWHERE;
-    for (int64_t j = first / a->page_tokens; pages && j * a->page_tokens < last && !big; j++) {
-        wide rows = n - j * a->page_tokens, end;
+    for (int64_t j = first / a->page_tokens; pages && j * (wide)a->page_tokens < last && !big; j++) {
+        wide rows = n - j * (wide)a->page_tokens, end;
         if (rows > a->page_tokens) rows = a->page_tokens;
         end = times(pages[j], stride) + view_bytes(v, (int64_t)rows, a->n_kv_heads, dim);
         if (end > most) most = end;
@@ -179,7 +179,7 @@ static int32_t *give_pages(input *in, const ssa_attn *a, int64_t n, int64_t firs
     if (pages == NOWHERE) return NOWHERE;
     for (int64_t j = 0; j < count; j++) {
         int64_t other = (j + turn) % (int64_t)count;
-        if (j * a->page_tokens >= last || (j + 1) * (wide)a->page_tokens <= first) continue; /* stays random */
+        if (j * (wide)a->page_tokens >= last || (j + 1) * (wide)a->page_tokens <= first) continue; /* stays random */
         pages[j] = (int32_t)(modulus ? other % modulus : other);
     }
     return pages;
