@@ -902,6 +902,8 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__UNIT_DIM  32
 #define SSA__UNIT_BLOCK 16  /* keys packed together for sparse prefill, and how many of these at once */
 #define SSA__UNIT_BLOCKS 16
+#define SSA__UNIT_PARTS 4   /* of rows that meet pooled keys together; the scores of .. */
+#define SSA__UNIT_NEAR 4096 /* .. so many blocks for each stay in L2: beyond, only keys of three terms are worth it */
 #define SSA__UNIT_SUMS  8   /* parts in which l of a gathered row is summed */
 #define SSA__CHUNK     96
 #define SSA__CHUNK_FEW 32   /* for tiles of up to SSA__LANES_MAX rows: little to compute, the chunk must stay in L1 */
@@ -923,7 +925,7 @@ struct ssa__tile_of {
     uint16_t *k, *v;                 /* unit: the rows taken */
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
-    uint16_t *turned;                /* unit: room for 2 * SSA__UNIT_DIM rows of dk_unit: pooled keys, queries */
+    uint16_t *turned;                /* unit: SSA__UNIT_DIM pooled keys; the queries of each part, turned */
     uint16_t *queries;               /* unit, gathered rows: [row][dk_unit]; rank: [term][SSA__LANES_MAX][dk_unit] */
     float   *sums;                   /* likewise: l in parts, [row][SSA__UNIT_SUMS] */
     const int32_t *limit;            /* row r sees the chunk's first limit[r] keys, never fewer than the row before: */
@@ -1022,16 +1024,18 @@ typedef struct {
     /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. */
     void (*attend)(const ssa__tile *t, int32_t n, const int32_t *limit);
     int32_t chunk;                                   /* most keys of a chunk */
-    /* unit: n <= SSA__UNIT_BLOCK bf16 rows of d elements side by side, [32 dims]([pair of dims][row][2]); zeros for
-     * rows and dims that there are not. */
-    void (*turn)(uint16_t *dst, const unsigned char *rows, int64_t stride, int32_t n, int32_t d);
-    /* unit, up to SSA__LANES_MAX rows: s = exp(scale * q.pooled - m) for n pooled keys, l with it; row r counts the
-     * first limit[r]. laid: [SSA__UNIT_BLOCK blocks][term], each turned, the blocks rounded up to SSA__UNIT_DIM; NULL:
+    /* unit: n <= SSA__UNIT_BLOCK pooled keys of d elements as terms that add up to them, each of a term side by side:
+     * [term][32 dims]([pair of dims][key][2]); zeros for keys and dims that there are not. */
+    void (*lay)(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride, int32_t n,
+                int32_t d);
+    /* unit: s = exp(scale * q.pooled - m) for n pooled keys, l with it; row r counts the first limit[r]. The rows go in
+     * parts of `part` <= SSA__LANES_MAX, each with queries [SSA__LANES_MAX] and an s of n rounded up to SSA__UNIT_DIM
+     * keys of its own. laid: [SSA__UNIT_BLOCK blocks] as lay leaves them, the blocks rounded up to SSA__UNIT_DIM; NULL:
      * pooled has them as bf16 rows. raw: s = scale * q.pooled, and l is 1, or NaN where one is not finite. */
-    void (*rank)(const ssa__tile *t, const uint16_t *laid, const unsigned char *pooled, int32_t terms, int32_t n,
-                 const int32_t *limit, int raw);
-    /* unit: the importance of n blocks for each of the tile's queries, a group of rows each, from what rank left:
-     * imp[query][j] = sum over the group's rows of s(j, r) * fix[r], queries ld apart. */
+    void (*rank)(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled, int32_t terms,
+                 int32_t n, const int32_t *limit, int raw);
+    /* unit: the importance of n blocks for each of a part's queries, a group of rows each, from what rank left; s and
+     * fix are the part's: imp[query][j] = sum over the group's rows of s(j, r) * fix[r], queries ld apart. */
     void (*importances)(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp, int64_t ld);
     /* unit: n <= SSA__UNIT_BLOCK bf16 keys and values into the unit's own packed layout of
      * SSA__UNIT_BLOCK * (dk_unit + dv_unit) * 2 bytes, zeros for keys that there are not. Returns 1 when a value is not
@@ -2634,38 +2638,79 @@ SSA__AMX __m512 ssa__amx_sums(__m512 *x)
     return _mm512_add_ps(_mm512_shuffle_f32x4(x[0], x[1], 0x88), _mm512_shuffle_f32x4(x[0], x[1], 0xdd));
 }
 
-/* s [16 rows][32] of the pooled keys j .. j+31, laid out. */
-SSA__AMX void ssa__amx_rank_laid(const ssa__tile *t, const uint16_t *laid, int32_t terms, int32_t j)
+/* n <= 16 keys of a float type in terms of bf16: each the rest cut to 8 bits, so that three hold a float. */
+SSA__AMXF void ssa__amx_lay(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride,
+                            int32_t n, int32_t d)
+{
+    const int32_t part = 16 * ssa__round_up(d, 32), size = type == SSA_F32 ? 4 : 2;
+    for (int32_t e = 0; e < d; e += 32) {
+        __m512 x[3][16];
+        for (int32_t j = 0; j < 16; j++) {
+            __m256i half[3][2];
+            for (int32_t i = 0; i < 2; i++) {
+                const int32_t left = j < n ? d - e - i * 16 : 0;
+                const unsigned char *from = rows + j * stride + (int64_t)(e + i * 16) * size;
+                __m512 y = _mm512_setzero_ps();
+                if (left > 0) y = type == SSA_F32   ? ssa__avx512_load_n(from, left)
+                                  : type == SSA_F16 ? ssa__avx512_load_f16_n(from, left)
+                                                    : ssa__avx512_load_bf16_n(from, left);
+                for (int32_t a = 0; a < terms; a++) {
+                    const __m512 cut = _mm512_castsi512_ps(
+                        _mm512_and_si512(_mm512_castps_si512(y), _mm512_set1_epi32((int)0xffff0000u)));
+                    half[a][i] = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(cut), 16));
+                    y = _mm512_maskz_sub_ps(_mm512_cmp_ps_mask(y, cut, _CMP_NEQ_UQ), y, cut); /* not inf - inf */
+                }
+            }
+            for (int32_t a = 0; a < terms; a++)
+                x[a][j] = _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(half[a][0]), half[a][1], 1));
+        }
+        for (int32_t a = 0; a < terms; a++) {
+            ssa__avx512_transpose(x[a]);
+            for (int32_t i = 0; i < 16; i++)
+                _mm512_storeu_ps((float *)(void *)(dst + a * part + 16 * e + 32 * i), x[a][i]);
+        }
+    }
+}
+
+/* s [16 rows][32] of the pooled keys j .. j+31, laid out, for a part's queries [term][16 rows][dk_unit]; with two, for
+ * the next part's too, s_part further: then four sums hide how long a product takes. */
+SSA__AMX void ssa__amx_rank_laid(const int two, const ssa__tile *t, const uint16_t *queries, const uint16_t *laid,
+                                 int32_t terms, int32_t j, float *s, int64_t s_part)
 {
     const int32_t dk = t->dk_unit, block = 16 * dk;
-    float *s = t->s + (int64_t)j * 16;
     laid += (int64_t)j * terms * dk;
     SSA__BARRIER();
     _tile_zero(0);
     _tile_zero(1);
+    if (two) { _tile_zero(2); _tile_zero(3); }
     for (int32_t ab = terms * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
-        const uint16_t *q = t->queries + ab % t->q_terms * block, *k = laid + ab / t->q_terms * block;
+        const uint16_t *q = queries + ab % t->q_terms * block, *k = laid + ab / t->q_terms * block;
         for (int32_t e = 0; e < dk; e += 32) {
             _tile_loadd(4, q + e, dk * 2);
             _tile_loadd(6, k + 16 * e, 64);
             _tile_dpbf16ps(0, 4, 6);
             _tile_loadd(7, k + terms * block + 16 * e, 64);
             _tile_dpbf16ps(1, 4, 7);
+            if (!two) continue;
+            _tile_loadd(5, q + t->q_terms * block + e, dk * 2);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
         }
     }
     _tile_stored(0, s, 128);
     _tile_stored(1, s + 16, 128);
+    if (two) { _tile_stored(2, s + s_part, 128); _tile_stored(3, s + s_part + 16, 128); }
     SSA__BARRIER();
 }
 
 /* The same of bf16 rows as they lie, with turned queries: their products are turned instead, which is less. Never reads
  * past the last row. */
-SSA__AMX void ssa__amx_rank_rows(const ssa__tile *t, const unsigned char *pooled, int32_t j, int32_t n)
+SSA__AMX void ssa__amx_rank_rows(const ssa__tile *t, const uint16_t *turned, const unsigned char *pooled, int32_t j,
+                                 int32_t n, float *s)
 {
     const int32_t dk = t->dk_unit, block = 16 * dk;
-    const uint16_t *q = t->turned + 2 * block;
     const unsigned char *rows = pooled + (int64_t)j * t->dk * 2;
-    float *s = t->s + (int64_t)j * 16, products[512];
+    float products[512];
     if (n - j < 32 || t->dk < dk) {
         memset(t->turned, 0, (size_t)block * 4);
         ssa__amx_take_bf16(t->turned, 0, dk, rows, t->dk * 2, n - j < 32 ? n - j : 32, t->dk);
@@ -2676,7 +2721,7 @@ SSA__AMX void ssa__amx_rank_rows(const ssa__tile *t, const unsigned char *pooled
     _tile_zero(1);
     for (int32_t b = t->q_terms - 1; b >= 0; b--)
         for (int32_t e = 0; e < dk; e += 32) {
-            _tile_loadd(6, q + b * block + 16 * e, 64);
+            _tile_loadd(6, turned + b * block + 16 * e, 64);
             _tile_loadd(4, rows + 2 * e, dk * 2);
             _tile_dpbf16ps(0, 4, 6);
             _tile_loadd(5, rows + 2 * (block + e), dk * 2);
@@ -2693,23 +2738,31 @@ SSA__AMX void ssa__amx_rank_rows(const ssa__tile *t, const unsigned char *pooled
     }
 }
 
+/* What rank knows of a part: where its arrays are, and the sums so far [row][16 lanes]. */
+typedef struct {
+    float *s, *m;
+    const int32_t *limit;
+    int32_t rows;
+    __m512 *sums;
+} ssa__ranked;
+
 /* Which of 16 blocks from j on count for a row. */
 SSA__AMX __mmask16 ssa__amx_counted(int32_t limit, int32_t j) { return ssa__avx512_first_mask(limit - j); }
 
 /* m of the rows from `from` on that have a score of the blocks j .. j+31 more than SSA__AMX_LAG above it moves there;
- * what came before shrinks: s, and the sums [16 rows][16 lanes]. */
-SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, int32_t from, int32_t j, const int32_t *limit, __m512 *sums)
+ * what came before shrinks: s and the sums. */
+SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int32_t from, int32_t j)
 {
     const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E), low = _mm512_set1_ps(-FLT_MAX);
-    const float *s = t->s + (int64_t)j * 16;
+    const float *s = p->s + (int64_t)j * 16;
     float factor[16];
-    __m512 old = _mm512_loadu_ps(t->m), top, f, x[16];
+    __m512 old = _mm512_loadu_ps(p->m), top, f, x[16];
     __mmask16 moved;
     for (int32_t r = 0; r < 16; r++) {
         x[r] = low;
-        for (int32_t i = 0; i < 32 && r >= from && r < t->rows; i += 16) {
+        for (int32_t i = 0; i < 32 && r >= from && r < p->rows; i += 16) {
             const __m512 y = _mm512_mul_ps(_mm512_loadu_ps(s + r * 32 + i), scale);
-            x[r] = _mm512_mask_max_ps(x[r], ssa__amx_counted(limit[r], j + i), y, x[r]); /* a NaN leaves x */
+            x[r] = _mm512_mask_max_ps(x[r], ssa__amx_counted(p->limit[r], j + i), y, x[r]); /* a NaN leaves x */
         }
     }
     ssa__avx512_transpose(x);
@@ -2717,33 +2770,33 @@ SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, int32_t from, int32_t j, c
     top = x[0];
     moved = _mm512_cmp_ps_mask(top, _mm512_add_ps(old, _mm512_set1_ps(SSA__AMX_LAG)), _CMP_GT_OQ);
     f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top)));
-    _mm512_storeu_ps(t->m, _mm512_mask_mov_ps(old, moved, top));
+    _mm512_storeu_ps(p->m, _mm512_mask_mov_ps(old, moved, top)); /* the next part's first rows stay as they are */
     _mm512_storeu_ps(factor, f);
-    for (int32_t r = from; r < t->rows; r++) {
+    for (int32_t r = from; r < p->rows; r++) {
         if (!(moved >> r & 1)) continue;
         f = _mm512_set1_ps(factor[r]);
-        sums[r] = _mm512_mul_ps(sums[r], f);
-        for (float *p = t->s + r * 32; p < s; p += 512) {
-            _mm512_storeu_ps(p, _mm512_mul_ps(_mm512_loadu_ps(p), f));
-            _mm512_storeu_ps(p + 16, _mm512_mul_ps(_mm512_loadu_ps(p + 16), f));
+        p->sums[r] = _mm512_mul_ps(p->sums[r], f);
+        for (float *x_r = p->s + r * 32; x_r < s; x_r += 512) {
+            _mm512_storeu_ps(x_r, _mm512_mul_ps(_mm512_loadu_ps(x_r), f));
+            _mm512_storeu_ps(x_r + 16, _mm512_mul_ps(_mm512_loadu_ps(x_r + 16), f));
         }
     }
 }
 
 /* p of the blocks j .. j+31 in place of their scores. hidden: rows may count fewer. */
-SSA__AMX void ssa__amx_rank_p(const int hidden, const ssa__tile *t, int32_t j, const int32_t *limit, __m512 *sums)
+SSA__AMX void ssa__amx_rank_p(const int hidden, const ssa__tile *t, const ssa__ranked *p, int32_t j)
 {
     const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E), lag = _mm512_set1_ps(SSA__AMX_LAG);
-    float *s = t->s + (int64_t)j * 16;
-    for (int32_t r = 0; r < t->rows; r++, s += 32) {
-        const __mmask16 a = hidden ? ssa__amx_counted(limit[r], j) : (__mmask16)0xffff;
-        const __mmask16 b = hidden ? ssa__amx_counted(limit[r], j + 16) : (__mmask16)0xffff;
+    float *s = p->s + (int64_t)j * 16;
+    for (int32_t r = 0; r < p->rows; r++, s += 32) {
+        const __mmask16 a = hidden ? ssa__amx_counted(p->limit[r], j) : (__mmask16)0xffff;
+        const __mmask16 b = hidden ? ssa__amx_counted(p->limit[r], j + 16) : (__mmask16)0xffff;
         const __m512 s0 = _mm512_loadu_ps(s), s1 = _mm512_loadu_ps(s + 16);
-        __m512 m = _mm512_set1_ps(t->m[r]), x0 = _mm512_fmsub_ps(s0, scale, m), x1 = _mm512_fmsub_ps(s1, scale, m);
+        __m512 m = _mm512_set1_ps(p->m[r]), x0 = _mm512_fmsub_ps(s0, scale, m), x1 = _mm512_fmsub_ps(s1, scale, m);
         if (hidden ? _mm512_mask_cmp_ps_mask(a, x0, lag, _CMP_NLE_UQ) | _mm512_mask_cmp_ps_mask(b, x1, lag, _CMP_NLE_UQ)
                    : _mm512_cmp_ps_mask(_mm512_max_ps(x0, x1), lag, _CMP_NLE_UQ)) {
-            ssa__amx_rank_rise(t, r, j, limit, sums);
-            m = _mm512_set1_ps(t->m[r]);
+            ssa__amx_rank_rise(t, p, r, j);
+            m = _mm512_set1_ps(p->m[r]);
             x0 = _mm512_fmsub_ps(s0, scale, m);
             x1 = _mm512_fmsub_ps(s1, scale, m);
         }
@@ -2751,47 +2804,65 @@ SSA__AMX void ssa__amx_rank_p(const int hidden, const ssa__tile *t, int32_t j, c
         x1 = _mm512_maskz_mov_ps(b, ssa__amx_exp2(2, x1));
         _mm512_storeu_ps(s, x0);
         _mm512_storeu_ps(s + 16, x1);
-        sums[r] = _mm512_add_ps(sums[r], _mm512_add_ps(x0, x1));
+        p->sums[r] = _mm512_add_ps(p->sums[r], _mm512_add_ps(x0, x1));
     }
 }
 
 /* The scores of the blocks j .. j+31 as they are; sums become NaN where one that counts is not finite. */
-SSA__AMX void ssa__amx_rank_raw(const ssa__tile *t, int32_t j, const int32_t *limit, __m512 *sums)
+SSA__AMX void ssa__amx_rank_raw(const ssa__tile *t, const ssa__ranked *p, int32_t j)
 {
     const __m512 scale = _mm512_set1_ps(t->scale);
-    float *s = t->s + (int64_t)j * 16;
-    for (int32_t r = 0; r < t->rows; r++, s += 32) {
+    float *s = p->s + (int64_t)j * 16;
+    for (int32_t r = 0; r < p->rows; r++, s += 32) {
         const __m512 x0 = _mm512_mul_ps(_mm512_loadu_ps(s), scale), x1 = _mm512_mul_ps(_mm512_loadu_ps(s + 16), scale);
         const __m512 zero = _mm512_setzero_ps();
-        sums[r] = _mm512_mask3_fmadd_ps(x0, zero, sums[r], ssa__amx_counted(limit[r], j));
-        sums[r] = _mm512_mask3_fmadd_ps(x1, zero, sums[r], ssa__amx_counted(limit[r], j + 16));
+        p->sums[r] = _mm512_mask3_fmadd_ps(x0, zero, p->sums[r], ssa__amx_counted(p->limit[r], j));
+        p->sums[r] = _mm512_mask3_fmadd_ps(x1, zero, p->sums[r], ssa__amx_counted(p->limit[r], j + 16));
         _mm512_storeu_ps(s, x0);
         _mm512_storeu_ps(s + 16, x1);
     }
 }
 
-/* m follows a maximum only when that is SSA__AMX_LAG above. Each lane has a sum of its own until the end. */
-SSA__AMXF void ssa__amx_rank(const ssa__tile *t, const uint16_t *laid, const unsigned char *pooled, int32_t terms,
-                             int32_t n, const int32_t *limit, int raw)
+/* All parts meet 32 pooled keys while these are in L1, in pairs, and a step ahead of their exponentials, to hide the
+ * unit's latency. m follows a maximum only when that is SSA__AMX_LAG above. Each lane has a sum of its own. */
+SSA__AMXF void ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled,
+                             int32_t terms, int32_t n, const int32_t *limit, int raw)
 {
-    __m512 sums[16];
-    for (int32_t r = 0; r < 16; r++) sums[r] = _mm512_setzero_ps();
-    _mm512_storeu_ps(t->m, _mm512_set1_ps(-FLT_MAX));
-    for (int32_t a = 0; !laid && a < t->q_terms; a++)
-        ssa__amx_turn(t->turned + (2 + a) * 16 * t->dk_unit, (const unsigned char *)(t->queries + a * 16 * t->dk_unit),
-                      t->dk_unit * 2, 16, t->dk);
-    for (int32_t j = -32; j < n; j += 32) {
-        if (j + 32 < n) { /* a step ahead, to hide its latency */
-            if (laid) ssa__amx_rank_laid(t, laid, terms, j + 32);
-            else ssa__amx_rank_rows(t, pooled, j + 32, n);
-        }
-        if (j < 0) continue;
-        if (raw) ssa__amx_rank_raw(t, j, limit, sums);
-        else if (limit[0] < j + 32) ssa__amx_rank_p(1, t, j, limit, sums);
-        else ssa__amx_rank_p(0, t, j, limit, sums);
+    const int32_t parts = (t->rows + part - 1) / part, block = 16 * t->dk_unit * t->q_terms;
+    const int64_t s_part = (int64_t)16 * ssa__amx_keys(n);
+    __m512 sums[SSA__UNIT_PARTS * 16];
+    ssa__ranked of[SSA__UNIT_PARTS];
+    for (int32_t i = 0; i < parts; i++) {
+        ssa__ranked p = { t->s + i * s_part, t->m + i * part, limit + i * part,
+                          t->rows - i * part < part ? t->rows - i * part : part, sums + i * 16 };
+        for (int32_t r = 0; r < 16; r++) p.sums[r] = _mm512_setzero_ps();
+        _mm512_storeu_ps(p.m, _mm512_set1_ps(-FLT_MAX));
+        for (int32_t a = 0; !laid && a < t->q_terms; a++)
+            ssa__amx_turn(t->turned + 32 * t->dk_unit + i * block + a * 16 * t->dk_unit,
+                          (const unsigned char *)(t->queries + i * block + a * 16 * t->dk_unit), t->dk_unit * 2, 16,
+                          t->dk);
+        of[i] = p;
     }
-    if (raw) for (int32_t r = 0; r < 16; r++) sums[r] = _mm512_add_ps(sums[r], _mm512_set1_ps(0.0625f));
-    _mm512_storeu_ps(t->l, ssa__amx_sums(sums));
+    for (int32_t j = -32; j < n; j += 32)
+        for (int32_t i = 0; i < parts; i++) {
+            const ssa__ranked *p = of + i;
+            const uint16_t *q = t->queries + i * block;
+            float *next = p->s + (int64_t)(j + 32) * 16;
+            if (j + 32 >= n) {
+            } else if (!laid)
+                ssa__amx_rank_rows(t, t->turned + 32 * t->dk_unit + i * block, pooled, j + 32, n, next);
+            else if (i % 2 == 0 && i + 1 < parts) ssa__amx_rank_laid(1, t, q, laid, terms, j + 32, next, s_part);
+            else if (i % 2 == 0) ssa__amx_rank_laid(0, t, q, laid, terms, j + 32, next, s_part);
+            if (j < 0) continue;
+            if (raw) ssa__amx_rank_raw(t, p, j);
+            else if (p->limit[0] < j + 32) ssa__amx_rank_p(1, t, p, j);
+            else ssa__amx_rank_p(0, t, p, j);
+        }
+    for (int32_t i = 0; i < parts; i++) {
+        const ssa__ranked *p = of + i;
+        if (raw) for (int32_t r = 0; r < 16; r++) p->sums[r] = _mm512_add_ps(p->sums[r], _mm512_set1_ps(0.0625f));
+        _mm512_storeu_ps(t->l + i * part, ssa__amx_sums(p->sums));
+    }
 }
 
 SSA__AMXF void ssa__amx_importances(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp,
@@ -3033,7 +3104,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->few.q_prep = t->many.q_prep = ssa__amx_q_prep;
     t->few.attend = ssa__amx_few;
     t->few.finish = ssa__amx_few_finish;
-    t->few.turn = ssa__amx_turn;
+    t->few.lay = ssa__amx_lay;
     t->few.rank = ssa__amx_rank;
     t->few.bring = ssa__amx_bring;
     t->few.gather = ssa__amx_gather;
@@ -3517,7 +3588,8 @@ enum { SSA__POOL, SSA__PACK, SSA__SELECT, SSA__ATTEND, SSA__MERGE, SSA__KINDS };
 typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 
 #define SSA__POOL_BLOCKS    64
-#define SSA__PACK_QUERIES   64     /* queries that are worth packing all keys and values for */
+#define SSA__PACK_QUERIES   64     /* queries that are worth packing all keys and values for, where .. */
+#define SSA__PACK_USES      6      /* .. a block is chosen so often on average */
 #define SSA__GATHER_FLOATS  262144 /* of output in a task of gathered rows: 1 MiB, to stay in L2 .. */
 #define SSA__GATHER_LIST    131072 /* .. and pairs of a query and a packed block .. */
 #define SSA__GATHER_TASKS   64     /* .. but so many tasks in a call, while a task has .. */
@@ -3817,16 +3889,29 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
 }
 
 /* Whether the unit scores blocks: rows enough, and queries enough to lay out the terms of the pooled keys first; fewer
- * take pooled keys that are bf16 as they lie. */
+ * take pooled keys that are bf16 as they lie. Of three terms there is more to lay out. */
 static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
 {
     int bf16 = c->pooled && c->pooled_type == SSA_BF16;
     if (t->few.rank == NULL || what == SSA__RUN_FULL || !c->scored || !ssa__terms(c->a.q.type) || c->n_rows < 4 ||
-        (!bf16 && c->a.n_q < SSA__LANES_MAX))
+        (!bf16 && c->a.n_q < 2 * SSA__LANES_MAX))
         return;
     c->rank = 1;
     c->lays = c->a.n_q >= SSA__LANES_MAX;
     c->rank_terms = bf16 ? 1 : 3;
+}
+
+static int ssa__all_bf16(const ssa_attn *a)
+{
+    return a->q.type == SSA_BF16 && a->k.type == SSA_BF16 && a->v.type == SSA_BF16;
+}
+
+/* Whether the unit pays for these dims: numbers of two terms take four products, too many to spend on padding. */
+static int ssa__unit_pays(const ssa_attn *a)
+{
+    int64_t dims = (int64_t)a->head_dim + a->value_dim;
+    int64_t padded = ssa__round_up(a->head_dim, SSA__UNIT_DIM) + ssa__round_up(a->value_dim, SSA__UNIT_DIM);
+    return ssa__all_bf16(a) || 4 * padded <= 5 * dims;
 }
 
 /* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not
@@ -3902,10 +3987,10 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     c->what = what;
 
     c->unit = t->few.attend && what != SSA__RUN_SELECT && t->take[a->q.type] && t->take[a->k.type] &&
-              t->take[a->v.type];
+              t->take[a->v.type] && ssa__unit_pays(a);
     ssa__resolve_rank(t, c, what);
     c->packs = what == SSA__RUN_SPARSE && c->unit && t->few.bring && !c->shaped && a->n_q >= SSA__PACK_QUERIES &&
-               a->q.type == SSA_BF16 && a->k.type == SSA_BF16 && a->v.type == SSA_BF16 &&
+               a->n_q >= ssa__ceil_div((int64_t)SSA__PACK_USES * c->n_blocks, c->keep) && ssa__all_bf16(a) &&
                a->block_size % SSA__UNIT_BLOCK == 0;
     if (c->n_rows <= t->narrow_rows) c->unit = 0;
     c->tile_rows = ssa__tile_rows(c);
@@ -4120,7 +4205,8 @@ typedef struct {
     int32_t *start, *asked;        /* gathered rows: for each packed block where its list starts; the lists: queries */
     ssa__shaper shaper;
     int32_t *low;                  /* [row]: the start of ssa__tile */
-    float   *imp;                  /* [query][imp_ld]: importance of blocks; of one query, or of a tile of the unit */
+    int32_t part, part_keys;       /* what the unit scored: rows of a part, pooled keys of its s */
+    float   *imp;                  /* [query][imp_ld]: importance of blocks; of one query, or of a part of the unit's */
     int64_t  imp_ld;
     float   *heap_key, *pick_key;  /* candidates' importance and block: the best of the past, and of the best */
     int32_t *heap, *pick;
@@ -4167,9 +4253,9 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
         x->shaper.bias = (float *)ssa__take(b, (SSA__LANES_MAX + 1) * SSA__PIECE, f);
     if (c->unit && c->a.window > 0) x->low = (int32_t *)ssa__take(b, rows, (int64_t)sizeof(int32_t));
     if (c->rank) {
-        x->tile.turned = (uint16_t *)ssa__take(b, (int64_t)2 * SSA__UNIT_DIM * dk, 2);
-        if (!c->packs)
-            x->tile.queries = (uint16_t *)ssa__take(b, (int64_t)SSA__LANES_MAX * dk * ssa__terms(c->a.q.type), 2);
+        int64_t queries = (int64_t)SSA__UNIT_PARTS * SSA__LANES_MAX * dk * ssa__terms(c->a.q.type);
+        if (!c->lays) x->tile.turned = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_DIM * dk + queries, 2);
+        if (!c->packs) x->tile.queries = (uint16_t *)ssa__take(b, queries, 2);
     }
     if (c->unit) {
         int32_t v_terms = ssa__terms(c->a.v.type);
@@ -4371,30 +4457,6 @@ static void ssa__pool_finish(const float *sum, int32_t block_size, int32_t dim, 
     for (int32_t e = 0; e < dim; e++) ssa__store(type, dst, e, sum[e] * inv);
 }
 
-/* The pooled keys from .. to-1 of a head, at most SSA__UNIT_BLOCK, as the unit takes them: each as rank_terms bf16, a
- * term being what the ones before leave, cut off: three hold all 24 bits of a float. */
-static void ssa__lay_terms(const ssa__table *t, const ssa__call *c, int64_t h, int64_t from, int64_t to,
-                           ssa__scratch *x)
-{
-    const int32_t dk = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM), part = SSA__UNIT_BLOCK * dk;
-    const int32_t n = (int32_t)ssa__max(to - from, 0);
-    uint16_t *laid = c->laid + h * c->laid_head_stride + from * dk * c->rank_terms, *rows = x->tile.turned;
-    const int64_t bytes = ssa__row_bytes(c->pooled_type, c->a.head_dim);
-    for (int32_t j = 0; j < n; j++) {
-        const unsigned char *row = c->pooled + h * c->pooled_head_stride + (from + j) * bytes;
-        for (int32_t e = 0; e < c->a.head_dim; e++) {
-            float y = ssa__load(c->pooled_type, row, e);
-            for (int32_t a = 0; a < c->rank_terms; a++) {
-                uint32_t u = ssa__bits(y) & 0xffff0000u;
-                rows[a * part + j * dk + e] = (uint16_t)(u >> 16);
-                y = ssa__is_finite(y) ? y - ssa__float(u) : 0.0f;
-            }
-        }
-    }
-    for (int32_t a = 0; a < c->rank_terms; a++)
-        t->few.turn(laid + a * part, (const unsigned char *)(rows + a * part), dk * 2, n, c->a.head_dim);
-}
-
 /* POOL task: the means of up to SSA__POOL_BLOCKS complete blocks of one head, laid out for the unit that scores them.
  * */
 static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
@@ -4408,8 +4470,12 @@ static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task,
         t->pool[c->a.k.type](x->rows, ssa__k_row(&c->a, b * block, h), c->a.k.token_stride, block, dim);
         ssa__pool_finish(x->rows, block, dim, SSA_F32, (unsigned char *)own);
     }
-    for (int64_t b = from; c->lays && b < ssa__ceil_div(to, SSA__UNIT_DIM) * SSA__UNIT_DIM; b += SSA__UNIT_BLOCK)
-        ssa__lay_terms(t, c, h, b, ssa__min(b + SSA__UNIT_BLOCK, to), x);
+    for (int64_t b = from; c->lays && b < ssa__ceil_div(to, SSA__UNIT_DIM) * SSA__UNIT_DIM; b += SSA__UNIT_BLOCK) {
+        const int64_t row = ssa__row_bytes(c->pooled_type, dim);
+        t->few.lay(c->laid + h * c->laid_head_stride + b * ssa__round_up(dim, SSA__UNIT_DIM) * c->rank_terms,
+                   c->pooled_type, c->rank_terms, c->pooled + h * c->pooled_head_stride + b * row, row,
+                   (int32_t)ssa__max(ssa__min(SSA__UNIT_BLOCK, to - b), 0), dim);
+    }
 }
 
 /* A candidate is worse than another when its importance is lower, or equal at a higher index. */
@@ -4605,8 +4671,7 @@ static int32_t ssa__padded_rows(const ssa__table *t, const ssa__form *form, int3
  * as long to make as its products save. */
 static const ssa__form *ssa__attend_form(const ssa__table *t, const ssa__call *c, int64_t rows)
 {
-    int bf16 = c->a.q.type == SSA_BF16 && c->a.k.type == SSA_BF16 && c->a.v.type == SSA_BF16;
-    if (!c->unit || rows <= (bf16 ? t->narrow_rows : SSA__TILE_ROWS)) return ssa__plain_form(t, rows);
+    if (!c->unit || rows <= (ssa__all_bf16(&c->a) ? t->narrow_rows : SSA__TILE_ROWS)) return ssa__plain_form(t, rows);
     return rows <= SSA__LANES_MAX ? &t->few : &t->many;
 }
 
@@ -4714,21 +4779,28 @@ static void ssa__take_queries(const ssa__table *t, const ssa__call *c, int64_t h
     }
 }
 
-/* A fresh tile of query rows r0 .. r1-1 scored against n blocks, by the unit or else plainly, and again plainly when
- * the unit met a number that is not finite. Leaves the form that can sum the importance; returns 1 when a key is
- * broken. */
-static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t n,
-                           ssa__scratch *x, const ssa__form **form)
+/* A fresh tile of query rows r0 .. r1-1 scored against n blocks, by the unit in parts of `part` rows or else plainly,
+ * and again plainly when the unit met a number that is not finite. Leaves the form that can sum the importance; returns
+ * 1 when a key is broken. */
+static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t part,
+                           int32_t n, ssa__scratch *x, const ssa__form **form)
 {
-    if (c->rank && r1 - r0 <= SSA__LANES_MAX) {
+    if (c->rank) {
         const int raw = c->a.score == SSA_SCORE_DOT || (c->list_group == 1 && !c->nucleus);
+        uint16_t *queries = x->tile.queries;
         int broken = 0;
         *form = &t->few;
         ssa__shape_tile(c, *form, &x->tile);
         x->tile.rows = (int32_t)(r1 - r0);
-        memset(x->tile.queries, 0, (size_t)(SSA__LANES_MAX * x->tile.dk_unit * x->tile.q_terms) * 2);
-        ssa__take_queries(t, c, h, r0, r1, SSA__LANES_MAX * x->tile.dk_unit, x->tile.queries);
-        t->few.rank(&x->tile, c->laid ? c->laid + h * c->laid_head_stride : NULL,
+        x->part = part;
+        x->part_keys = ssa__round_up(n, SSA__UNIT_DIM);
+        for (int64_t r = r0; r < r1; r += part) {
+            const int32_t term = SSA__LANES_MAX * x->tile.dk_unit;
+            memset(queries, 0, (size_t)(term * x->tile.q_terms) * 2);
+            ssa__take_queries(t, c, h, r, ssa__min(r + part, r1), term, queries);
+            queries += term * x->tile.q_terms;
+        }
+        t->few.rank(&x->tile, part, c->laid ? c->laid + h * c->laid_head_stride : NULL,
                     c->pooled + h * c->pooled_head_stride, c->rank_terms, n, x->limit, raw);
         for (int32_t r = 0; r < x->tile.rows; r++) broken |= !ssa__is_finite(x->tile.l[r]);
         if (!broken) return 0;
@@ -4736,6 +4808,18 @@ static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, i
     *form = ssa__plain_form(t, r1 - r0);
     ssa__begin_tile(t, c, *form, c->pooled_type, h, r0, r1, x);
     return ssa__score_blocks(t, c, *form, h, n, x);
+}
+
+/* The importance of n blocks for the lists whose rows are the part from row r on of what score_tile left, to imp. */
+static void ssa__part_importance(const ssa__form *form, const ssa__scratch *x, int32_t n, int32_t r, int32_t lists,
+                                 float *imp)
+{
+    ssa__tile view = x->tile;
+    view.rows = (int32_t)ssa__min(x->part, view.rows - r);
+    view.s += (int64_t)(r / x->part) * SSA__LANES_MAX * x->part_keys;
+    view.fix += r;
+    for (int32_t i = 0; i < view.rows; i++) view.fix[i] = 1.0f / view.l[r + i];
+    form->importances(&view, n, view.rows / lists, lists, imp, x->imp_ld);
 }
 
 /* Importance NaN, the lowest rank, for the blocks 0 .. n-1 of head h whose pooled key is not finite. */
@@ -4758,14 +4842,17 @@ static void ssa__mark_infinite(int32_t n, float *imp)
 
 /* SELECT task: the lists of the queries of one tile, one key/value head; list u is of the list_group rows from u *
  * list_group on. While a query sees no more blocks than it may keep there is nothing to score. As many lists are scored
- * at once as a tile has room for; a group of more heads than that is scored in parts, a query at a time. */
+ * at once as a tile has room for; a group of more heads than a part has rows is scored a query at a time, and its parts
+ * add up. */
 static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
 {
     const int64_t tiles = ssa__ceil_div(c->a.n_q, c->tile_tokens), h = task / tiles, lists = ssa__max(c->lists, 1);
     const int64_t i0 = task % tiles * c->tile_tokens, u1 = ssa__min(i0 + c->tile_tokens, c->a.n_q) * lists;
-    int64_t scored = i0 * lists, first = scored;
+    const int32_t block = c->a.block_size, group = c->list_group, most = c->rank ? SSA__LANES_MAX : SSA__TILE_ROWS;
+    const int32_t room = c->rank ? (int32_t)ssa__min(SSA__UNIT_PARTS, x->rows_max / SSA__LANES_MAX) : 1;
+    const int32_t per = most / group; /* lists of a part */
+    int64_t scored = i0 * lists, first = scored, summed = -1; /* lists: up to which; from which; the part in imp */
     const ssa__form *form = NULL;
-    int32_t block = c->a.block_size, group = c->list_group, most = c->rank ? SSA__LANES_MAX : SSA__TILE_ROWS;
     int broken = 0;
     for (int64_t u = i0 * lists; u < u1; u++) {
         int64_t i = u / lists, p = c->a.q_pos + i, at = (i * c->a.n_kv_heads + h) * lists + u % lists;
@@ -4778,38 +4865,38 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
         } else if (cur == 0 || (cur < keep && !c->nucleus)) { /* room for every block up to its own */
             for (; n <= cur; n++) list[n] = n;
         } else {
+            const int32_t parts = cur > SSA__UNIT_NEAR && c->rank_terms == 1 ? (room + 1) / 2 : room;
             float *imp = x->imp;
-            if (group > most) memset(imp, 0, (size_t)cur * sizeof(float));
-            for (int32_t g = 0; group > most && g < group; g += most) { /* a group larger than a tile: parts add up */
-                int32_t rows = (int32_t)ssa__min(most, group - g), pooled = (int32_t)((p + 1) / block);
+            if (per == 0) memset(imp, 0, (size_t)cur * sizeof(float));
+            for (int32_t g = 0; per == 0 && g < group; g += parts * most) {
+                int32_t rows = (int32_t)ssa__min(parts * most, group - g), pooled = (int32_t)((p + 1) / block);
                 for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
-                broken |= ssa__score_tile(t, c, h, u * group + g, u * group + g + rows, pooled, x, &form);
-                if (form->importances) {
-                    float *part = x->imp + x->imp_ld;
-                    for (int32_t r = 0; r < SSA__LANES_MAX; r++) x->tile.fix[r] = r < rows ? 1.0f / x->tile.l[r] : 0.0f;
-                    form->importances(&x->tile, cur, rows, 1, part, x->imp_ld);
-                    t->axpy(imp, 1.0f, part, cur);
-                } else ssa__add_importance(c, form, &x->tile, cur, 0, rows, imp);
+                broken |= ssa__score_tile(t, c, h, u * group + g, u * group + g + rows, most, pooled, x, &form);
+                for (int32_t r = 0; form->importances && r < rows; r += most) {
+                    ssa__part_importance(form, x, cur, r, 1, x->imp + x->imp_ld);
+                    t->axpy(imp, 1.0f, x->imp + x->imp_ld, cur);
+                }
+                if (!form->importances) ssa__add_importance(c, form, &x->tile, cur, 0, rows, imp);
             }
-            if (group <= most && u >= scored) { /* this list and the next ones, as many as fit */
+            if (per > 0 && u >= scored) { /* this list and the next ones, as many as fit */
                 int32_t pooled;
                 first = u;
-                scored = ssa__min(u + most / group, u1);
+                scored = ssa__min(u + parts * per, u1);
                 pooled = (int32_t)((c->a.q_pos + (scored - 1) / lists + 1) / block);
                 memset(x->limit, 0, SSA__TILE_ROWS * sizeof *x->limit);
                 for (int64_t v = u; v < scored; v++)
                     for (int64_t g = 0; g < group; g++)
                         x->limit[(v - u) * group + g] = (int32_t)((c->a.q_pos + v / lists + 1) / block);
-                broken = ssa__score_tile(t, c, h, u * group, scored * group, pooled, x, &form);
-                if (form->importances) {
-                    for (int32_t r = 0; r < SSA__LANES_MAX; r++)
-                        x->tile.fix[r] = r < x->tile.rows ? 1.0f / x->tile.l[r] : 0.0f;
-                    form->importances(&x->tile, pooled, group, (int32_t)(scored - u), x->imp, x->imp_ld);
-                }
+                broken = ssa__score_tile(t, c, h, u * group, scored * group, per * group, pooled, x, &form);
             }
-            if (group <= most && form->importances) {
-                imp = x->imp + (u - first) * x->imp_ld;
-            } else if (group <= most) {
+            if (per > 0 && form->importances) {
+                const int64_t from = u - (u - first) % per, n_lists = ssa__min(per, scored - from);
+                const int32_t r = (int32_t)(from - first) * group;
+                if (from != summed)
+                    ssa__part_importance(form, x, x->limit[r + (n_lists - 1) * group], r, (int32_t)n_lists, imp);
+                summed = from;
+                imp += (u - from) * x->imp_ld;
+            } else if (per > 0) {
                 int32_t lo = (int32_t)(u - first) * group;
                 memset(imp, 0, (size_t)cur * sizeof(float));
                 ssa__add_importance(c, form, &x->tile, cur, lo, lo + group, imp);

@@ -489,7 +489,7 @@ static void test_rank(void)
         if (!test_some(i, 17)) continue;
         int g = groups[i % 16], h = i % 3 == 0 && g < 9 ? 2 : 1, b = i % 4 ? 4 : i % 8 ? 1 : 16;
         shape s = { .name = "rank", .HQ = g * h, .H = h, .D = dims[i / 3 % 7],
-                    .n_q = i % 5 == 0 ? 4 : i % 5 == 1 ? 64 : 17 + i % 9, .n_kv = blocks[i / 2 % 12] * b + i % b,
+                    .n_q = i % 5 == 0 ? 4 : i % 5 == 1 ? 64 : 33 + i % 9, .n_kv = blocks[i / 2 % 12] * b + i % b,
                     .q_pos = -1, .tq = halves[i / 4 % 2], .tk = i % 9 == 4 ? SSA_F32 : halves[i % 2],
                     .lay = (layout)(i % 6), .scale = i % 7 == 6 ? -0.2f : 0, .amp = i % 3 ? 2 : 1, .B = b,
                     .top_k = 1 + i % 9, .select = i / 16 % 2 && b > 1 ? SSA_SELECT_REFERENCE : SSA_SELECT_TOPK,
@@ -500,10 +500,15 @@ static void test_rank(void)
     }
     for (int i = 0; i < 24; i++) {                           /* hundreds of blocks, whose maximum moves repeatedly */
         int g = groups[i * 5 % 16];
-        shape s = { .name = "rank, peaks", .HQ = g, .H = 1, .D = dims[i % 7], .n_q = 20 + i, .q_pos = -1,
+        shape s = { .name = "rank, peaks", .HQ = g, .H = 1, .D = dims[i % 7], .n_q = 33 + i % 7, .q_pos = -1,
                     .n_kv = 4 * 220 + 31 * i, .tq = halves[i % 2], .tk = i % 3 ? halves[i % 2] : SSA_F32, .amp = 2,
                     .scale = i % 5 == 4 ? -0.1f : 0, .B = 4, .top_k = 8 + i, .seed = (uint64_t)i * 100 };
         check_rank(&s, PEAKS, i % 3, i % 6 == 5 ? 170 : -1, 0.3, &end);
+    }
+    for (int i = 0; i < 4; i++) {                            /* so many blocks that fewer rows meet them at once */
+        shape s = { .name = "rank, far", .HQ = i < 2 ? 4 : 40, .H = 1, .D = 32, .n_q = 40, .q_pos = -1, .n_kv = 4120,
+                    .tq = SSA_BF16, .tk = SSA_BF16, .B = 1, .top_k = 5, .seed = (uint64_t)i };
+        check_rank(&s, NOISE, i % 2 ? 2 : 0, -1, 0.3, &end);
     }
     guard_free(&end);
 }
