@@ -16,8 +16,9 @@
  * counted. exp, selection and the like cost time but count for nothing, so no case can reach 100%.
  *
  * Modes: full; sparse (exact selection included); select (exact selection alone); reference (the reference selection
- * alone). A prefill pools its keys itself, a decode has them kept. The last column tells how many times faster a sparse
- * call is than the full one, the reference selection than the exact one, in the same run.
+ * alone). A decode has its pooled keys kept, a prefill pools its keys itself unless a type follows the slash. The last
+ * column tells how many times faster a sparse call is than the full one, the reference selection than the exact one, in
+ * the same run.
  *
  * err: the largest difference from an evaluation in double of the same inputs, over sampled rows, each row's difference
  * divided by the largest output of that row. For selection: "exact", or WRONG where a better block was left out. */
@@ -491,7 +492,12 @@ static const shape smallest = { "-", 1, 1, 16 };           /* one key of this is
 enum { FULL, SPARSE, SELECT, REFERENCE };                   /* the last two: selection alone */
 static const char *const mode_names[] = { "full", "sparse", "select", "reference" };
 
-typedef struct { const shape *s; ssa_type type, pool; ssa_isa level; int threads; } setting;
+typedef struct {
+    const shape *s;
+    ssa_type type, pool;
+    ssa_isa  level;
+    int      threads, kept;                                 /* kept: a prefill, too, has pooled keys kept */
+} setting;
 
 
 typedef struct {
@@ -584,11 +590,11 @@ static int prepare(const setting *on, int64_t n_q, int64_t n_kv, int want_pool) 
 
 typedef struct call { ssa_attn a; ssa_exec x; int mode; const struct call *next; } call;    /* next: run after it */
 
-/* A decode has its pooled keys kept, a prefill has not. 0: not enough memory. To be closed if 1. */
+/* A decode has its pooled keys kept, a prefill where the setting says so. 0: not enough memory. To be closed if 1. */
 static int open_call(call *c, const setting *on, int mode, int64_t n_q, int64_t n_kv)
 {
     const shape *s = on->s;
-    int pooled = mode != FULL && n_q == 1;
+    int pooled = mode != FULL && (n_q == 1 || on->kept);
     if (!prepare(on, n_q, n_kv, pooled)) return 0;
     memset(c, 0, sizeof *c);
     c->mode = mode;
@@ -876,7 +882,7 @@ static void run_case(const setting *on, const char *phase, int mode, int64_t n_q
     call c;
     char text[160];
     r.on = *on; r.phase = phase; r.mode = mode; r.n_q = n_q; r.n_kv = n_kv;
-    r.kept = mode != FULL && n_q == 1;
+    r.kept = mode != FULL && (n_q == 1 || on->kept);
     snprintf(text, sizeof text, "%s %s %s %s %lld %lld %s %dt pool %s", on->s->name, phase, mode_names[mode],
              type_name(on->type), (long long)n_q, (long long)n_kv, ssa_isa_name(on->level), on->threads,
              r.kept ? type_name(on->pool) : "none");
@@ -915,8 +921,9 @@ static void compare_levels(void)
         const result *r = results + i, *below = NULL;
         for (int j = 0; j < n_results; j++) {
             const result *o = results + j;
-            if (same_inputs(o, r) && o->mode == r->mode && (!r->kept || o->on.pool == r->on.pool)
-                && o->on.level < r->on.level && (!below || o->on.level > below->on.level)) below = o;
+            if (same_inputs(o, r) && o->mode == r->mode && o->kept == r->kept
+                && (!r->kept || o->on.pool == r->on.pool) && o->on.level < r->on.level
+                && (!below || o->on.level > below->on.level)) below = o;
         }
         if (!below) continue;
         compared++;
@@ -999,7 +1006,7 @@ static void pool_memory(void)
 /* What the smallest call costs, on one thread: plan and dispatch. */
 static void overhead_call(ssa_type type, ssa_isa level)
 {
-    const setting on = { &smallest, type, SSA_F32, level, 1 };
+    const setting on = { &smallest, type, SSA_F32, level, 1, 0 };
     double us[2];
     for (int m = FULL; m <= SPARSE; m++) {
         int reps;
@@ -1020,7 +1027,7 @@ static void overhead_call(ssa_type type, ssa_isa level)
 static void overhead_decode(const shape *s, ssa_type type, ssa_isa level)
 {
     enum { KEYS = 512, ROUNDS = 5 };
-    const setting on = { s, type, SSA_F32, level, 1 };
+    const setting on = { s, type, SSA_F32, level, 1, 0 };
     size_t half = (size_t)(KEYS * s->h * row_bytes(type, s->d));
     double t[2][ROUNDS], us, more;
     int reps, ok;
@@ -1062,17 +1069,20 @@ static void overheads(const ssa_isa *levels, int n_levels)
 }
 
 /* A ragged batch: a decode of one token in each of 32 sequences, of 1/64 of the longest to all of it, in no order.
- * Their caches lie one after the other. The ideal: what the same calls take one by one on one thread, divided by the
- * threads. The slowest worker: the batch's workers one after the other on one thread, the longest of each phase, in CPU
- * time; against the mean it tells how even the shares are, however busy the machine. In turns, medians of rounds. */
+ * Their caches lie one after the other. The ideal: the longer of what the same calls take one by one on one thread,
+ * divided by the threads, and of reading their bytes as fast as so many threads can. The slowest worker: the batch's
+ * workers one after the other on one thread, the longest of each phase, in CPU time; against the mean it tells how even
+ * the shares are, however busy the machine. In turns, medians of rounds. */
 static void batch_case(const shape *s, ssa_type type, ssa_isa level, int threads, int64_t longest)
 {
     enum { CALLS = 32, ROUNDS = 7 };
     static const int part[CALLS] = { 5, 64, 1, 12, 33, 2, 8, 48, 1, 3, 20, 1, 6, 57, 2, 16,
                                      1, 40, 4, 10, 2, 28, 1, 7, 3, 64, 1, 14, 24, 2, 9, 1 };
-    const setting on = { s, type, SSA_F32, level, threads };
+    const setting on = { s, type, SSA_F32, level, threads, 0 };
     const int64_t token = s->h * row_bytes(type, s->d);
     double t[4][ROUNDS] = { { 0 } }, ideal, ms, err = 0; /* the batch, the calls, the slowest worker, the mean */
+    double gbs, again, read_ms;
+    const char *bound;
     int64_t tokens = 0;
     ssa_attn a[CALLS];
     call c;
@@ -1100,6 +1110,7 @@ static void batch_case(const shape *s, ssa_type type, ssa_isa level, int threads
     c.x.workspace = need(c.x.workspace_size);
     one = c.x;
     one.n_threads = 1;
+    gbs = read_gbs(2.0 * (double)(tokens * token), threads);
     for (int r = -1; r < ROUNDS; r++)                       /* the first warms up */
         for (int alone = 0; alone < 2; alone++) {
             double begin = now();
@@ -1128,16 +1139,20 @@ static void batch_case(const shape *s, ssa_type type, ssa_isa level, int threads
         }
     for (int j = 0; j < 4; j++) qsort(t[j], ROUNDS, sizeof t[j][0], by_value);
     ms = t[0][ROUNDS / 2];
+    again = read_gbs(2.0 * (double)(tokens * token), threads);
+    read_ms = 2e-6 * (double)(tokens * token) / (again > gbs ? again : gbs);
     ideal = t[1][ROUNDS / 2] / threads;
-    printf("%s batch of %d decodes, %lld to %lld keys, %lld in all, %s, %s, %d thread%s: %.3f ms, ideal %.3f ms, "
+    bound = ideal > read_ms ? "calls" : "read";
+    if (read_ms > ideal) ideal = read_ms;
+    printf("%s batch of %d decodes, %lld to %lld keys, %lld in all, %s, %s, %d thread%s: %.3f ms, ideal %.3f ms (%s), "
            "ratio %.2f; slowest worker %.2f of the mean; err %.1e%s\n", s->name, CALLS, (long long)(longest / 64),
            (long long)longest, (long long)tokens, type_name(type), ssa_isa_name(level), threads, threads > 1 ? "s" : "",
-           ms, ideal, ms / ideal, t[2][ROUNDS / 2] / t[3][ROUNDS / 2], err, err < 0.1 ? "" : " WRONG");
+           ms, ideal, bound, ms / ideal, t[2][ROUNDS / 2] / t[3][ROUNDS / 2], err, err < 0.1 ? "" : " WRONG");
     json_line("\"batch\": \"%s\", \"calls\": %d, \"type\": \"%s\", \"level\": \"%s\", \"threads\": %d, "
-              "\"longest\": %lld, \"keys\": %lld, \"ms\": %.6g, \"ideal_ms\": %.6g, \"ratio\": %.4g, "
-              "\"worker_ms\": %.6g, \"worker_ratio\": %.4g, \"max_err\": %.3g", s->name, CALLS, type_name(type),
-              ssa_isa_name(level), threads, (long long)longest, (long long)tokens, ms, ideal, ms / ideal,
-              t[2][ROUNDS / 2], t[2][ROUNDS / 2] / t[3][ROUNDS / 2], err);
+              "\"longest\": %lld, \"keys\": %lld, \"ms\": %.6g, \"ideal_ms\": %.6g, \"ideal\": \"%s\", "
+              "\"ratio\": %.4g, \"worker_ms\": %.6g, \"worker_ratio\": %.4g, \"max_err\": %.3g", s->name, CALLS,
+              type_name(type), ssa_isa_name(level), threads, (long long)longest, (long long)tokens, ms, ideal, bound,
+              ms / ideal, t[2][ROUNDS / 2], t[2][ROUNDS / 2] / t[3][ROUNDS / 2], err);
     fflush(stdout);
     n_wrong += !(err < 0.1);
     close_call(&c);
@@ -1149,7 +1164,7 @@ static void speculative_case(const shape *s, ssa_type type, ssa_isa level, int t
 {
     static const int drafts[] = { 64, 32, 16, 8, 4, 2, 1 }; /* the most first: memory is filled once */
     enum { N = COUNT(drafts), ROUNDS = 3 };
-    const setting on = { s, type, SSA_F32, level, threads };
+    const setting on = { s, type, SSA_F32, level, threads, 0 };
     double t[N][ROUNDS];
     call c[N];
     uint16_t *mask[N];
@@ -1220,12 +1235,12 @@ enum { QUICK, NORMAL, LONG };
 #define S (1 << SPARSE)
 #define C (1 << SELECT)
 #define R (1 << REFERENCE)
-#define P (1 << (REFERENCE + 1))        /* sparse once more with f32 pooled keys, where the default is bf16 */
+#define P (1 << (REFERENCE + 1))        /* sparse again: decode with f32 pooled keys, prefill with kept bf16 ones */
 
 static const struct { const char *phase; int64_t n_kv; int shapes, types, modes, run; } cases[] = {
-    { "prefill",  131072, ALL,     BF16,       F | S | C,         LONG   },
-    { "prefill",   32768, ALL,     BF16,       F | S | C,         NORMAL },
-    { "prefill",    8192, ALL,     BF16,       F | S | C | R,     NORMAL },
+    { "prefill",  131072, ALL,     BF16,       F | S | C | P,     LONG   },
+    { "prefill",   32768, ALL,     BF16,       F | S | C | P,     NORMAL },
+    { "prefill",    8192, ALL,     BF16,       F | S | C | P | R, NORMAL },
     { "prefill",    8192, S1 | S2, F32 | F16,  F,                 NORMAL },
     { "prefill",    8192, S1 | S2, F32 | F16,  S | C,             LONG   },
     { "prefill",    8192, G1,      F32 | F16,  F | S | C,         LONG   },
@@ -1291,10 +1306,12 @@ static void run_cases(const int *threads, int n_threads, const ssa_isa *levels, 
                 for (int t = 0; t < n_threads; t++)
                     for (int m = FULL; m <= REFERENCE + 1; m++)
                         for (int l = 0; l < n_levels; l++) {            /* innermost: compared with each other */
-                            setting on = { shapes + s, types[y], SSA_F32, levels[l], threads[t] };
+                            setting on = { shapes + s, types[y], SSA_F32, levels[l], threads[t], 0 };
                             if (!(cases[i].modes >> m & 1)) continue;
+                            on.kept = prefill && m > REFERENCE;
                             if (prefill && cases[i].n_kv >= MOST_ONLY && threads[t] != most) continue;
-                            if (types[y] != SSA_F32 && m <= REFERENCE) on.pool = SSA_BF16;  /* as officially */
+                            if (types[y] != SSA_F32 && (prefill || m <= REFERENCE))
+                                on.pool = SSA_BF16;                     /* as officially */
                             run_case(&on, cases[i].phase, m <= REFERENCE ? m : SPARSE, prefill ? cases[i].n_kv : 1,
                                      cases[i].n_kv);
                         }

@@ -25,6 +25,7 @@ function field(name,   s) {
     s = substr($0, RSTART, RLENGTH); sub(/^"[^"]*": */, "", s); gsub(/"/, "", s); return s
 }
 /"mode":/ && field("type") == type && (field("phase") == "prefill" || field("phase") == "decode") {
+    if (field("phase") == "prefill" && field("pool") ~ /f/) next        # pooled keys kept: not drawn
     series = field("mode")
     if (field("impl") ~ /^torch/) series = "torch"
     else if (series == "sparse" && type != "f32" && field("pool") == "f32") series = "sparse32"
