@@ -2658,7 +2658,7 @@ SSA__AMXF void ssa__amx_lay(uint16_t *dst, ssa_type type, int32_t terms, const u
                     const __m512 cut = _mm512_castsi512_ps(
                         _mm512_and_si512(_mm512_castps_si512(y), _mm512_set1_epi32((int)0xffff0000u)));
                     half[a][i] = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(cut), 16));
-                    y = _mm512_maskz_sub_ps(_mm512_cmp_ps_mask(y, cut, _CMP_NEQ_UQ), y, cut); /* not inf - inf */
+                    y = _mm512_sub_ps(y, cut); /* inf - inf: a key that is not finite leaves no finite l */
                 }
             }
             for (int32_t a = 0; a < terms; a++)
