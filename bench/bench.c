@@ -1348,7 +1348,7 @@ int main(int argc, char **argv)
             threads[n_threads++] = n;
         }
     if (!level_arg) levels[n_levels++] = ssa_isa_get();
-    else for (int l = SSA_ISA_SCALAR; l <= SSA_ISA_NEON; l++) {
+    else for (int l = SSA_ISA_SCALAR; l <= SSA_ISA_SIMD128; l++) {
         char list[128];
         int named = 0;
         snprintf(list, sizeof list, "%s", level_arg);

@@ -338,7 +338,7 @@ int level_count(void)
     if (n_levels < 0) {
         level_first = ssa_isa_get();
         n_levels = 0;
-        for (int i = SSA_ISA_SCALAR; i <= SSA_ISA_NEON; i++)
+        for (int i = SSA_ISA_SCALAR; i <= SSA_ISA_SIMD128; i++)
             if (ssa_isa_set((ssa_isa)i) == (ssa_isa)i) levels[n_levels++] = (ssa_isa)i;
         ssa_isa_set(level_first);
     }
