@@ -2001,14 +2001,14 @@ SSA__NEON void ssa__neon_transpose(float32x4_t *r)
 #endif /* SSA__HAVE_NEON */
 
 #if SSA__HAVE_SIMD128
-/* SIMD128 of WebAssembly: as many registers of 4 floats as the engine's CPU has, 16 or 32, and what its compiler makes
- * of each operation on x86-64, with AVX, and on ARM64:
- *   f32x4.mul, add         one each: there is no FMA, so a product is rounded before it is added
- *   v128.load32_splat      one: a key's or value's element to all rows
- *   f32x4.pmax             maxps: the other operand where one is NaN, as max wants it; ARM64 fcmgt, bsl
- *   v128.load16x4          one: halves to 32 bits, shifts and a product make them floats
- *   i8x16.shuffle          unpcklps, shufps, zip, uzp: only those that are one instruction on both
- * @TILES@ */
+/* SIMD128 of WebAssembly: as many registers of 4 floats as the CPU has, 16 or 32. What V8 makes of it:
+ *   f32x4.mul, add        mulps, addps; fmul, fadd: there is no FMA, a product is rounded before it is added
+ *   v128.load32_splat     vbroadcastss; ld1r
+ *   f32x4.pmax            maxps; fcmgt and bsl: f32x4.max would keep a NaN of either side
+ *   v128.bitselect        3; bsl
+ *   i8x16.shuffle         unpcklps, unpckhps, shufps; zip1, zip2, uzp1, uzp2: those used here are one instruction
+ * 4 x 2 accumulators, 2 operands, a broadcast and a product: 12 of x86's 16 registers, one of which V8 keeps. With 6 x 2
+ * and with 4 x 4 it spills, and loses a quarter. f16 is widened by hand, which costs as much as four products. */
 #define SSA__SIMD128 SSA__FORCE_INLINE SSA__TARGET_SIMD128
 SSA__SIMD128 v128_t ssa__simd128_zero(void) { return wasm_i32x4_const_splat(0); }
 SSA__SIMD128 v128_t ssa__simd128_set1(float x) { return wasm_f32x4_splat(x); }
@@ -2208,7 +2208,7 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
 #define SSA__V          v128_t
 #define SSA__L          4
 #define SSA__NV         2
-#define SSA__NM(nv)     6
+#define SSA__NM(nv)     4
 #define SSA__NR         2
 #define SSA__NQ         2
 #define SSA__NARROW     8
