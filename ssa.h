@@ -2007,8 +2007,8 @@ SSA__NEON void ssa__neon_transpose(float32x4_t *r)
  *   f32x4.pmax            maxps; fcmgt and bsl: f32x4.max would keep a NaN of either side
  *   v128.bitselect        3; bsl
  *   i8x16.shuffle         unpcklps, unpckhps, shufps; zip1, zip2, uzp1, uzp2: those used here are one instruction
- * 4 x 2 accumulators, 2 operands, a broadcast and a product: 12 of x86's 16 registers, one of which V8 keeps. With 6 x 2
- * and with 4 x 4 it spills, and loses a quarter. f16 is widened by hand, which costs as much as four products. */
+ * 4 x 2 accumulators, 2 operands, a broadcast and a product: 12 of x86's 16 registers, of which V8 keeps one. 6 x 2 and
+ * 4 x 4 are a quarter slower there. f16 is widened by hand, which costs as much as four products. */
 #define SSA__SIMD128 SSA__FORCE_INLINE SSA__TARGET_SIMD128
 SSA__SIMD128 v128_t ssa__simd128_zero(void) { return wasm_i32x4_const_splat(0); }
 SSA__SIMD128 v128_t ssa__simd128_set1(float x) { return wasm_f32x4_splat(x); }
