@@ -8,8 +8,8 @@
 
 #define EPS 5.9604644775390625e-8 /* half an ulp at 1 */
 
-static const int dims[] = { 1,  2,  3,  7,  8,  9,  15,  16,  17,  24,  31,  32,   33,
-                            40, 63, 64, 65, 80, 96, 100, 127, 128, 160, 192, 1023, 1024 };
+static const int dims[] = { 1,  2,  3,  6,  7,  8,  9,   15,  16,  17,  24,  31,  32,   33,
+                            34, 40, 63, 64, 65, 80, 96, 100, 127, 128, 160, 192, 1023, 1024 };
 static guard pages;
 static rng   r;
 static const char *level;
