@@ -17,7 +17,7 @@
  *
  * One file, C11 or C++11, no dependency beyond the standard library's headers; OpenMP if the compiler has it on. The
  * best level of the CPU (scalar, avx2, avx512, amx; on ARM neon) is chosen at run time: compile with plain -O2, no
- * -march needed.
+ * -march needed. WebAssembly has no such choice: its level simd128 is there where -msimd128 is given.
  * Keys are stored after RoPE; the library never rotates. Nothing is allocated in a call that was given its workspace.
  *
  * SSA (Sparse Sparse Attention, arXiv 2511.20102) trains one model to give nearly the same output with full and with
@@ -34,7 +34,7 @@
  *    5  scalar helpers: f16, bf16, q8_0, exp, log, checked sizes     plain C
  *    6  the table of tile operations and the contract of each        plain C
  *    7  scalar operations: the readable definition of each entry     plain C
- *    8  vector levels: AVX2, AVX-512, NEON: primitives, then 15      intrinsics
+ *    8  primitives of AVX2, AVX-512, NEON, SIMD128, then 15         intrinsics
  *    9  special units, AMX, BFMMLA: forms of their own               intrinsics
  *   10  detection and choice of a level                              CPUID, XCR0, arch_prctl, getauxval, getenv
  *   11  validation, plan, workspace                                  the only place that makes error codes
@@ -103,6 +103,9 @@
 #endif
 #ifndef SSA_NO_NEON           /* impl: leave the neon level out (little-endian AArch64 has it) */
 #define SSA_NO_NEON 0
+#endif
+#ifndef SSA_NO_SIMD128        /* impl: leave the simd128 level out (WebAssembly compiled with -msimd128 has it) */
+#define SSA_NO_SIMD128 0
 #endif
 #ifndef SSA_NO_DISPATCH       /* impl: no CPU detection: the highest level compiled in is used, unconditionally */
 #define SSA_NO_DISPATCH 0      /*       (amx aside, which the OS must grant at run time) */
@@ -184,7 +187,7 @@ typedef enum {
 
 /* Levels, in the order in which one is preferred within an architecture. A level is one complete table of operations.
  * */
-typedef enum { SSA_ISA_SCALAR, SSA_ISA_AVX2, SSA_ISA_AVX512, SSA_ISA_AMX, SSA_ISA_NEON } ssa_isa;
+typedef enum { SSA_ISA_SCALAR, SSA_ISA_AVX2, SSA_ISA_AVX512, SSA_ISA_AMX, SSA_ISA_NEON, SSA_ISA_SIMD128 } ssa_isa;
 
 /* A tensor [token][head][dim] in the caller's memory; dim is always contiguous. Strides in BYTES; head_stride 0 means
  * the bytes of a row, token_stride 0 means heads * head_stride: contiguous [token][head][dim]. Rows need not be
@@ -506,6 +509,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__ATOMIC_GET(p)    __atomic_load_n((p), __ATOMIC_RELAXED)
 #define SSA__ATOMIC_SET(p, x) __atomic_store_n((p), (x), __ATOMIC_RELAXED)
 #define SSA__TARGET_NEON /* a part of AArch64 */
+#define SSA__TARGET_SIMD128 /* a module uses it or does not */
 #define SSA__TARGET_BFMM __attribute__((target("+bf16")))
 #define SSA__CAN_SIMD 1
 #elif defined(_MSC_VER)
@@ -567,6 +571,11 @@ SSA__DIAG_PUSH
 #else
 #define SSA__ARM64 0
 #endif
+#if defined(__wasm_simd128__) && defined(__clang__)
+#define SSA__WASM SSA__CAN_SIMD
+#else
+#define SSA__WASM 0
+#endif
 #if defined(_MSC_VER) && !defined(__clang__)
 #define SSA__CPUID_MSVC 1
 #else
@@ -575,6 +584,7 @@ SSA__DIAG_PUSH
 #define SSA__HAVE_AVX2   (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX2)
 #define SSA__HAVE_AVX512 (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX512)
 #define SSA__HAVE_NEON   (SSA__ARM64 && !SSA_NO_SIMD && !SSA_NO_NEON)
+#define SSA__HAVE_SIMD128 (SSA__WASM && !SSA_NO_SIMD && !SSA_NO_SIMD128)
 /* AMX: on x86-64 Linux, where a system call asks for the permission to use it, and with compilers that know it. */
 #if defined(__clang__)
 #define SSA__AMX_COMPILER (__clang_major__ >= 12)
@@ -636,6 +646,9 @@ SSA__DIAG_PUSH
 #endif
 #if SSA__HAVE_NEON
 #include <arm_neon.h>
+#endif
+#if SSA__HAVE_SIMD128
+#include <wasm_simd128.h>
 #endif
 #if SSA__HAVE_BFMM && SSA__AUXV
 #include <sys/auxv.h>
@@ -750,6 +763,8 @@ static inline void ssa__store_q8_0(unsigned char *p, const float *x)
 /* The kernels' exponential: exp(x) = 2^n * 2^f with n = round(x log2 e) and f in [-0.5, 0.5]; 2^f is a minimax
  * polynomial of degree 6, relative error 8e-8. The vector pass has the same one. */
 #define SSA__EXP_LOW (-88.0f) /* below: 0 */
+#define SSA__LN2_1 0.693359375f      /* ln 2 is this, of 9 bits, .. */
+#define SSA__LN2_2 (-2.12194440e-4f) /* .. and this */
 #define SSA__EXP_C1 0.693147182f
 #define SSA__EXP_C2 0.240226477f
 #define SSA__EXP_C3 0.0555033237f
@@ -766,7 +781,7 @@ static inline float ssa__expf(float x) /* above 88: exp(88); NaN: NaN */
     if (x > 88.0f) x = 88.0f;
     n = (int32_t)(x * (float)SSA__LOG2E + (x < 0.0f ? -0.5f : 0.5f));
     /* f = x log2 e - n through x - n ln 2, with ln 2 in two parts: n times the first is exact, so no digit is lost */
-    f = ((x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f) * (float)SSA__LOG2E;
+    f = ((x - (float)n * SSA__LN2_1) - (float)n * SSA__LN2_2) * (float)SSA__LOG2E;
     p = SSA__EXP_C6;
     p = p * f + SSA__EXP_C5;
     p = p * f + SSA__EXP_C4;
@@ -1378,11 +1393,12 @@ static void ssa__fill_scalar(ssa__table *t)
  *    the wide product spans; NM(nv): elements of m it spans when it has nv vectors: nv*NM(nv) accumulators, nv operands
  *    and a broadcast.
  *
- *    zero set1 load store mul add sub div max   as named; fma a*b+c, fms a*b-c; max(a, b) returns b when either is NaN
+ *    zero set1 load store mul add sub div max   as named; fma a*b+c; max(a, b) returns b when either is NaN
  *    load_n store_n                         the first n lanes, the rest zero / untouched; never touch memory past n
  *    load_f16 load_bf16 (.._n)              L halves widened to f32
  *    load_i8                                L int8 to f32;  set1_f16: the half at p in all lanes
  *    store_f16 store_bf16                   rounded to nearest even, NaN kept
+ *    log2e(x, t)                            x log2 e - n for the nearest integer n, NaN for NaN; *t = n + SSA__ROUND
  *    scale2(a, t)                           a * 2^n for t = n + SSA__ROUND, n of -126..127; 0 for n = -127
  *    first(n, a, b)                         lanes < n of a, the others of b
  *    below(limit, j, a, b)                  lanes with j < limit[lane] of a, the others of b
@@ -1416,8 +1432,13 @@ SSA__AVX2 __m256 ssa__avx2_add(__m256 a, __m256 b) { return _mm256_add_ps(a, b);
 SSA__AVX2 __m256 ssa__avx2_sub(__m256 a, __m256 b) { return _mm256_sub_ps(a, b); }
 SSA__AVX2 __m256 ssa__avx2_div(__m256 a, __m256 b) { return _mm256_div_ps(a, b); }
 SSA__AVX2 __m256 ssa__avx2_fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
-SSA__AVX2 __m256 ssa__avx2_fms(__m256 a, __m256 b, __m256 c) { return _mm256_fmsub_ps(a, b, c); }
 SSA__AVX2 __m256 ssa__avx2_max(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+SSA__AVX2 __m256 ssa__avx2_log2e(__m256 x, __m256 *t)
+{
+    const __m256 log2e = _mm256_set1_ps((float)SSA__LOG2E), round = _mm256_set1_ps(SSA__ROUND);
+    *t = _mm256_fmadd_ps(x, log2e, round);
+    return _mm256_fmsub_ps(x, log2e, _mm256_sub_ps(*t, round));
+}
 SSA__AVX2 __m256 ssa__avx2_scale2(__m256 a, __m256 t)
 {
     return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)));
@@ -1603,8 +1624,13 @@ SSA__AVX512 __m512 ssa__avx512_add(__m512 a, __m512 b) { return _mm512_add_ps(a,
 SSA__AVX512 __m512 ssa__avx512_sub(__m512 a, __m512 b) { return _mm512_sub_ps(a, b); }
 SSA__AVX512 __m512 ssa__avx512_div(__m512 a, __m512 b) { return _mm512_div_ps(a, b); }
 SSA__AVX512 __m512 ssa__avx512_fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
-SSA__AVX512 __m512 ssa__avx512_fms(__m512 a, __m512 b, __m512 c) { return _mm512_fmsub_ps(a, b, c); }
 SSA__AVX512 __m512 ssa__avx512_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+SSA__AVX512 __m512 ssa__avx512_log2e(__m512 x, __m512 *t)
+{
+    const __m512 log2e = _mm512_set1_ps((float)SSA__LOG2E), round = _mm512_set1_ps(SSA__ROUND);
+    *t = _mm512_fmadd_ps(x, log2e, round);
+    return _mm512_fmsub_ps(x, log2e, _mm512_sub_ps(*t, round));
+}
 SSA__AVX512 __m512 ssa__avx512_scale2(__m512 a, __m512 t)
 {
     return _mm512_mul_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t), 23)));
@@ -1821,15 +1847,17 @@ SSA__NEON float32x4_t ssa__neon_add(float32x4_t a, float32x4_t b) { return vaddq
 SSA__NEON float32x4_t ssa__neon_sub(float32x4_t a, float32x4_t b) { return vsubq_f32(a, b); }
 SSA__NEON float32x4_t ssa__neon_div(float32x4_t a, float32x4_t b) { return vdivq_f32(a, b); }
 SSA__NEON float32x4_t ssa__neon_fma(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
-SSA__NEON float32x4_t ssa__neon_fms(float32x4_t a, float32x4_t b, float32x4_t c)
-{
-    return vnegq_f32(vfmsq_f32(c, a, b)); /* -(c - a*b): the compilers make it fmla with -c */
-}
 SSA__NEON float32x4_t ssa__neon_pick(float32x4_t x, float32x4_t y, float32x4_t a, float32x4_t b)
 {
     return vbslq_f32(vcgtq_f32(x, y), a, b);
 }
 SSA__NEON float32x4_t ssa__neon_max(float32x4_t a, float32x4_t b) { return ssa__neon_pick(a, b, a, b); }
+SSA__NEON float32x4_t ssa__neon_log2e(float32x4_t x, float32x4_t *t)
+{
+    const float32x4_t log2e = vdupq_n_f32((float)SSA__LOG2E), round = vdupq_n_f32(SSA__ROUND);
+    *t = vfmaq_f32(round, x, log2e);
+    return vnegq_f32(vfmsq_f32(vsubq_f32(*t, round), x, log2e)); /* -(n - a*b): the compilers make it fmla with -n */
+}
 SSA__NEON float32x4_t ssa__neon_scale2(float32x4_t a, float32x4_t t)
 {
     return vmulq_f32(a, vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(t), 23)));
@@ -1975,6 +2003,223 @@ SSA__NEON void ssa__neon_transpose(float32x4_t *r)
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
 #endif /* SSA__HAVE_NEON */
+
+#if SSA__HAVE_SIMD128
+/* SIMD128 of WebAssembly: as many registers of 4 floats as the CPU has, 16 or 32. What V8 makes of it:
+ *   f32x4.mul, add        mulps, addps; fmul, fadd: there is no FMA, a product is rounded before it is added
+ *   v128.load32_splat     vbroadcastss; ld1r
+ *   f32x4.pmax            maxps; fcmgt and bsl: f32x4.max would keep a NaN of either side
+ *   v128.bitselect        3; bsl
+ *   i8x16.shuffle         unpcklps, unpckhps, shufps; zip1, zip2, uzp1, uzp2: those used here are one instruction
+ * 4 x 2 accumulators, 2 operands, a broadcast and a product: 12 of x86's 16 registers, of which V8 keeps one. 6 x 2 and
+ * 4 x 4 are a quarter slower there. f16 is widened by hand, which costs as much as four products. */
+#define SSA__SIMD128 SSA__FORCE_INLINE SSA__TARGET_SIMD128
+SSA__SIMD128 v128_t ssa__simd128_zero(void) { return wasm_i32x4_const_splat(0); }
+SSA__SIMD128 v128_t ssa__simd128_set1(float x) { return wasm_f32x4_splat(x); }
+SSA__SIMD128 v128_t ssa__simd128_load(const float *p) { return wasm_v128_load(p); }
+SSA__SIMD128 void   ssa__simd128_store(float *p, v128_t v) { wasm_v128_store(p, v); }
+SSA__SIMD128 v128_t ssa__simd128_mul(v128_t a, v128_t b) { return wasm_f32x4_mul(a, b); }
+SSA__SIMD128 v128_t ssa__simd128_add(v128_t a, v128_t b) { return wasm_f32x4_add(a, b); }
+SSA__SIMD128 v128_t ssa__simd128_sub(v128_t a, v128_t b) { return wasm_f32x4_sub(a, b); }
+SSA__SIMD128 v128_t ssa__simd128_div(v128_t a, v128_t b) { return wasm_f32x4_div(a, b); }
+SSA__SIMD128 v128_t ssa__simd128_fma(v128_t a, v128_t b, v128_t c)
+{
+    return wasm_f32x4_add(wasm_f32x4_mul(a, b), c);
+}
+SSA__SIMD128 v128_t ssa__simd128_pick(v128_t x, v128_t y, v128_t a, v128_t b)
+{
+    return wasm_v128_bitselect(a, b, wasm_f32x4_gt(x, y));
+}
+SSA__SIMD128 v128_t ssa__simd128_max(v128_t a, v128_t b) { return wasm_f32x4_pmax(b, a); } /* b < a ? a : b */
+/* Without FMA x log2 e is rounded: its fraction comes from x - n ln 2, as in ssa__expf. n not through SSA__ROUND and
+ * back, which -ffast-math leaves out where no FMA is in between. */
+SSA__SIMD128 v128_t ssa__simd128_log2e(v128_t x, v128_t *t)
+{
+    const v128_t log2e = wasm_f32x4_const_splat((float)SSA__LOG2E), n = wasm_f32x4_nearest(wasm_f32x4_mul(x, log2e));
+    v128_t r = wasm_f32x4_sub(x, wasm_f32x4_mul(n, wasm_f32x4_const_splat(SSA__LN2_1)));
+    r = wasm_f32x4_sub(r, wasm_f32x4_mul(n, wasm_f32x4_const_splat(SSA__LN2_2)));
+    *t = wasm_f32x4_add(n, wasm_f32x4_const_splat(SSA__ROUND));
+    return wasm_f32x4_mul(r, log2e);
+}
+SSA__SIMD128 v128_t ssa__simd128_scale2(v128_t a, v128_t t) { return wasm_f32x4_mul(a, wasm_i32x4_shl(t, 23)); }
+SSA__SIMD128 v128_t ssa__simd128_first(int32_t n, v128_t a, v128_t b)
+{
+    return wasm_v128_bitselect(a, b, wasm_i32x4_gt(wasm_i32x4_splat(n), wasm_i32x4_const(0, 1, 2, 3)));
+}
+SSA__SIMD128 v128_t ssa__simd128_below(const int32_t *limit, int32_t j, v128_t a, v128_t b)
+{
+    return wasm_v128_bitselect(a, b, wasm_i32x4_gt(wasm_v128_load(limit), wasm_i32x4_splat(j)));
+}
+SSA__SIMD128 uint32_t ssa__simd128_above_bits(v128_t a, v128_t b)
+{
+    return (uint32_t)wasm_i32x4_bitmask(wasm_f32x4_gt(a, b));
+}
+SSA__SIMD128 int32_t ssa__simd128_lanes(int32_t *dst, uint32_t bits, int32_t at)
+{
+    int32_t n = 0;
+    for (; bits; bits &= bits - 1) dst[n++] = at + SSA__LOWEST(bits);
+    return n;
+}
+SSA__SIMD128 v128_t ssa__simd128_load_n(const unsigned char *p, int32_t n)
+{
+    float x[4] = { 0, 0, 0, 0 };
+    if (n > 0) memcpy(x, p, 4);
+    if (n > 1) memcpy(x + 1, p + 4, 4);
+    if (n > 2) memcpy(x + 2, p + 8, 4);
+    if (n > 3) memcpy(x + 3, p + 12, 4);
+    return wasm_v128_load(x);
+}
+SSA__SIMD128 void ssa__simd128_store_n(float *p, v128_t v, int32_t n)
+{
+    if (n > 0) wasm_v128_store32_lane(p, v, 0);
+    if (n > 1) wasm_v128_store32_lane(p + 1, v, 1);
+    if (n > 2) wasm_v128_store32_lane(p + 2, v, 2);
+    if (n > 3) wasm_v128_store32_lane(p + 3, v, 3);
+}
+SSA__SIMD128 v128_t ssa__simd128_load_half(const unsigned char *p) { return wasm_i32x4_load16x4(p); }
+SSA__SIMD128 v128_t ssa__simd128_load_half_n(const unsigned char *p, int32_t n)
+{
+    uint16_t h[4] = { 0, 0, 0, 0 };
+    if (n > 0) memcpy(h, p, 2);
+    if (n > 1) memcpy(h + 1, p + 2, 2);
+    if (n > 2) memcpy(h + 2, p + 4, 2);
+    if (n > 3) memcpy(h + 3, p + 6, 2);
+    return wasm_i32x4_load16x4(h);
+}
+/* h: halves whose sign fills the upper 16 bits. Read as a float, exponent and mantissa at their places are the number
+ * times 2^-112, subnormals too; infinity and NaN then get all bits of the exponent. */
+SSA__SIMD128 v128_t ssa__simd128_widen_f16(v128_t h)
+{
+    const v128_t e31 = wasm_i32x4_const_splat(0x0f800000);
+    v128_t x = wasm_v128_and(wasm_i32x4_shl(h, 13), wasm_i32x4_const_splat((int32_t)0x8fffe000u));
+    v128_t top = wasm_i32x4_eq(wasm_v128_and(x, e31), e31);
+    x = wasm_f32x4_mul(x, wasm_f32x4_const_splat(5.192296858534828e33f)); /* 2^112 */
+    return wasm_v128_or(x, wasm_v128_and(top, wasm_i32x4_const_splat(0x7f800000)));
+}
+SSA__SIMD128 v128_t ssa__simd128_widen_bf16(v128_t h) { return wasm_i32x4_shl(h, 16); }
+SSA__SIMD128 v128_t ssa__simd128_load_f16(const unsigned char *p)
+{
+    return ssa__simd128_widen_f16(ssa__simd128_load_half(p));
+}
+SSA__SIMD128 v128_t ssa__simd128_load_bf16(const unsigned char *p)
+{
+    return ssa__simd128_widen_bf16(ssa__simd128_load_half(p));
+}
+SSA__SIMD128 v128_t ssa__simd128_load_f16_n(const unsigned char *p, int32_t n)
+{
+    return ssa__simd128_widen_f16(ssa__simd128_load_half_n(p, n));
+}
+SSA__SIMD128 v128_t ssa__simd128_load_bf16_n(const unsigned char *p, int32_t n)
+{
+    return ssa__simd128_widen_bf16(ssa__simd128_load_half_n(p, n));
+}
+SSA__SIMD128 v128_t ssa__simd128_load_i8(const unsigned char *p)
+{
+    v128_t x = wasm_i16x8_extend_low_i8x16(wasm_v128_load32_zero(p));
+    return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(x));
+}
+SSA__SIMD128 v128_t ssa__simd128_set1_f16(const unsigned char *p)
+{
+    int16_t h;
+    memcpy(&h, p, 2);
+    return ssa__simd128_widen_f16(wasm_i32x4_splat(h));
+}
+SSA__SIMD128 void ssa__simd128_load2_bf16(const unsigned char *p, v128_t *x)
+{
+    v128_t h = wasm_v128_load(p);
+    x[0] = wasm_i32x4_shl(h, 16);
+    x[1] = wasm_v128_and(h, wasm_i32x4_const_splat(-65536));
+}
+SSA__SIMD128 v128_t ssa__simd128_even(v128_t a, v128_t b) { return wasm_i32x4_shuffle(a, b, 0, 2, 4, 6); }
+SSA__SIMD128 v128_t ssa__simd128_odd(v128_t a, v128_t b) { return wasm_i32x4_shuffle(a, b, 1, 3, 5, 7); }
+SSA__SIMD128 v128_t ssa__simd128_zip_low(v128_t a, v128_t b) { return wasm_i32x4_shuffle(a, b, 0, 4, 1, 5); }
+SSA__SIMD128 v128_t ssa__simd128_zip_high(v128_t a, v128_t b) { return wasm_i32x4_shuffle(a, b, 2, 6, 3, 7); }
+SSA__SIMD128 void ssa__simd128_deinterleave(v128_t *x)
+{
+    v128_t even = ssa__simd128_even(x[0], x[1]);
+    x[1] = ssa__simd128_odd(x[0], x[1]);
+    x[0] = even;
+}
+SSA__SIMD128 void ssa__simd128_interleave(v128_t *x)
+{
+    v128_t low = ssa__simd128_zip_low(x[0], x[1]);
+    x[1] = ssa__simd128_zip_high(x[0], x[1]);
+    x[0] = low;
+}
+/* The lower 16 bits of each lane. */
+SSA__SIMD128 void ssa__simd128_store_half(unsigned char *p, v128_t h)
+{
+    wasm_v128_store64_lane(p, wasm_u16x8_narrow_i32x4(h, h), 0);
+}
+/* As ssa__f32_to_f16: above 65520 as that is, below 2^-14 rounded by an addition whose last bit is worth 2^-24. */
+SSA__SIMD128 void ssa__simd128_store_f16(unsigned char *p, v128_t v)
+{
+    const v128_t half = wasm_f32x4_const_splat(0.5f), infinity = wasm_i32x4_const_splat(0x7f800000);
+    const v128_t sign = wasm_v128_and(v, wasm_i32x4_const_splat((int32_t)0x80000000u)), a = wasm_v128_xor(v, sign);
+    v128_t m = wasm_u32x4_min(a, wasm_i32x4_const_splat(0x477ff000));
+    v128_t even = wasm_v128_and(wasm_u32x4_shr(m, 13), wasm_i32x4_const_splat(1));
+    v128_t r = wasm_i32x4_add(wasm_i32x4_add(m, even), wasm_i32x4_const_splat(0xfff - 0x38000000));
+    v128_t small = wasm_i32x4_sub(wasm_f32x4_add(a, half), half);
+    v128_t nan = wasm_v128_or(wasm_v128_and(wasm_u32x4_shr(a, 13), wasm_i32x4_const_splat(0x3ff)),
+                              wasm_i32x4_const_splat(0x7e00));
+    r = wasm_v128_bitselect(small, wasm_u32x4_shr(r, 13), wasm_i32x4_lt(a, wasm_i32x4_const_splat(0x38800000)));
+    r = wasm_v128_bitselect(nan, r, wasm_i32x4_gt(a, infinity));
+    ssa__simd128_store_half(p, wasm_v128_or(r, wasm_u32x4_shr(sign, 16)));
+}
+SSA__SIMD128 void ssa__simd128_store_bf16(unsigned char *p, v128_t v)
+{
+    v128_t top = wasm_u32x4_shr(v, 16), even = wasm_v128_and(top, wasm_i32x4_const_splat(1));
+    v128_t r = wasm_i32x4_add(v, wasm_i32x4_add(even, wasm_i32x4_const_splat(0x7fff)));
+    v128_t a = wasm_v128_and(v, wasm_i32x4_const_splat(0x7fffffff));
+    v128_t nan = wasm_i32x4_gt(a, wasm_i32x4_const_splat(0x7f800000));
+    r = wasm_v128_bitselect(wasm_v128_or(top, wasm_i32x4_const_splat(0x40)), wasm_u32x4_shr(r, 16), nan);
+    ssa__simd128_store_half(p, r);
+}
+SSA__SIMD128 float ssa__simd128_hsum(v128_t v)
+{
+    v = wasm_f32x4_add(ssa__simd128_even(v, v), ssa__simd128_odd(v, v));
+    return wasm_f32x4_extract_lane(wasm_f32x4_add(v, ssa__simd128_odd(v, v)), 0);
+}
+SSA__SIMD128 float ssa__simd128_hmax(v128_t v)
+{
+    v = ssa__simd128_max(ssa__simd128_even(v, v), ssa__simd128_odd(v, v));
+    return wasm_f32x4_extract_lane(ssa__simd128_max(v, ssa__simd128_odd(v, v)), 0);
+}
+SSA__SIMD128 void ssa__simd128_hsum4(v128_t a, v128_t b, v128_t c, v128_t d, float scale, float *p)
+{
+    v128_t x = wasm_f32x4_add(ssa__simd128_even(a, b), ssa__simd128_odd(a, b));
+    v128_t y = wasm_f32x4_add(ssa__simd128_even(c, d), ssa__simd128_odd(c, d));
+    x = wasm_f32x4_add(ssa__simd128_even(x, y), ssa__simd128_odd(x, y));
+    wasm_v128_store(p, wasm_f32x4_mul(x, wasm_f32x4_splat(scale)));
+}
+SSA__SIMD128 void ssa__simd128_hsums(const int m, const int n, v128_t (*a)[4], float scale, float *p, int64_t ld)
+{
+    SSA__UNROLL
+    for (int i = 0; i < m * n; i++)
+        ssa__simd128_hsum4(a[i][0], a[i][1], a[i][2], a[i][3], scale, p + i / n * ld + i % n * 4);
+}
+SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
+{
+    v128_t a = ssa__simd128_zip_low(r[0], r[2]), b = ssa__simd128_zip_low(r[1], r[3]); /* columns 0, 1 of other rows */
+    v128_t c = ssa__simd128_zip_high(r[0], r[2]), d = ssa__simd128_zip_high(r[1], r[3]); /* columns 2, 3 */
+    r[0] = ssa__simd128_zip_low(a, b);
+    r[1] = ssa__simd128_zip_high(a, b);
+    r[2] = ssa__simd128_zip_low(c, d);
+    r[3] = ssa__simd128_zip_high(c, d);
+}
+
+#define SSA__FN(x)      ssa__simd128_##x
+#define SSA__V          v128_t
+#define SSA__L          4
+#define SSA__NV         2
+#define SSA__NM(nv)     4
+#define SSA__NR         2
+#define SSA__NQ         2
+#define SSA__NARROW     8
+#define SSA__TARGET     SSA__TARGET_SIMD128
+#define SSA__VECTOR_PASS
+#include SSA_HEADER_FILENAME
+#endif /* SSA__HAVE_SIMD128 */
 
 /* =====================================================================================================================
  * 9  SPECIAL UNITS. A level here starts from the table of the level below and overrides or adds the entries it does
@@ -3517,6 +3762,9 @@ static int ssa__available(ssa_isa isa)
 #if SSA__HAVE_NEON
     if (isa == SSA_ISA_NEON) return 1; /* every AArch64 CPU has it */
 #endif
+#if SSA__HAVE_SIMD128
+    if (isa == SSA_ISA_SIMD128) return 1; /* an engine without it would not have loaded the module */
+#endif
     return 0;
 }
 
@@ -3539,12 +3787,15 @@ static void ssa__fill(ssa__table *t, ssa_isa isa)
 #if SSA__HAVE_BFMM
     if (isa == SSA_ISA_NEON && ssa__cpu_has_bf16()) ssa__bfmm_fill(t);
 #endif
+#if SSA__HAVE_SIMD128
+    if (isa == SSA_ISA_SIMD128) ssa__simd128_fill(t, isa);
+#endif
     (void)isa; /* unused when only the scalar level is compiled in */
     SSA_ASSERT(t->isa == isa);
 }
 
-static const char *const ssa__isa_names[] = { "scalar", "avx2", "avx512", "amx", "neon" };
-#define SSA__ISA_COUNT 5
+static const char *const ssa__isa_names[] = { "scalar", "avx2", "avx512", "amx", "neon", "simd128" };
+#define SSA__ISA_COUNT 6
 
 /* The best available level that is not above wanted; wanted may be any number. */
 static ssa_isa ssa__best_up_to(ssa_isa wanted)
@@ -6291,13 +6542,11 @@ SSA__DIAG_POP
 #define SSA__LOCAL  static SSA__TARGET
 #define SSA__INLINE SSA__FORCE_INLINE SSA__TARGET
 
-SSA__INLINE SSA__V SSA__FN(exp)(SSA__V x) /* as ssa__expf, with FMA; x at most 88 */
+SSA__INLINE SSA__V SSA__FN(exp)(SSA__V x) /* as ssa__expf; x at most 88 */
 {
-    SSA__V t, n, f, p;
+    SSA__V t, f, p;
     x = SSA__FN(max)(SSA__FN(set1)(SSA__EXP_LOW), x); /* in this order NaN stays NaN */
-    t = SSA__FN(fma)(x, SSA__FN(set1)((float)SSA__LOG2E), SSA__FN(set1)(SSA__ROUND));
-    n = SSA__FN(sub)(t, SSA__FN(set1)(SSA__ROUND));
-    f = SSA__FN(fms)(x, SSA__FN(set1)((float)SSA__LOG2E), n);
+    f = SSA__FN(log2e)(x, &t);
     p = SSA__FN(fma)(SSA__FN(set1)(SSA__EXP_C6), f, SSA__FN(set1)(SSA__EXP_C5));
     p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP_C4));
     p = SSA__FN(fma)(p, f, SSA__FN(set1)(SSA__EXP_C3));

@@ -37,6 +37,9 @@
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
+#if defined(__EMSCRIPTEN__)
+#include <emscripten.h>
+#endif
 
 #if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
 #define X86 1
@@ -71,11 +74,15 @@ static volatile uint64_t sink_u;
 
 static double now(void)                 /* seconds since the first call: small, so a double keeps the nanoseconds */
 {
+#if defined(__EMSCRIPTEN__)
+    return 1e-3 * emscripten_get_now(); /* timespec_get knows milliseconds alone there */
+#else
     static time_t start;
     struct timespec t;
     timespec_get(&t, TIME_UTC);
     if (!start) start = t.tv_sec;
     return (double)(t.tv_sec - start) + 1e-9 * (double)t.tv_nsec;
+#endif
 }
 
 static void *need(size_t bytes)
@@ -1365,7 +1372,7 @@ int main(int argc, char **argv)
             threads[n_threads++] = n;
         }
     if (!level_arg) levels[n_levels++] = ssa_isa_get();
-    else for (int l = SSA_ISA_SCALAR; l <= SSA_ISA_NEON; l++) {
+    else for (int l = SSA_ISA_SCALAR; l <= SSA_ISA_SIMD128; l++) {
         char list[128];
         int named = 0;
         snprintf(list, sizeof list, "%s", level_arg);

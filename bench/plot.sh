@@ -37,7 +37,7 @@ threads=${PLOT_THREADS:-$(awk '$6 + 0 > most { most = $6 + 0 } END { print most 
 awk -v t="$threads" '$6 == t' "$tmp/all" >"$tmp/rows"
 [ -s "$tmp/rows" ] || { echo "plot.sh: no cases with $threads threads in $*"; exit 1; }
 machine=$(sed -n 's/.*"machine": *"\([^"]*\)", "compiler".*/\1/p' "$@" | sed "s/['\"]//g; 1q")
-level=$(awk '$3 != "torch" { n = index("scalar avx2 avx512 amx neon", $8); if (n > most) { most = n; l = $8 } }
+level=$(awk '$3 != "torch" { n = index("scalar avx2 avx512 amx neon simd128", $8); if (n > most) { most = n; l = $8 } }
              END { print l }' "$tmp/rows")
 [ "$threads" = 1 ] && on="1 thread" || on="$threads threads"
 about="$type keys, $level, $on${machine:+, $machine}"

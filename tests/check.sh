@@ -283,6 +283,10 @@ world "32-bit x86" i686-linux-gnu-gcc "" "$(full "$slow" "$each guard")" CFLAGS=
 WF=
 wasm="-sINITIAL_MEMORY=67108864 -sALLOW_MEMORY_GROWTH=1 -sNODERAWFS=1 -sWASM_ASYNC_COMPILATION=0"
 world "WebAssembly" emcc node "$(full "-b $each" "$each")" CFLAGS=-O1 LDLIBS="-lm $wasm"
+WF=-msimd128
+world "WebAssembly, scalar and simd128" emcc node "$(full "-b $each guard halves invariants" "$all halves")" \
+      CFLAGS="-O1 $WF" LDLIBS="-lm $wasm"
+WF=
 if has wine; then WINEPREFIX=$root/build/check/$dir/wine WINEDEBUG=-all; export WINEPREFIX WINEDEBUG; fi
 exe=.exe
 world "Windows, mingw-w64 and wine" x86_64-w64-mingw32-gcc wine "$(full "-b $each guard" "$each guard")" CFLAGS="$s"

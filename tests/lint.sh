@@ -81,9 +81,10 @@ only "${W}(_mm[0-9]*_|__m(64|128|256|512)|__mmask|__tile|_tile_|__builtin_ia32)|
      "x86 intrinsics only in 4, 8, 9, 10"
 neon="arm_neon|arm_sve|(float|bfloat|int|poly)(8|16|32|64)x[0-9]|${W}v(ld|st)[1-4]|${W}v[a-z0-9]+_[fsup](8|16|32|64)"
 only "$neon" ,4,8,9,10, "ARM intrinsics only in 4, 8, 9, 10"
+only "wasm_simd128|${W}(wasm_[a-z0-9]+_|v128_t)" ,4,8,9,10, "WebAssembly intrinsics only in 4, 8, 9, 10"
 only "_MSC_VER|_MSC_FULL|__GNUC|__clang|__has_|__INTEL|__TINYC|__MINGW|__apple_build|__STDC_NO" ,4, \
      "tests of the compiler only in 4"
-cpu="__x86_64|__i386|__amd64|_M_X64|_M_IX86|_M_AMD64|__aarch64|_M_ARM|__ARM|__AVX|__SSE|__FMA|__F16C"
+cpu="__x86_64|__i386|__amd64|_M_X64|_M_IX86|_M_AMD64|__aarch64|_M_ARM|__ARM|__AVX|__SSE|__FMA|__F16C|__wasm"
 only "${W}($cpu|_WIN32|__linux|__unix|__APPLE|__FAST_MATH|__OPTIMIZE)" ,4, "tests of the platform only in 4"
 only "cpuid|CPUID|xgetbv|getauxval|arch_prctl|${W}syscall|${W}getenv" ,4,10, \
      "CPUID, XCR0, getenv only in 10 (made ready in 4)"

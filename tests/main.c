@@ -8,7 +8,8 @@
 void test_isa(void)
 {
     static const struct { ssa_isa isa; const char *name; } all[] = { { SSA_ISA_SCALAR, "scalar" },
-        { SSA_ISA_AVX2, "avx2" }, { SSA_ISA_AVX512, "avx512" }, { SSA_ISA_AMX, "amx" }, { SSA_ISA_NEON, "neon" } };
+        { SSA_ISA_AVX2, "avx2" }, { SSA_ISA_AVX512, "avx512" }, { SSA_ISA_AMX, "amx" }, { SSA_ISA_NEON, "neon" },
+        { SSA_ISA_SIMD128, "simd128" } };
     ssa_isa first = ssa_isa_get(), best = ssa_isa_detected();
     CHECK(best == ssa_isa_detected(), "detected is constant");
     CHECK(ssa_isa_set(best) == best && ssa_isa_get() == best, "the detected level can be set");
@@ -23,7 +24,7 @@ void test_isa(void)
             CHECK(now < all[i].isa, "set %s gives a level below it, not %s", all[i].name, ssa_isa_name(now));
         }
     }
-    static const int odd[] = { -1, 5, 99, -2147483647, 2147483647 };
+    static const int odd[] = { -1, 6, 99, -2147483647, 2147483647 };
     for (int i = 0; i < COUNT(odd); i++) {
         CHECK(!strcmp(ssa_isa_name((ssa_isa)odd[i]), "unknown"), "name of %d", odd[i]);
         ssa_isa now = ssa_isa_set((ssa_isa)odd[i]);

@@ -10,7 +10,7 @@
 #else
 #define CPU_BF16 0
 #endif
-#if defined(__unix__) || defined(__APPLE__)
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(__EMSCRIPTEN__)    /* whose mprotect protects nothing */
 #include <sys/mman.h>
 #include <unistd.h>
 #define HAVE_MMAP 1
@@ -338,7 +338,7 @@ int level_count(void)
     if (n_levels < 0) {
         level_first = ssa_isa_get();
         n_levels = 0;
-        for (int i = SSA_ISA_SCALAR; i <= SSA_ISA_NEON; i++)
+        for (int i = SSA_ISA_SCALAR; i <= SSA_ISA_SIMD128; i++)
             if (ssa_isa_set((ssa_isa)i) == (ssa_isa)i) levels[n_levels++] = (ssa_isa)i;
         ssa_isa_set(level_first);
     }
@@ -356,6 +356,8 @@ int level_rounds(ssa_isa isa, ssa_type q, ssa_type k, ssa_type v)
 }
 
 /* ---- guarded memory ---------------------------------------------------------------------------------------------- */
+#define MARGIN 64                    /* bytes of NaN, in every type, on both sides of memory that cannot trap */
+
 void guard_make(guard *g, int64_t size)
 {
     memset(g, 0, sizeof *g);
@@ -382,7 +384,9 @@ void guard_make(guard *g, int64_t size)
     }
 #endif
     g->size = size;
-    g->base = xalloc(size, 1);
+    g->base = (unsigned char *)xalloc(size + 2 * MARGIN, 1) + MARGIN;
+    memset(g->base - MARGIN, 0xff, MARGIN);
+    memset(g->base + size, 0xff, MARGIN);
 }
 
 void *guard_at(const guard *g, int64_t n, int at_end)
@@ -398,5 +402,8 @@ void guard_free(guard *g)
 #elif defined(_WIN32)
     if (g->traps) { VirtualFree(g->base - g->page, 0, MEM_RELEASE); return; }
 #endif
-    free(g->base);
+    int intact = 1;
+    for (int i = 0; i < MARGIN; i++) intact &= g->base[-1 - i] == 0xff && g->base[g->size + i] == 0xff;
+    CHECK(intact, "nothing is written around guarded memory");
+    free(g->base - MARGIN);
 }

@@ -137,7 +137,8 @@ int         level_rounds(ssa_isa isa, ssa_type q, ssa_type k, ssa_type v); /* p 
 #define MAX_LEVELS 8
 
 /* Memory between two pages that trap: guard_at(g, n, 1) is n bytes that end at the upper one, guard_at(g, n, 0) starts
- * right after the lower one. Where mmap is missing, plain memory. */
+ * right after the lower one. Where there are none, between NaNs, which spoil what is made of them; guard_free notices
+ * what was written there. */
 typedef struct { unsigned char *base; int64_t size, page; int traps; } guard;
 void  guard_make(guard *g, int64_t size);
 void *guard_at(const guard *g, int64_t n, int at_end);

@@ -1,7 +1,7 @@
 /* test_invariants.c - what holds between calls: the same bits however a call is run, the workspace, the exact relation
  * of full and sparse attention, keys out of sight */
 #include "oracle.h"
-#if defined(__unix__) || defined(__APPLE__)
+#if (defined(__unix__) || defined(__APPLE__)) && (!defined(__EMSCRIPTEN__) || defined(__EMSCRIPTEN_PTHREADS__))
 #include <pthread.h>
 #define HAVE_THREADS 1
 #else
@@ -469,7 +469,7 @@ void test_invariants(void)
     check_all_ways();
     CHECK(test_brief || several >= 20 * level_count(), "calls are large enough to be shared between workers: %d",
           several);
-    if (!HAVE_THREADS) SKIP("threads", "no pthread.h: workers ran one after the other only");
+    if (!HAVE_THREADS) SKIP("threads", "no threads here: workers ran one after the other only");
 #ifndef _OPENMP
     SKIP("openmp", "compiled without OpenMP");
 #endif

@@ -8,8 +8,8 @@
 
 #define EPS 5.9604644775390625e-8 /* half an ulp at 1 */
 
-static const int dims[] = { 1,  2,  3,  7,  8,  9,  15,  16,  17,  24,  31,  32,   33,
-                            40, 63, 64, 65, 80, 96, 100, 127, 128, 160, 192, 1023, 1024 };
+static const int dims[] = { 1,  2,  3,  6,  7,  8,  9,   15,  16,  17,  24,  31,  32,   33,
+                            34, 40, 63, 64, 65, 80, 96, 100, 127, 128, 160, 192, 1023, 1024 };
 static guard pages;
 static rng   r;
 static const char *level;
@@ -23,7 +23,8 @@ static float any_float(void)
     float f;
     if (rng_int(&r, 0, 7) == 0) u |= 0x7f800000u;
     if (rng_int(&r, 0, 7) == 0) u &= 0x807fffffu;
-    if (rng_int(&r, 0, 7) == 0) u = (u & 0xbfffffffu) | 0x38000000u; /* near 1: the ties of bf16 and f16 */
+    if (rng_int(&r, 0, 7) == 0) u = (u & 0xbfffffffu) | 0x38000000u; /* near 1 */
+    if (rng_int(&r, 0, 7) == 0) u = (u & 0xb7ffffffu) | 0x30000000u; /* subnormal in f16, and less */
     if (rng_int(&r, 0, 3) == 0) u &= 0xffff8000u;
     memcpy(&f, &u, 4);
     return f;
@@ -129,6 +130,33 @@ static void test_rows(const ssa__table *t, const ssa__table *def)
         for (int i = 0; i < n; i++) bad += !(fabs((double)a[i] - (double)b[i]) <= 4 * EPS);
         CHECK(bad == 0 && a[n] == b[n], "%s axpy n %d", level, n);
     }
+}
+
+/* Every half, widened; and what rounds to it: itself, ties, and what is next to these. */
+static void test_every_half(const ssa__table *t, const ssa__table *def)
+{
+    static const uint32_t more[] = { 0, 1, 0xfff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001 };
+    static uint16_t h[1024], got[1024], want[1024];
+    static float a[1024], b[1024];
+    for (int type = SSA_F16; type <= SSA_BF16; type++)
+        for (int i = 0, bad; i < 65536; i += 1024) {
+            for (int j = 0; j < 1024; j++) h[j] = (uint16_t)(i + j);
+            t->pack[type](a, 1024, (const unsigned char *)h, 2048, 1, 1024);
+            def->pack[type](b, 1024, (const unsigned char *)h, 2048, 1, 1024);
+            bad = !same_bits(a, b, 1024);
+            for (int k = 0; k < COUNT(more); k++) {
+                for (int j = 0; j < 1024; j++) {
+                    uint32_t u;
+                    memcpy(&u, &b[j], 4);
+                    u += more[k];
+                    memcpy(&a[j], &u, 4);
+                }
+                t->unpack[type]((unsigned char *)got, a, 1024);
+                def->unpack[type]((unsigned char *)want, a, 1024);
+                bad += memcmp(got, want, sizeof got) != 0;
+            }
+            CHECK(bad == 0, "%s %s, the 1024 halves from %d on", level, type_name((ssa_type)type), i);
+        }
 }
 
 /* The best of many candidates, most of them equal to others: who is better, or as good and earlier, than all but `most`
@@ -431,6 +459,7 @@ void test_table(void)
         level = ssa_isa_name(t.isa);
         CHECK((int)t.isa == isa, "%s names itself", level);
         test_rows(&t, &def);
+        test_every_half(&t, &def);
         test_best(&t);
         test_terms_of(&t, &def);
         test_exp(&t.narrow, 1, &a);
