@@ -2235,8 +2235,9 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
  *              there are 16 rows. Interleaving leaves the dims of 32 in the order that ssa__amx_o tells; finish
  *              restores it.  o [row][dv_unit]
  *      rank    S = Q.K^T of all blocks: A = queries as they are, pooled keys turned, as three terms when they are
- *              floats, so that importance is exact to a float; s [32 blocks][16 rows][32], p stays in f32. Blocks along
- *              the lanes: summed over the group's rows at the end without a shuffle
+ *              floats, so that importance is exact to a float; s [part][32 blocks][16 rows][32], p stays in f32. Blocks
+ *              along the lanes: summed over the group's rows at the end without a shuffle. Up to four parts of 16 rows
+ *              meet the same 32 pooled keys
  *      gather  S = Q.K^T, O += P.V for 16 rows that chose a block, whose keys were transposed and whose values were
  *              interleaved when it was packed: A = queries as they are, and p as the softmax leaves it, a row's 16 keys
  *              along the lanes. Products over 16 keys take half a tile's width of p and half its height of values.
