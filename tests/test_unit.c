@@ -371,12 +371,14 @@ static void test_packed(void)
         check_packed(&s, hows[i / 4 % 5], i % 4 == 1);
     }
     for (int i = 0; i < 6; i++) {                            /* just too few queries, and just enough */
+        if (!test_some(i, 4)) continue;
         shape s = { .name = "packed or not", .HQ = i < 3 ? 16 : 17, .H = 1, .D = 32, .n_q = 63 + i % 3, .n_kv = 200,
                     .q_pos = 3, .tq = SSA_BF16, .tk = SSA_BF16, .tv = i == 4 ? SSA_F16 : SSA_BF16, .to = SSA_BF16,
                     .B = 16, .top_k = 3, .seed = 70 };
         check_packed(&s, NOISE, 1);
     }
     for (int i = 0; i < 8; i++) {
+        if (!test_some(i, 5)) continue;
         shape s = { .name = "packed, end", .HQ = 4, .H = 1 + i % 2, .D = dims[i % 5], .DV = dims[i / 2], .n_q = 64 + i,
                     .n_kv = 130 + i, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .lay = lays[i % 5],
                     .B = 16, .top_k = 3, .seed = (uint64_t)i };
@@ -387,6 +389,7 @@ static void test_packed(void)
     check_packed(&many, SLOPE, 0);
     static const int64_t tokens[] = { 100, 111, 112, 119, 127, 128, 158, 159, 160, 191, 207, 215, 229 };
     for (int i = 0; i < 8; i++) {
+        if (!test_some(i, 7)) continue;
         shape s = { .name = "packed, broken", .HQ = i % 2 ? 16 : 6, .H = 2, .D = i & 2 ? 40 : 64, .DV = i & 2 ? 72 : 32,
                     .n_q = 100 + i, .n_kv = 240, .q_pos = 110, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16,
                     .B = sizes[i % 4], .top_k = 2 + i % 2, .seed = (uint64_t)i * 100 };
@@ -499,6 +502,7 @@ static void test_rank(void)
         check_rank(&s, i % 9 == 4 ? DEEP : NOISE, i / 2 % 3, i % 12 == 5 ? 7 : -1, 0.5, &end);
     }
     for (int i = 0; i < 24; i++) {                           /* hundreds of blocks, whose maximum moves repeatedly */
+        if (!test_some(i, 7)) continue;
         int g = groups[i * 5 % 16];
         shape s = { .name = "rank, peaks", .HQ = g, .H = 1, .D = dims[i % 7], .n_q = 20 + i, .q_pos = -1,
                     .n_kv = 4 * 220 + 31 * i, .tq = halves[i % 2], .tk = i % 3 ? halves[i % 2] : SSA_F32, .amp = 2,
@@ -549,6 +553,7 @@ static void test_forms(void)
     static const layout lays[] = { LAY_ZERO, LAY_HEAD, LAY_ODD, LAY_PAD, LAY_ZERO };
     static const int hows[] = { NOISE, SLOPE, STAIRS, FALL, DEEP };
     for (int i = 0; i < 10 * COUNT(rows); i++) {
+        if (!test_some(i, 9)) continue;
         int n = keys[i % 10], r = i / 10;
         if (n > 511 && r % 2 == 0 && i % 3) continue;         /* costly */
         shape s = { .name = "unit", .HQ = rows[r].G, .H = 1, .D = dims[i % 6], .DV = dims[i / 2 % 6],
@@ -559,6 +564,7 @@ static void test_forms(void)
         check_dense(&s, hows[(i / 10 + i) % 5], i % 5 == 0);
     }
     for (int i = 0; i < 2 * COUNT(large); i++) {
+        if (!test_some(i, 7)) continue;
         int n = keys[(i * 3 + 5) % 10], r = i % COUNT(large);
         shape s = { .name = "unit, large", .HQ = large[r].G, .H = 1, .D = dims[i % 6], .DV = dims[i % 4],
                     .n_q = large[r].n_q, .n_kv = n, .q_pos = i % 3 == 1 ? 9 : -1, .tq = halves[i / 2 % 2],
@@ -567,17 +573,20 @@ static void test_forms(void)
         check_dense(&s, hows[i % 5], i % 2);
     }
     for (int t = 0; t < 2; t++) {                            /* a tile of the most rows, and one of few after it */
+        if (!test_some(t, 2)) continue;
         shape s = { .name = "unit, tile of 1024", .HQ = 16, .H = 1, .D = 16, .DV = 20, .n_q = 4097, .n_kv = 70,
                     .q_pos = 0, .tq = halves[t], .tk = halves[t], .tv = halves[t], .B = 16, .seed = 8 };
         check_dense(&s, SLOPE, t);
     }
     for (int t = 0; t < 4; t++) {
+        if (!test_some(t, 3)) continue;
         shape s = { .name = "unit, decode", .HQ = t < 2 ? 4 : 18, .H = 2, .D = 64, .n_q = 40, .n_kv = 530, .q_pos = -1,
                     .tq = halves[t % 2], .tk = halves[t % 2], .tv = halves[t % 2], .B = 16, .seed = 12 };
         check_decode(&s, t ? STAIRS : NOISE);
     }
     static const int64_t tokens[] = { 30, 60, 64, 75, 77, 79, 91, 96, 97, 100, 127, 128, 139 };
     for (int i = 0; i < 12; i++) {
+        if (!test_some(i, 5)) continue;
         static const int groups[] = { 1, 2, 7, 16, 33, 4 };
         shape s = { .name = "unit, broken", .HQ = 2 * groups[i % 6], .H = 2, .D = i % 4 ? 32 : 48, .DV = dims[i % 6],
                     .n_q = i == 9 ? 16 : groups[i % 6] > 6 ? 23 : 70, .n_kv = 140, .q_pos = i < 8 ? 64 : 0,
@@ -586,6 +595,7 @@ static void test_forms(void)
         check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
     }
     for (int i = 0; i < 4; i++) {                            /* few rows, of several queries */
+        if (!test_some(i, 3)) continue;
         shape s = { .name = "unit, few broken", .HQ = i % 2 ? 8 : 2, .H = 2, .D = 32, .DV = 40 + 24 * (i / 2),
                     .n_q = i % 2 ? 4 : 13, .n_kv = 140, .q_pos = i % 2 ? 75 : 67, .tq = SSA_BF16, .tk = SSA_BF16,
                     .tv = SSA_BF16, .B = 16, .top_k = 1, .seed = (uint64_t)i * 100 };
