@@ -203,6 +203,13 @@ static void test_ties(void)
                     .locals = i % 5 == 4, .score = i % 2 ? SSA_SCORE_DOT : SSA_SCORE_SOFTMAX, .seed = 70 };
         check_select(&s, (kind){ .period = 1 + i % 7, .away = i % 4 == 1, .share = 0.9 });
     }
+    for (int i = 0; i < 12; i++) {                           /* each block twice; a list ends between the two */
+        shape s = { .name = "ties, pairs", .HQ = i % 3 == 2 ? 20 : 4, .H = 1 + i % 2, .D = 16 + 8 * (i % 4), .n_q = 7,
+                    .n_kv = 700 + 13 * i, .q_pos = -1, .tq = types[i % 3], .tk = types[i / 2 % 3], .B = 1,
+                    .top_k = 4 + 2 * (i % 5), .per_head = i / 4 % 2,
+                    .score = i % 2 ? SSA_SCORE_DOT : SSA_SCORE_SOFTMAX, .seed = 80 + (uint64_t)i };
+        check_select(&s, (kind){ .period = 300, .away = i % 4 == 1, .share = 0.9 });
+    }
 }
 
 /* ---- MoBA -------------------------------------------------------------------------------------------------------- */

@@ -399,7 +399,8 @@ static void test_packed(void)
 
 /* ---- selection --------------------------------------------------------------------------------------------------- */
 /* pool: 0 none, 1 f32, 2 bf16, whose pooled keys end where a page traps. broken: the block with keys that are not
- * finite, -1: none. share: of the rows, how many must have a clear selection, to be worth the test. */
+ * finite, an even one in its first dim alone, so that scores are infinite of either sign; -1: none. share: of the rows,
+ * how many must have a clear selection, to be worth the test. */
 static void check_rank(const shape *s, int how, int pool, int broken, double share, guard *end)
 {
     prob p;
@@ -407,7 +408,7 @@ static void check_rank(const shape *s, int how, int pool, int broken, double sha
     o_call c;
     prob_make(&p, s);
     fill(&p, how, s->seed);
-    for (int64_t e = 0; broken >= 0 && e < (int64_t)s->H * s->D; e += 3)
+    for (int64_t e = 0; broken >= 0 && e < (int64_t)s->H * s->D; e += broken % 2 ? 3 : s->D)
         p.k.val[((int64_t)broken * s->B + s->B / 2) * s->H * s->D + e] = e % 2 ? NAN : INFINITY;
     tensor_store(&p.k);
     const char *text = shape_text(&p.s);
@@ -509,6 +510,26 @@ static void test_rank(void)
                     .scale = i % 5 == 4 ? -0.1f : 0, .B = 4, .top_k = 8 + i, .seed = (uint64_t)i * 100 };
         check_rank(&s, PEAKS, i % 3, i % 6 == 5 ? 170 : -1, 0.3, &end);
     }
+    for (int i = 0; i < 24; i++) {                           /* blocks out of a query's sight outweigh those in it */
+        int g = groups[1 + i % 8];
+        shape s = { .name = "rank, unseen", .HQ = g, .H = 1, .D = dims[i % 7], .n_q = 17 + i % 30, .n_kv = 50 + 7 * i,
+                    .q_pos = -1, .tq = halves[i % 2], .tk = halves[i % 2], .amp = 4, .B = 1, .top_k = 2 + i % 5,
+                    .top_p = i % 3 == 2 ? 0.5f : 0, .seed = (uint64_t)i * 100 };
+        check_rank(&s, NOISE, i % 3, -1, 0.3, &end);
+    }
+    for (int i = 0; i < 12; i++) {                           /* a row alone, whose scores are ranked as they are */
+        static const int broken[] = { 0, 20, 6, 0, 38, 15 };
+        shape s = { .name = "rank, alone", .HQ = 2, .H = 2, .D = dims[i % 7], .n_q = 17 + i, .n_kv = 70 * 4 + i,
+                    .q_pos = -1, .tq = halves[i % 2], .tk = halves[i % 2], .amp = 2, .scale = i % 4 == 3 ? -0.2f : 0,
+                    .B = 4, .top_k = 2 + i % 5, .top_p = i % 3 ? 0 : 0.6f, .seed = (uint64_t)i * 100 };
+        check_rank(&s, NOISE, i / 2 % 3, i % 3 ? broken[i % 6] : -1, 0.3, &end);
+    }
+    for (int i = 0; i < 12; i++) {                           /* pooled keys as they lie, up to where a page traps */
+        shape s = { .name = "rank, end", .HQ = 4 + i % 3 * 4, .H = 1 + i % 3, .D = i % 4 ? 32 : 96, .n_q = 4,
+                    .n_kv = blocks[i] * 4, .q_pos = -1, .tq = halves[i % 2], .tk = halves[i % 2], .B = 4, .top_k = 3,
+                    .seed = (uint64_t)i * 100 };
+        check_rank(&s, NOISE, 2, -1, 0.3, &end);
+    }
     guard_free(&end);
 }
 
@@ -577,6 +598,14 @@ static void test_forms(void)
         shape s = { .name = "unit, tile of 1024", .HQ = 16, .H = 1, .D = 16, .DV = 20, .n_q = 4097, .n_kv = 70,
                     .q_pos = 0, .tq = halves[t], .tk = halves[t], .tv = halves[t], .B = 16, .seed = 8 };
         check_dense(&s, SLOPE, t);
+    }
+    for (int i = 0; i < 5; i++) {                            /* 32 tiles: chunk after chunk, no shares */
+        if (!test_some(i, 3)) continue;
+        shape s = { .name = "unit, chunks", .HQ = 16, .H = i == 1 ? 8 : 16, .D = i % 2 ? 40 : 16, .DV = i % 2 ? 8 : 24,
+                    .n_q = i == 1 ? 400 : 257 + i, .n_kv = i == 2 ? 1090 : 600 + 60 * i, .q_pos = i == 4 ? 500 : -1,
+                    .tq = halves[i / 2 % 2], .tk = halves[i / 2 % 2], .tv = halves[i / 2 % 2], .lay = lays[i % 5],
+                    .noncausal = i == 3, .B = 16, .seed = (uint64_t)i * 100 };
+        check_dense(&s, hows[i % 5], i == 0);
     }
     for (int t = 0; t < 4; t++) {
         if (!test_some(t, 3)) continue;
