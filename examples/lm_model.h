@@ -206,7 +206,8 @@ static inline void lm_model_close(lm_model *m) {
 /* Keeps a message "path: what", as m->error. */
 static inline const char *lm_model_error(lm_model *m, const char *path, const char *what) {
     snprintf(m->error, sizeof m->error, "%.4000s: %.500s", path, what);
-    return lm_printable(m->error);
+    lm_printable(m->error);
+    return m->error;
 }
 
 /* The floating-point tensor `name` of shape [rows][cols] (cols 0: [rows]). */

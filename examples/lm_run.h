@@ -343,11 +343,11 @@ static inline int32_t lm_argmax(const float *logits, int64_t n) {
     return best;
 }
 
-/* The next token: the likeliest at temperature 0, else drawn from the fewest likeliest tokens that reach top_p
- * together. */
+/* The next token: the likeliest at temperature 0 or without scratch, else drawn from the fewest likeliest tokens that
+ * reach top_p together. */
 static inline int32_t lm_sample(lm_sampler *s, const float *logits, int64_t vocab) {
     const float top = logits[lm_argmax(logits, vocab)];
-    if (s->temperature <= 0) return lm_argmax(logits, vocab);
+    if (s->temperature <= 0 || !s->scratch) return lm_argmax(logits, vocab);
     double total = 0, cut = 0;
     for (int64_t i = 0; i < vocab; i++) {
         const float p = expf((logits[i] - top) / s->temperature);

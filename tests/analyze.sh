@@ -1,7 +1,8 @@
 #!/bin/sh
-# analyze.sh - static analysis: clang-tidy (.clang-tidy), cppcheck (tests/cppcheck.txt), gcc -fanalyzer. The first two
-# look at implementation, tests, examples and benchmark, the last at the implementation's scalar level. Prints a line a
-# step and the counts; a tool that is not installed is skipped. Environment: JOBS (2), CLANG_TIDY, CPPCHECK, GCC.
+# analyze.sh - static analysis: clang-tidy (.clang-tidy, and the list below), cppcheck (tests/cppcheck.txt), gcc
+# -fanalyzer. The first two look at implementation, tests, examples and benchmark, the last at the implementation's
+# scalar level. Prints a line a step and the counts; a tool that is not installed is skipped. Environment: JOBS (2),
+# CLANG_TIDY, CPPCHECK, GCC.
 LC_ALL=C; export LC_ALL
 cd "$(dirname "$0")/.." || exit 2
 JOBS=${JOBS:-2} CLANG_TIDY=${CLANG_TIDY:-clang-tidy} CPPCHECK=${CPPCHECK:-cppcheck} GCC=${GCC:-gcc}
@@ -27,16 +28,29 @@ installed() {
     skipped=$((skipped + $2)); echo "SKIP $1: not installed; $2 step(s) are not run"; return 1
 }
 
+# What clang-tidy is not to say: a check, a pattern of the line it names, and the reason.
+cat >$out/known <<'END_KNOWN'
+clang-analyzer-core.DivideZero -- ssa__ceil_div.c->a.n_q, c->tile_tokens -- at least 1 in every call that was resolved
+clang-analyzer-core.NullDereference -- j >= limit.r. -- limit or tile->sees is there, and entries leave both alone
+END_KNOWN
 if installed "$CLANG_TIDY" 2; then
     for what in implementation others; do
-        case $what in others) files=$others;; *) files=$out/impl.c;; esac
+        # The header as the file itself: of one that is included the analyzer follows what the file calls, and no more.
+        case $what in others) files=$others more=;; *) files=ssa.h more="-xc -DSSA_IMPLEMENTATION";; esac
         start=$(date +%s)
         # shellcheck disable=SC2086
         printf '%s\n' $files | xargs -P "$JOBS" -n 1 sh -c \
-            '"$0" --quiet "$2" -- -std=c11 -I. -I"$1" 2>&1' "$CLANG_TIDY" $out \
-            >$out/tidy-$what
+            '"$0" --quiet "$3" -- -std=c11 -I. -I"$1" $2 2>&1' "$CLANG_TIDY" $out "$more" >$out/tidy-$what
         status=$?
-        grep -v 'warnings.* generated\.$' $out/tidy-$what >$out/tidy-$what.log
+        grep -v 'warnings.* generated\.$' $out/tidy-$what | awk -v known=$out/known '
+            BEGIN { while ((getline <known) > 0) { split($0, a, " -- "); check[++n] = a[1]; pattern[n] = a[2] } }
+            found { for (k = 1; k <= n && !(index(found, check[k]) && $0 ~ pattern[k]); k++); on = k > n
+                    if (on) print found; found = "" }
+            /(error|warning): .*\[.*\]$/ { found = $0; next }
+            on { print }' >$out/tidy-$what.log
+        # A status without any finding: the tool itself failed.
+        grep -q '\(error\|warning\): .*\]$' $out/tidy-$what && status=0
+        [ ! -s $out/tidy-$what.log ] || status=1
         verdict "clang-tidy, $what" $status $out/tidy-$what.log
     done
 fi

@@ -4,10 +4,11 @@
 Each mutant is ssa.h with one small edit in the body of a function: a relation, a sign, a constant, a condition, an
 index, a statement that is gone. Only the implementation object is compiled again; it is linked with the tests' other
 objects, and the groups of tests run one after another, each in a process of its own, until one fails, crashes or
-hangs. A mutant whose object has the bytes of the original is no mutant, nor is one that does not compile: another is
-drawn instead. The same seed draws the same mutants. Survivors need a human: some are equivalent in ways that no
-compiler sees (a choice between two right ways, a slower way, a bound that is only generous), the others are what the
-tests miss.
+hangs: brief runs (`test -b`) and whole ones, in the order of kills per second so far among mutants of that section.
+A survivor has passed every group whole. A mutant whose object has the bytes of the original is no mutant, nor is one
+that does not compile: another is drawn instead. The same seed draws the same mutants. Survivors need a human: some are
+equivalent in ways that no compiler sees (a choice between two right ways, a slower way, a bound that is only generous),
+the others are what the tests miss.
 
 Writes build/mutants/survivors.txt and build/mutants/all.tsv; the last line of the output counts.
 """
@@ -26,9 +27,9 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OUT = "build/mutants"
-# The quickest and most telling first: most mutants never reach the second half.
-GROUPS = ("errors pool table guard golden loss checked isa select sparse attention invariants unit diag cache terms "
-          "recipes")
+# All but lm, which is slow, and harness, which does not call ssa.h.
+GROUPS = ("errors pool table guard golden loss checked isa halves select sparse attention invariants unit diag cache "
+          "terms recipes hosts")
 SECTIONS = "7,8,9,11,12,13,15"
 
 # ---- the source ------------------------------------------------------------------------------------------------------
@@ -254,30 +255,44 @@ class Tests:
         self.target, self.impl = target, impl
         with open(os.path.join(ROOT, impl), "rb") as f:
             self.bytes = f.read()
-        self.seconds = {}
+        self.seconds, self.spent, self.kills = {}, {}, {}   # of a step; of a section's steps
 
-    def group(self, program, name, limit):
-        """What stopped the group, or nothing, and its output."""
-        command = "ulimit -c 0; ulimit -v 33554432; exec timeout -s KILL %d %s %s" % (limit, program, name)
+    def group(self, program, name, limit, left=float("inf")):
+        """What stopped the group, or nothing, and its output. The limit is CPU time, for what else runs is no matter;
+        a deadlock takes none, and is met ten times later."""
+        command = "ulimit -c 0; ulimit -v 33554432; ulimit -t %d; exec timeout -s KILL %d %s %s" % (
+            limit, min(10 * limit, left + 1), program, name)
         done = run(command, env=self.env)
         failed = re.search(r"FAIL (\S+)", done.stdout)
         return ("" if done.returncode == 0 else
                 failed.group(1) if failed else "hang" if done.returncode in (137, -9) else "crash"), done.stdout
 
     def baseline(self):
-        """Every group once, as many at a time as later; returns the levels that were not run."""
-        def one(name):
+        """Every group once, as many at a time as later; returns the levels that were not run. A step is a group, or a
+        brief run of one ("-b GROUP") that takes less than half of its time."""
+        def one(step):
             start = time.monotonic()
-            why, text = self.group(self.target, name, 900)
-            self.seconds[name] = time.monotonic() - start
-            return name, why, text
+            why, text = self.group(self.target, step, 900)
+            return step, time.monotonic() - start, why, text
         texts = ""
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
-            for name, why, text in pool.map(one, self.groups):
+            for step, seconds, why, text in pool.map(one, self.groups + ["-b " + g for g in self.groups]):
                 if why:
-                    sys.exit("mutate: group %s fails without any mutant:\n%s" % (name, text[-2000:]))
+                    sys.exit("mutate: group %s fails without any mutant:\n%s" % (step, text[-2000:]))
+                if seconds < 0.5 * self.seconds.get(step.split()[-1], float("inf")):
+                    self.seconds[step] = seconds
                 texts += text
         return re.findall(r"SKIP (\w+): this build or CPU lacks the level", texts)
+
+    def steps(self, section):
+        """What to run of a mutant's tests, the next one the best by the kills per second so far; before any, by the
+        seconds alone. A brief run of a group that has passed whole says no more."""
+        left = set(self.seconds)
+        while left:
+            step = max(sorted(left), key=lambda s: (1 + self.kills.get((section, s), 0)) /
+                       (self.seconds[s] + self.spent.get((section, s), 0)))
+            left -= {step, "-b " + step}
+            yield step
 
     def judge(self, m, place, source, deadline):
         lines = source.split("\n")
@@ -293,16 +308,15 @@ class Tests:
                 return "equivalent", ""
         must(self.link.replace(" -o " + self.target, " -o %s/test" % place)
              .replace(self.impl, place + "/tests/ssa_impl.o"))
-        for name in self.groups:
-            left = deadline - time.monotonic()
-            limit = 8 + 4 * self.seconds[name]
-            if left < 1:
+        for step in self.steps(m.section):
+            start, key = time.monotonic(), (m.section, step)
+            why, _ = self.group(place + "/test", step, 8 + 4 * self.seconds[step], max(deadline - start, 0))
+            if time.monotonic() > deadline and why in ("", "hang"):
                 return "unfinished", ""
-            why, _ = self.group(place + "/test", name, min(limit, left + 1))
-            if why == "hang" and left < limit:
-                return "unfinished", ""
+            self.spent[key] = self.spent.get(key, 0) + time.monotonic() - start
             if why:
-                return "killed", name + (" " + why)
+                self.kills[key] = self.kills.get(key, 0) + 1
+                return "killed", "%s: %s" % (step, why)
         return "survived", ""
 
 
@@ -312,9 +326,9 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     p.add_argument("--sections", default=SECTIONS, help="of ssa.h, commas between (%s)" % SECTIONS)
-    p.add_argument("--groups", default=GROUPS, help="of the tests, in this order (%s)" % GROUPS)
+    p.add_argument("--groups", default=GROUPS, help="of the tests (%s)" % GROUPS)
     p.add_argument("--cppflags", default="", help='"-include tests/amx_emulated.h" runs level amx by emulation')
-    p.add_argument("--flags", default="-O1 -w", help="of the implementation (-O1 -w)")
+    p.add_argument("--flags", default="-Og -w", help="of the implementation (-Og -w: the quickest to compile)")
     p.add_argument("--time-limit", type=float, default=0, help="seconds after which no more are judged (0: none)")
     p.add_argument("--list", action="store_true", help="print the mutants that would be drawn; build nothing else")
     args = p.parse_args()
@@ -332,7 +346,7 @@ def main():
     pool = list(candidates(source, compiled_lines(tests.compile, source), wanted, missing))
     print("%d edits of %d lines; levels that are not run: %s; groups: %s" % (
         sum(map(len, pool)), len(pool), " ".join(sorted(set(missing))) or "none",
-        ", ".join("%s %.1f s" % (g, tests.seconds.get(g, 0)) for g in tests.groups)), flush=True)
+        ", ".join("%s %.1f s" % x for x in tests.seconds.items())), flush=True)
     stream = draw(pool, args.seed)
     if args.list:
         for m, _ in zip(stream, range(args.count)):
@@ -401,8 +415,8 @@ def report(done, seconds):
         kinds = sorted({key(m) for m in killed + survived}, key=str)
         print("killed by %s: %s" % (title, ", ".join("%s %d/%d" % (
             k, sum(key(m) == k for m in killed), sum(key(m) == k for m in killed + survived)) for k in kinds)))
-    groups = [m.by.split(" ")[0] for m in killed]
-    print("killed in group: %s" % ", ".join("%s %d" % (g, groups.count(g)) for g in dict.fromkeys(groups)))
+    groups = [m.by.split(":")[0] for m in killed]
+    print("killed by step: %s" % ", ".join("%s %d" % (g, groups.count(g)) for g in dict.fromkeys(groups)))
     if killed:
         print("seconds: %.0f in all; a killed one, median %.1f" % (
             seconds, statistics.median(m.seconds for m in killed)))

@@ -350,9 +350,18 @@ void level_restore(void) { ssa_isa_set(level_first); }
 
 int level_rounds(ssa_isa isa, ssa_type q, ssa_type k, ssa_type v)
 {
-    int f16 = q == SSA_F16 || k == SSA_F16 || v == SSA_F16, other = q == SSA_F32 || k == SSA_F32 || v == SSA_F32 ||
-              k == SSA_Q8_0 || v == SSA_Q8_0;
-    return !other && (isa == SSA_ISA_AMX || (isa == SSA_ISA_NEON && CPU_BF16 && !f16));
+    if (q == SSA_F32 || k == SSA_F32 || v == SSA_F32 || k == SSA_Q8_0 || v == SSA_Q8_0) return 0;
+    if (isa == SSA_ISA_NEON) return CPU_BF16 && q == SSA_BF16 && k == SSA_BF16 && v == SSA_BF16;
+    return isa == SSA_ISA_AMX;
+}
+
+int64_t unit_products(void)
+{
+#ifdef SSA__AMX_EMULATED
+    return emu_products;
+#else
+    return -1;
+#endif
 }
 
 /* ---- guarded memory ---------------------------------------------------------------------------------------------- */

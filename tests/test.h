@@ -132,6 +132,7 @@ int         level_count(void);
 ssa_isa     level_at(int i);
 const char *level_use(int i);                               /* ssa_isa_set, returns its name */
 void        level_restore(void);
+int64_t     unit_products(void);                            /* of tiles, by this thread so far; -1: not known */
 int         level_rounds(ssa_isa isa, ssa_type q, ssa_type k, ssa_type v); /* p to v's type: with these, as they are */
 #define FOR_LEVELS(i) for (int i = 0; i < level_count() ? (level_use(i), 1) : (level_restore(), 0); i++)
 #define MAX_LEVELS 8

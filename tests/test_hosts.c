@@ -391,7 +391,7 @@ enum { RUN, RUN_OWN, CHECK_ONLY, PLAN, SELECT, DIAGNOSE, POOLS, APPEND, LOSS, SM
 static void go_deep(job *j, int what)
 {
     static unsigned char cache[64 * 2 * 1024 * 4];
-    static float lse[4096], other[4096];
+    static float lse[4096], lse_full[4096];
     ssa_attn *a = &j->a, c;
     ssa_plan plan;
     ssa_alignment loss;
@@ -400,7 +400,7 @@ static void go_deep(job *j, int what)
     int64_t n = a->n_kv < 50 ? a->n_kv : 50;
     static unsigned char ws[1 << 24];
     const ssa_exec given = { 1, NULL, NULL, ws, sizeof ws };
-    const ssa_diagnosis d = { lse, other, NULL, NULL };
+    const ssa_diagnosis d = { lse, lse_full, NULL, NULL };
     switch (what) {
     case RUN:        s = ssa_attention(a, j->mode, &one); break;
     case RUN_OWN:    s = ssa_attention(a, j->mode, &given); break;
@@ -434,9 +434,9 @@ static void go_deep(job *j, int what)
         s = ssa_alignment_loss(&k, &v, a->n_q, a->n_heads, a->head_dim, 1, &loss, 1, NULL, NULL);
         break;
     case SMALL:
-        for (int i = 0; i < 64; i++) lse[i] = other[i] = (float)i;
-        ssa_merge(lse, lse + 60, other, other + 60, 2, 30);
-        ssa_attention_sparsity(lse, other, 64, lse);
+        for (int i = 0; i < 64; i++) lse[i] = lse_full[i] = (float)i;
+        ssa_merge(lse, lse + 60, lse_full, lse_full + 60, 2, 30);
+        ssa_attention_sparsity(lse, lse_full, 64, lse);
         (void)ssa_isa_set(ssa_isa_get());
         (void)ssa_isa_detected();
         (void)ssa_status_string(s);

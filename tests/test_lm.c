@@ -445,7 +445,8 @@ static void toy_forward(toy *m, const int32_t *ids, int n, double *logits)
 {
     enum { MAX = 64 };
     static double k[TOY_TOKENS][MAX], v[TOY_TOKENS][MAX], x[TOY_TOKENS][MAX];
-    double h[MAX], q[MAX], g[MAX], o[MAX], up[MAX], out[MAX], p[TOY_TOKENS];
+    double h[MAX] = { 0 }, q[MAX] = { 0 }, g[MAX] = { 0 }, o[MAX] = { 0 }, up[MAX] = { 0 }, out[MAX] = { 0 },
+           p[TOY_TOKENS] = { 0 };
     const toy_tensor *embed = toy_find(m, "model.embed_tokens.weight");
     for (int t = 0; t < n; t++) memcpy(x[t], embed->w + ids[t] * m->hidden, (size_t)m->hidden * sizeof(double));
     for (int layer = 0; layer < m->layers; layer++)

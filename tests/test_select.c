@@ -203,6 +203,13 @@ static void test_ties(void)
                     .locals = i % 5 == 4, .score = i % 2 ? SSA_SCORE_DOT : SSA_SCORE_SOFTMAX, .seed = 70 };
         check_select(&s, (kind){ .period = 1 + i % 7, .away = i % 4 == 1, .share = 0.9 });
     }
+    for (int i = 0; i < 12; i++) {                           /* each block twice; a list ends between the two */
+        shape s = { .name = "ties, pairs", .HQ = i % 3 == 2 ? 20 : 4, .H = 1 + i % 2, .D = 16 + 8 * (i % 4), .n_q = 7,
+                    .n_kv = 700 + 13 * i, .q_pos = -1, .tq = types[i % 3], .tk = types[i / 2 % 3], .B = 1,
+                    .top_k = 4 + 2 * (i % 5), .per_head = i / 4 % 2,
+                    .score = i % 2 ? SSA_SCORE_DOT : SSA_SCORE_SOFTMAX, .seed = 80 + (uint64_t)i };
+        check_select(&s, (kind){ .period = 300, .away = i % 4 == 1, .share = 0.9 });
+    }
 }
 
 /* ---- MoBA -------------------------------------------------------------------------------------------------------- */
@@ -553,15 +560,6 @@ static void test_share(void)
 }
 
 /* ---- the matrix unit --------------------------------------------------------------------------------------------- */
-static int64_t products(void)
-{
-#ifdef SSA__AMX_EMULATED
-    return emu_products;
-#else
-    return -1;
-#endif
-}
-
 static void test_unit_lists(void)
 {
     static const int groups[] = { 1, 3, 4, 16, 20 };
@@ -578,10 +576,10 @@ static void test_unit_lists(void)
         prob_make(&p, &s);
         p.a.blocks = p.blocks;
         FOR_LEVELS(l) {
-            int64_t done = products();
+            int64_t done = unit_products();
             CHECK(ssa_select_blocks(&p.a, &one) == SSA_OK, "status");
             if (ssa_isa_get() == SSA_ISA_AMX && done >= 0)
-                CHECK(products() > done, "the unit has ranked: %s", shape_text(&p.s));
+                CHECK(unit_products() > done, "the unit has ranked: %s", shape_text(&p.s));
         }
         prob_free(&p);
     }

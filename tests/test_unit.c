@@ -13,16 +13,6 @@ static const ssa_type halves[] = { SSA_BF16, SSA_F16 };
 
 static int at_amx(void) { return ssa_isa_get() == SSA_ISA_AMX; }
 
-/* Tile products that this thread has asked for; -1: not known. */
-static int64_t products(void)
-{
-#ifdef SSA__AMX_EMULATED
-    return emu_products;
-#else
-    return -1;
-#endif
-}
-
 /* ---- data whose scores are not just noise ------------------------------------------------------------------------ */
 enum { NOISE, SLOPE, STAIRS, PEAKS, FALL, DEEP };
 
@@ -297,10 +287,10 @@ static void check_packed(const shape *s, int how, int threads)
         o_pool(&c, pooled);
         FOR_LEVELS(l) {
             prob_clear(&p);
-            int64_t done = products();
+            int64_t done = unit_products();
             ok &= ssa_attention(&p.a, SSA_SPARSE, &one) == SSA_OK;
             if (at_amx() && given && budget <= 512)          /* a larger one may be split, and is not packed then */
-                packed &= done < 0 || products() > done || s->HQ / s->H > 16;
+                packed &= done < 0 || unit_products() > done || s->HQ / s->H > 16;
             gaps &= tensor_gaps_ok(&p.o);
             if (l == 0 || memcmp(before, p.blocks, (size_t)size)) {
                 if (l) o_result_free(&r);
@@ -371,12 +361,14 @@ static void test_packed(void)
         check_packed(&s, hows[i / 4 % 5], i % 4 == 1);
     }
     for (int i = 0; i < 6; i++) {                            /* just too few queries, and just enough */
+        if (!test_some(i, 4)) continue;
         shape s = { .name = "packed or not", .HQ = i < 3 ? 16 : 17, .H = 1, .D = 32, .n_q = 63 + i % 3, .n_kv = 200,
                     .q_pos = 3, .tq = SSA_BF16, .tk = SSA_BF16, .tv = i == 4 ? SSA_F16 : SSA_BF16, .to = SSA_BF16,
                     .B = 16, .top_k = 3, .seed = 70 };
         check_packed(&s, NOISE, 1);
     }
     for (int i = 0; i < 8; i++) {
+        if (!test_some(i, 5)) continue;
         shape s = { .name = "packed, end", .HQ = 4, .H = 1 + i % 2, .D = dims[i % 5], .DV = dims[i / 2], .n_q = 64 + i,
                     .n_kv = 130 + i, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .lay = lays[i % 5],
                     .B = 16, .top_k = 3, .seed = (uint64_t)i };
@@ -387,6 +379,7 @@ static void test_packed(void)
     check_packed(&many, SLOPE, 0);
     static const int64_t tokens[] = { 100, 111, 112, 119, 127, 128, 158, 159, 160, 191, 207, 215, 229 };
     for (int i = 0; i < 8; i++) {
+        if (!test_some(i, 7)) continue;
         shape s = { .name = "packed, broken", .HQ = i % 2 ? 16 : 6, .H = 2, .D = i & 2 ? 40 : 64, .DV = i & 2 ? 72 : 32,
                     .n_q = 100 + i, .n_kv = 240, .q_pos = 110, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16,
                     .B = sizes[i % 4], .top_k = 2 + i % 2, .seed = (uint64_t)i * 100 };
@@ -396,7 +389,8 @@ static void test_packed(void)
 
 /* ---- selection --------------------------------------------------------------------------------------------------- */
 /* pool: 0 none, 1 f32, 2 bf16, whose pooled keys end where a page traps. broken: the block with keys that are not
- * finite, -1: none. share: of the rows, how many must have a clear selection, to be worth the test. */
+ * finite, an even one in its first dim alone, so that scores are infinite of either sign; -1: none. share: of the rows,
+ * how many must have a clear selection, to be worth the test. */
 static void check_rank(const shape *s, int how, int pool, int broken, double share, guard *end)
 {
     prob p;
@@ -404,7 +398,7 @@ static void check_rank(const shape *s, int how, int pool, int broken, double sha
     o_call c;
     prob_make(&p, s);
     fill(&p, how, s->seed);
-    for (int64_t e = 0; broken >= 0 && e < (int64_t)s->H * s->D; e += 3)
+    for (int64_t e = 0; broken >= 0 && e < (int64_t)s->H * s->D; e += broken % 2 ? 3 : s->D)
         p.k.val[((int64_t)broken * s->B + s->B / 2) * s->H * s->D + e] = e % 2 ? NAN : INFINITY;
     tensor_store(&p.k);
     const char *text = shape_text(&p.s);
@@ -419,7 +413,7 @@ static void check_rank(const shape *s, int how, int pool, int broken, double sha
     o_call_of(&c, &p);
     o_pool(&c, pooled);
     FOR_LEVELS(l) {
-        int64_t done = products();
+        int64_t done = unit_products();
         if (pool) {
             CHECK(ssa_pool_init(&x, s->H, s->D, s->B, s->n_kv, type, memory, bytes) == SSA_OK
                       && ssa_pool_append(&x, &p.k.view, s->n_kv) == SSA_OK, "pool: %s", text);
@@ -433,7 +427,7 @@ static void check_rank(const shape *s, int how, int pool, int broken, double sha
         prob_clear(&p);
         CHECK(ssa_select_blocks(&p.a, &one) == SSA_OK, "status: %s", text);
         if (at_amx() && done >= 0 && s->n_q >= 64 && s->tq != SSA_F32)
-            CHECK(products() > done, "the unit has ranked: %s", text);
+            CHECK(unit_products() > done, "the unit has ranked: %s", text);
         if (l == 0 || memcmp(before, p.blocks, (size_t)size)) {
             double now = o_check_blocks(&p, pooled, 0, text);
             if (now < clear) clear = now;
@@ -499,6 +493,7 @@ static void test_rank(void)
         check_rank(&s, i % 9 == 4 ? DEEP : NOISE, i / 2 % 3, i % 12 == 5 ? 7 : -1, 0.5, &end);
     }
     for (int i = 0; i < 24; i++) {                           /* hundreds of blocks, whose maximum moves repeatedly */
+        if (!test_some(i, 7)) continue;
         int g = groups[i * 5 % 16];
         shape s = { .name = "rank, peaks", .HQ = g, .H = 1, .D = dims[i % 7], .n_q = 33 + i % 7, .q_pos = -1,
                     .n_kv = 4 * 220 + 31 * i, .tq = halves[i % 2], .tk = i % 3 ? halves[i % 2] : SSA_F32, .amp = 2,
@@ -506,9 +501,30 @@ static void test_rank(void)
         check_rank(&s, PEAKS, i % 3, i % 6 == 5 ? 170 : -1, 0.3, &end);
     }
     for (int i = 0; i < 4; i++) {                            /* so many blocks that fewer rows meet them at once */
+        if (!test_some(i, 3)) continue;
         shape s = { .name = "rank, far", .HQ = i < 2 ? 4 : 40, .H = 1, .D = 32, .n_q = 40, .q_pos = -1, .n_kv = 4120,
                     .tq = SSA_BF16, .tk = SSA_BF16, .B = 1, .top_k = 5, .seed = (uint64_t)i };
         check_rank(&s, NOISE, i % 2 ? 2 : 0, -1, 0.3, &end);
+    }
+    for (int i = 0; i < 24; i++) {                           /* blocks out of a query's sight outweigh those in it */
+        int g = groups[1 + i % 8];
+        shape s = { .name = "rank, unseen", .HQ = g, .H = 1, .D = dims[i % 7], .n_q = 33 + i % 16, .n_kv = 50 + 7 * i,
+                    .q_pos = -1, .tq = halves[i % 2], .tk = halves[i % 2], .amp = 4, .B = 1, .top_k = 2 + i % 5,
+                    .top_p = i % 3 == 2 ? 0.5f : 0, .seed = (uint64_t)i * 100 };
+        check_rank(&s, NOISE, i % 3, -1, 0.3, &end);
+    }
+    for (int i = 0; i < 12; i++) {                           /* a row alone, whose scores are ranked as they are */
+        static const int broken[] = { 0, 20, 6, 0, 38, 15 };
+        shape s = { .name = "rank, alone", .HQ = 2, .H = 2, .D = dims[i % 7], .n_q = 33 + i, .n_kv = 70 * 4 + i,
+                    .q_pos = -1, .tq = halves[i % 2], .tk = halves[i % 2], .amp = 2, .scale = i % 4 == 3 ? -0.2f : 0,
+                    .B = 4, .top_k = 2 + i % 5, .top_p = i % 3 ? 0 : 0.6f, .seed = (uint64_t)i * 100 };
+        check_rank(&s, NOISE, i / 2 % 3, i % 3 ? broken[i % 6] : -1, 0.3, &end);
+    }
+    for (int i = 0; i < 12; i++) {                           /* pooled keys as they lie, up to where a page traps */
+        shape s = { .name = "rank, end", .HQ = 4 + i % 3 * 4, .H = 1 + i % 3, .D = i % 4 ? 32 : 96, .n_q = 4,
+                    .n_kv = blocks[i] * 4, .q_pos = -1, .tq = halves[i % 2], .tk = halves[i % 2], .B = 4, .top_k = 3,
+                    .seed = (uint64_t)i * 100 };
+        check_rank(&s, NOISE, 2, -1, 0.3, &end);
     }
     guard_free(&end);
 }
@@ -554,6 +570,7 @@ static void test_forms(void)
     static const layout lays[] = { LAY_ZERO, LAY_HEAD, LAY_ODD, LAY_PAD, LAY_ZERO };
     static const int hows[] = { NOISE, SLOPE, STAIRS, FALL, DEEP };
     for (int i = 0; i < 10 * COUNT(rows); i++) {
+        if (!test_some(i, 9)) continue;
         int n = keys[i % 10], r = i / 10;
         if (n > 511 && r % 2 == 0 && i % 3) continue;         /* costly */
         shape s = { .name = "unit", .HQ = rows[r].G, .H = 1, .D = dims[i % 6], .DV = dims[i / 2 % 6],
@@ -564,6 +581,7 @@ static void test_forms(void)
         check_dense(&s, hows[(i / 10 + i) % 5], i % 5 == 0);
     }
     for (int i = 0; i < 2 * COUNT(large); i++) {
+        if (!test_some(i, 7)) continue;
         int n = keys[(i * 3 + 5) % 10], r = i % COUNT(large);
         shape s = { .name = "unit, large", .HQ = large[r].G, .H = 1, .D = dims[i % 6], .DV = dims[i % 4],
                     .n_q = large[r].n_q, .n_kv = n, .q_pos = i % 3 == 1 ? 9 : -1, .tq = halves[i / 2 % 2],
@@ -572,17 +590,28 @@ static void test_forms(void)
         check_dense(&s, hows[i % 5], i % 2);
     }
     for (int t = 0; t < 2; t++) {                            /* a tile of the most rows, and one of few after it */
+        if (!test_some(t, 2)) continue;
         shape s = { .name = "unit, tile of 1024", .HQ = 16, .H = 1, .D = 16, .DV = 20, .n_q = 4097, .n_kv = 70,
                     .q_pos = 0, .tq = halves[t], .tk = halves[t], .tv = halves[t], .B = 16, .seed = 8 };
         check_dense(&s, SLOPE, t);
     }
+    for (int i = 0; i < 5; i++) {                            /* 32 tiles: chunk after chunk, no shares */
+        if (!test_some(i, 3)) continue;
+        shape s = { .name = "unit, chunks", .HQ = 16, .H = i == 1 ? 8 : 16, .D = i % 2 ? 40 : 16, .DV = i % 2 ? 8 : 24,
+                    .n_q = i == 1 ? 400 : 257 + i, .n_kv = i == 2 ? 1090 : 600 + 60 * i, .q_pos = i == 4 ? 500 : -1,
+                    .tq = halves[i / 2 % 2], .tk = halves[i / 2 % 2], .tv = halves[i / 2 % 2], .lay = lays[i % 5],
+                    .noncausal = i == 3, .B = 16, .seed = (uint64_t)i * 100 };
+        check_dense(&s, hows[i % 5], i == 0);
+    }
     for (int t = 0; t < 4; t++) {
+        if (!test_some(t, 3)) continue;
         shape s = { .name = "unit, decode", .HQ = t < 2 ? 4 : 18, .H = 2, .D = 64, .n_q = 40, .n_kv = 530, .q_pos = -1,
                     .tq = halves[t % 2], .tk = halves[t % 2], .tv = halves[t % 2], .B = 16, .seed = 12 };
         check_decode(&s, t ? STAIRS : NOISE);
     }
     static const int64_t tokens[] = { 30, 60, 64, 75, 77, 79, 91, 96, 97, 100, 127, 128, 139 };
     for (int i = 0; i < 12; i++) {
+        if (!test_some(i, 5)) continue;
         static const int groups[] = { 1, 2, 7, 16, 33, 4 };
         shape s = { .name = "unit, broken", .HQ = 2 * groups[i % 6], .H = 2, .D = i % 4 ? 32 : 48, .DV = dims[i % 6],
                     .n_q = i == 9 ? 16 : groups[i % 6] > 6 ? 23 : 70, .n_kv = 140, .q_pos = i < 8 ? 64 : 0,
@@ -591,6 +620,7 @@ static void test_forms(void)
         check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
     }
     for (int i = 0; i < 4; i++) {                            /* few rows, of several queries */
+        if (!test_some(i, 3)) continue;
         shape s = { .name = "unit, few broken", .HQ = i % 2 ? 8 : 2, .H = 2, .D = 32, .DV = 40 + 24 * (i / 2),
                     .n_q = i % 2 ? 4 : 13, .n_kv = 140, .q_pos = i % 2 ? 75 : 67, .tq = SSA_BF16, .tk = SSA_BF16,
                     .tv = SSA_BF16, .B = 16, .top_k = 1, .seed = (uint64_t)i * 100 };
