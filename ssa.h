@@ -2455,18 +2455,15 @@ SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t key, int32_t 
 SSA__AMX void ssa__amx_scores_few(const ssa__tile *t, int32_t key, float *s)
 {
     const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2;
+    const uint16_t *k = t->k + (int64_t)key * t->dk_unit;
     _tile_zero(0);
     _tile_zero(1);
-    for (int32_t ab = t->k_terms * t->q_terms - 1; ab >= 0; ab--) {
-        const int32_t a = ab / t->q_terms, b = ab % t->q_terms;
-        const uint16_t *k = t->k + ((int64_t)a * t->keys_max + key) * t->dk_unit;
-        for (int32_t i = 0; i < steps; i++) {
-            _tile_loadd(6, (const unsigned char *)t->q + (b * steps + i) * 1024, 64);
-            _tile_loadd(4, k + i * 32, ld);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(5, k + i * 32 + 16 * t->dk_unit, ld);
-            _tile_dpbf16ps(1, 5, 6);
-        }
+    for (int32_t i = 0; i < steps; i++) {
+        _tile_loadd(6, (const unsigned char *)t->q + i * 1024, 64);
+        _tile_loadd(4, k + i * 32, ld);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(5, k + i * 32 + 16 * t->dk_unit, ld);
+        _tile_dpbf16ps(1, 5, 6);
     }
     _tile_stored(0, s, 64);
     _tile_stored(1, s + 256, 64);
@@ -2742,15 +2739,14 @@ SSA__AMXF void ssa__amx_many_finish(const ssa__tile *t, const float *factor, flo
 
 /* -- few rows: scores of the whole chunk, then its p, then its values, each through L1 -- */
 
-/* p [term][16 rows][SSA__UNIT_FEW] of the n keys of a chunk from s [key][16]. Rescales the output when a maximum moved;
+/* p [16 rows][SSA__UNIT_FEW] of the n keys of a chunk from s [key][16]. Rescales the output when a maximum moved;
  * prefetches the values ahead. hidden: a row may see fewer keys than n, lim says how many. */
-SSA__AMX void ssa__amx_few_p(const int terms, const ssa__tile *t, int32_t n, int hidden, __m512i lim, float *s,
-                             uint16_t *p)
+SSA__AMX void ssa__amx_few_p(const ssa__tile *t, int32_t n, int hidden, __m512i lim, float *s, uint16_t *p)
 {
     const __m512 scale = ssa__amx_scale(t);
     __m512 m, sum;
     if (t->adjust) t->adjust(t, s, 16, 1, 0, n, 0, t->rows);
-    if (ssa__amx_max(terms, s, 0, n, hidden, lim, scale, t->m, t->l, t->fix))
+    if (ssa__amx_max(1, s, 0, n, hidden, lim, scale, t->m, t->l, t->fix))
         for (int32_t r = 0; r < t->rows; r++)
             for (int32_t e = 0; e < t->dv_unit; e += 16) {
                 float *o = t->o + (int64_t)r * t->dv_unit + e;
@@ -2759,79 +2755,65 @@ SSA__AMX void ssa__amx_few_p(const int terms, const ssa__tile *t, int32_t n, int
     m = _mm512_loadu_ps(t->m);
     sum = _mm512_loadu_ps(t->l);
     for (int32_t j = 0; j < n; j += 32, p += 32) {
-        __m512 x[2][16];
+        __m512 x[16];
         const int some = hidden || j + 32 > n;
         for (int32_t i = 0; i < 16; i++) {
-            __m512i y[2];
+            __m512i y;
             const int32_t key = j + 2 * i;
             ssa__fetch_rows(t->ahead_v, t->ahead_v_stride, key, key + 2, t->ahead_rows, t->ahead_v_bytes);
-            if (some) sum = ssa__amx_p(terms, 1, s + key * 16, key, scale, m, lim, y, sum);
-            else sum = ssa__amx_p(terms, 0, s + key * 16, key, scale, m, lim, y, sum);
-            for (int a = 0; a < terms; a++) x[a][i] = _mm512_castsi512_ps(y[a]);
+            if (some) sum = ssa__amx_p(1, 1, s + key * 16, key, scale, m, lim, &y, sum);
+            else sum = ssa__amx_p(1, 0, s + key * 16, key, scale, m, lim, &y, sum);
+            x[i] = _mm512_castsi512_ps(y);
         }
-        for (int a = 0; a < terms; a++) {
-            ssa__avx512_transpose(x[a]);
-            for (int i = 0; i < 16; i++)
-                _mm512_storeu_ps((float *)(void *)(p + (a * 16 + i) * SSA__UNIT_FEW), x[a][i]);
-        }
+        ssa__avx512_transpose(x);
+        for (int i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(p + i * SSA__UNIT_FEW), x[i]);
     }
     _mm512_storeu_ps(t->l, sum);
 }
 
-SSA__AMX void ssa__amx_few_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
+/* One term: few rows of f16 are narrow. */
+SSA__AMXF void ssa__amx_few(const ssa__tile *t, int32_t n, const int32_t *limit)
 {
-    const int32_t n32 = ssa__amx_keys(n);
-    uint16_t *vp = (uint16_t *)(void *)t->work;                       /* [term][key pair][dv_unit][2] */
-    float *s = (float *)(void *)(vp + (int64_t)t->keys_max * t->dv_unit * terms);
-    uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_FEW * 16);       /* [term][16 rows][SSA__UNIT_FEW] */
-    const int64_t p_term = 16 * SSA__UNIT_FEW, v_term = (int64_t)t->keys_max * t->dv_unit;
+    const int32_t n32 = ssa__amx_keys(n), from = ssa__amx_unseen(t, n, limit);
+    uint16_t *vp = (uint16_t *)(void *)t->work;                       /* [key pair][dv_unit][2] */
+    float *s = (float *)(void *)(vp + (int64_t)t->keys_max * t->dv_unit);
+    uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_FEW * 16);       /* [16 rows][SSA__UNIT_FEW] */
     const __m512i lim = limit ? _mm512_loadu_si512(limit) : _mm512_set1_epi32(n);
+    if (from < n && ssa__amx_broken(t, from, n)) ssa__amx_edge(t, 0, from, n, limit);
     ssa__amx_pad(t, n);
     SSA__BARRIER();
     for (int32_t j = 0; j < n; j += 32) {
         ssa__amx_scores_few(t, j, s + j * 16);
-        for (int32_t a = 0; a < terms; a++)
-            for (int32_t i = j; i < j + 32; i += 2) {
-                const uint16_t *v = t->v + a * v_term + (int64_t)i * t->dv_unit;
-                uint16_t *dst = vp + a * v_term + (int64_t)i * t->dv_unit;
-                if (a == 0) ssa__fetch_rows(t->ahead, t->ahead_stride, i, i + 2, t->ahead_rows, t->ahead_bytes);
-                for (int32_t e = 0; e < t->dv_unit; e += 32) {
-                    __m512i x = _mm512_loadu_si512(v + e), y = _mm512_loadu_si512(v + t->dv_unit + e);
-                    _mm512_storeu_si512(dst + 2 * e, _mm512_unpacklo_epi16(x, y));
-                    _mm512_storeu_si512(dst + 2 * e + 32, _mm512_unpackhi_epi16(x, y));
-                }
+        for (int32_t i = j; i < j + 32; i += 2) {
+            const uint16_t *v = t->v + (int64_t)i * t->dv_unit;
+            uint16_t *dst = vp + (int64_t)i * t->dv_unit;
+            ssa__fetch_rows(t->ahead, t->ahead_stride, i, i + 2, t->ahead_rows, t->ahead_bytes);
+            for (int32_t e = 0; e < t->dv_unit; e += 32) {
+                __m512i x = _mm512_loadu_si512(v + e), y = _mm512_loadu_si512(v + t->dv_unit + e);
+                _mm512_storeu_si512(dst + 2 * e, _mm512_unpacklo_epi16(x, y));
+                _mm512_storeu_si512(dst + 2 * e + 32, _mm512_unpackhi_epi16(x, y));
             }
+        }
     }
     SSA__BARRIER();
-    ssa__amx_few_p(terms, t, n, limit != NULL, lim, s, p);
+    ssa__amx_few_p(t, n, limit != NULL, lim, s, p);
     SSA__BARRIER();
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         const int32_t ld = t->dv_unit * 4;
         _tile_loadd(0, t->o + e, ld);
         _tile_loadd(1, t->o + e + 16, ld);
-        for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
-            const int32_t a = ab / terms, b = ab % terms;
-            for (int32_t j = 0; j < n32; j += 32) {
-                const uint16_t *v = vp + a * v_term + (int64_t)j * t->dv_unit + 2 * e;
-                _tile_loadd(4, p + b * p_term + j, SSA__UNIT_FEW * 2);
-                _tile_loadd(6, v, ld);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_loadd(7, v + 32, ld);
-                _tile_dpbf16ps(1, 4, 7);
-            }
+        for (int32_t j = 0; j < n32; j += 32) {
+            const uint16_t *v = vp + (int64_t)j * t->dv_unit + 2 * e;
+            _tile_loadd(4, p + j, SSA__UNIT_FEW * 2);
+            _tile_loadd(6, v, ld);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(7, v + 32, ld);
+            _tile_dpbf16ps(1, 4, 7);
         }
         _tile_stored(0, t->o + e, ld);
         _tile_stored(1, t->o + e + 16, ld);
     }
     SSA__BARRIER();
-}
-
-SSA__AMXF void ssa__amx_few(const ssa__tile *t, int32_t n, const int32_t *limit)
-{
-    const int32_t from = ssa__amx_unseen(t, n, limit);
-    if (from < n && ssa__amx_broken(t, from, n)) ssa__amx_edge(t, 0, from, n, limit);
-    if (t->v_terms == 1) ssa__amx_few_of(1, t, n, limit);
-    else ssa__amx_few_of(2, t, n, limit);
 }
 
 /* 32 dims lie as 0-3 8-11 16-19 24-27 and 4-7 12-15 20-23 28-31. */

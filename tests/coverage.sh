@@ -28,7 +28,6 @@ $GCOV -b -n $impl | awk '/^File/ { on = /ssa\.h/ } on && /^(Branches|Taken)/'
 $GCOV -t $impl >$out/lines 2>$out/log || exit 2
 # Why a line may stay unrun: a pattern of its text -- the reason.
 cat >$out/reasons <<'END_REASONS'
-a = ab / terms, b = ab % terms; -- constants where a row is one bf16; rows of f16 are never few (ssa__attend_form)
 END_REASONS
 awk -F: -v reasons=$out/reasons '
     BEGIN {
