@@ -5013,47 +5013,60 @@ static void ssa__take_queries(const ssa__table *t, const ssa__call *c, int64_t h
     }
 }
 
-/* A fresh tile of query rows r0 .. r1-1 scored against n blocks, by the unit in parts of `part` rows or else plainly,
- * and again plainly when the unit met a number that is not finite. Leaves the form that can sum the importance; returns
- * 1 when a key is broken. */
-static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t part,
-                           int32_t n, ssa__scratch *x, const ssa__form **form)
+/* A fresh tile of query rows r0 .. r1-1 scored against n blocks by the unit, in parts of `part` rows. Rows that met a
+ * number that is not finite are left without a finite l. */
+static void ssa__rank_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t part,
+                           int32_t n, ssa__scratch *x)
 {
-    if (c->rank) {
-        const int raw = c->a.score == SSA_SCORE_DOT || (c->list_group == 1 && !c->nucleus);
-        uint16_t *queries = x->tile.queries;
-        int broken = 0;
-        *form = &t->few;
-        ssa__shape_tile(c, *form, &x->tile);
-        x->tile.rows = (int32_t)(r1 - r0);
-        x->part = part;
-        x->part_keys = ssa__round_up(n, SSA__UNIT_DIM);
-        for (int64_t r = r0; r < r1; r += part) {
-            const int32_t term = SSA__LANES_MAX * x->tile.dk_unit;
-            memset(queries, 0, (size_t)(term * x->tile.q_terms) * 2);
-            ssa__take_queries(t, c, h, r, ssa__min(r + part, r1), term, queries);
-            queries += term * x->tile.q_terms;
-        }
-        t->few.rank(&x->tile, part, c->laid ? c->laid + h * c->laid_head_stride : NULL,
-                    c->pooled + h * c->pooled_head_stride, c->rank_terms, n, x->limit, raw);
-        for (int32_t r = 0; r < x->tile.rows; r++) broken |= !ssa__is_finite(x->tile.l[r]);
-        if (!broken) return 0;
+    const int raw = c->a.score == SSA_SCORE_DOT || (c->list_group == 1 && !c->nucleus);
+    uint16_t *queries = x->tile.queries;
+    ssa__shape_tile(c, &t->few, &x->tile);
+    x->tile.rows = (int32_t)(r1 - r0);
+    x->part = part;
+    x->part_keys = ssa__round_up(n, SSA__UNIT_DIM);
+    for (int64_t r = r0; r < r1; r += part) {
+        const int32_t term = SSA__LANES_MAX * x->tile.dk_unit;
+        memset(queries, 0, (size_t)(term * x->tile.q_terms) * 2);
+        ssa__take_queries(t, c, h, r, ssa__min(r + part, r1), term, queries);
+        queries += term * x->tile.q_terms;
     }
+    t->few.rank(&x->tile, part, c->laid ? c->laid + h * c->laid_head_stride : NULL,
+                c->pooled + h * c->pooled_head_stride, c->rank_terms, n, x->limit, raw);
+}
+
+/* The same by a plain form, which is left. Returns 1 when a key is broken. */
+static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t n,
+                           ssa__scratch *x, const ssa__form **form)
+{
     *form = ssa__plain_form(t, r1 - r0);
     ssa__begin_tile(t, c, *form, c->pooled_type, h, r0, r1, x);
     return ssa__score_blocks(t, c, *form, h, n, x);
 }
 
-/* The importance of n blocks for the lists whose rows are the part from row r on of what score_tile left, to imp. */
-static void ssa__part_importance(const ssa__form *form, const ssa__scratch *x, int32_t n, int32_t r, int32_t lists,
-                                 float *imp)
+/* How many of the tile's first groups of rows are alike: all their l finite, or in each of them one that is not.
+ * Returns whether they are finite. */
+static int ssa__alike(const ssa__tile *tile, int32_t group, int32_t *n)
+{
+    int first = 1;
+    *n = 0;
+    for (int32_t r = 0; r < tile->rows; r += group, ++*n) {
+        int finite = 1;
+        for (int32_t i = r; i < r + group; i++) finite &= ssa__is_finite(tile->l[i]);
+        if (r == 0) first = finite;
+        else if (finite != first) break;
+    }
+    return first;
+}
+
+/* The importance of n blocks for lists of `group` rows each, the first of a part that starts at row r; to imp. */
+static void ssa__part_importance(const ssa__form *form, const ssa__scratch *x, int32_t n, int32_t r, int32_t group,
+                                 int32_t lists, float *imp)
 {
     ssa__tile view = x->tile;
-    view.rows = (int32_t)ssa__min(x->part, view.rows - r);
     view.s += (int64_t)(r / x->part) * SSA__LANES_MAX * x->part_keys;
     view.fix += r;
-    for (int32_t i = 0; i < view.rows; i++) view.fix[i] = 1.0f / view.l[r + i];
-    form->importances(&view, n, view.rows / lists, lists, imp, x->imp_ld);
+    for (int32_t i = 0; i < group * lists; i++) view.fix[i] = 1.0f / view.l[r + i];
+    form->importances(&view, n, group, lists, imp, x->imp_ld);
 }
 
 /* Importance NaN, the lowest rank, for the blocks 0 .. n-1 of head h whose pooled key is not finite. */
@@ -5103,31 +5116,43 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
             float *imp = x->imp;
             if (per == 0) memset(imp, 0, (size_t)cur * sizeof(float));
             for (int32_t g = 0; per == 0 && g < group; g += parts * most) {
-                int32_t rows = (int32_t)ssa__min(parts * most, group - g), pooled = (int32_t)((p + 1) / block);
+                int32_t rows = (int32_t)ssa__min(parts * most, group - g), pooled = (int32_t)((p + 1) / block), all;
+                int64_t r0 = u * group + g;
                 for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
-                broken |= ssa__score_tile(t, c, h, u * group + g, u * group + g + rows, most, pooled, x, &form);
-                for (int32_t r = 0; form->importances && r < rows; r += most) {
-                    ssa__part_importance(form, x, cur, r, 1, x->imp + x->imp_ld);
-                    t->axpy(imp, 1.0f, x->imp + x->imp_ld, cur);
+                if (c->rank) ssa__rank_tile(t, c, h, r0, r0 + rows, most, pooled, x);
+                if (c->rank && ssa__alike(&x->tile, rows, &all)) {
+                    for (int32_t r = 0; r < rows; r += most) {
+                        ssa__part_importance(&t->few, x, cur, r, (int32_t)ssa__min(most, rows - r), 1, imp + x->imp_ld);
+                        t->axpy(imp, 1.0f, imp + x->imp_ld, cur);
+                    }
+                } else {
+                    broken |= ssa__score_tile(t, c, h, r0, r0 + rows, pooled, x, &form);
+                    ssa__add_importance(c, form, &x->tile, cur, 0, rows, imp);
                 }
-                if (!form->importances) ssa__add_importance(c, form, &x->tile, cur, 0, rows, imp);
             }
             if (per > 0 && u >= scored) { /* this list and the next ones, as many as fit */
-                int32_t pooled;
+                int32_t alike, finite = 0;
                 first = u;
                 scored = ssa__min(u + parts * per, u1);
-                pooled = (int32_t)((c->a.q_pos + (scored - 1) / lists + 1) / block);
                 memset(x->limit, 0, SSA__TILE_ROWS * sizeof *x->limit);
                 for (int64_t v = u; v < scored; v++)
                     for (int64_t g = 0; g < group; g++)
                         x->limit[(v - u) * group + g] = (int32_t)((c->a.q_pos + v / lists + 1) / block);
-                broken = ssa__score_tile(t, c, h, u * group, scored * group, per * group, pooled, x, &form);
+                if (c->rank) { /* what a list does not see must not decide how it is scored */
+                    ssa__rank_tile(t, c, h, u * group, scored * group, per * group,
+                                   x->limit[(scored - 1 - u) * group], x);
+                    finite = ssa__alike(&x->tile, group, &alike);
+                    scored = u + alike;
+                }
+                form = &t->few;
+                broken = finite ? 0 : ssa__score_tile(t, c, h, u * group, scored * group,
+                                                      x->limit[(scored - 1 - u) * group], x, &form);
             }
             if (per > 0 && form->importances) {
                 const int64_t from = u - (u - first) % per, n_lists = ssa__min(per, scored - from);
                 const int32_t r = (int32_t)(from - first) * group;
                 if (from != summed)
-                    ssa__part_importance(form, x, x->limit[r + (n_lists - 1) * group], r, (int32_t)n_lists, imp);
+                    ssa__part_importance(form, x, x->limit[r + (n_lists - 1) * group], r, group, (int32_t)n_lists, imp);
                 summed = from;
                 imp += (u - from) * x->imp_ld;
             } else if (per > 0) {

@@ -470,8 +470,46 @@ static void check_digits(int group, int pool)
     prob_free(&p);
 }
 
+/* Blocks whose scores are equal but for the order of their sums, which the unit and the vectors do differently: a key
+ * that is not finite must not change how queries are scored that do not see it. */
+static void check_unseen_nan(int group, int heads, float bad)
+{
+    shape s = { .name = "rank, unseen NaN", .HQ = group * heads, .H = heads, .D = 32, .n_q = 64, .n_kv = 100,
+                .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16, .B = 1, .top_k = 6, .seed = (uint64_t)group };
+    enum { BROKEN = 90 };
+    prob p;
+    prob_make(&p, &s);
+    for (int64_t e = 0; e < tensor_count(&p.q); e++) p.q.val[e] = 1;
+    for (int64_t j = 0; j < s.n_kv * heads; j++)
+        for (int64_t d = 0; d < s.D; d++) p.k.val[j * s.D + d] = p.k.val[(d * 7 + j * 5) % s.D];
+    tensor_store(&p.q);
+    tensor_store(&p.k);
+    int32_t *before = xalloc(p.n_blocks, sizeof *before);
+    int64_t row = p.n_blocks / s.n_q;
+    p.a.blocks = p.blocks;
+    FOR_LEVELS(l) {
+        CHECK(ssa_select_blocks(&p.a, &one) == SSA_OK, "status: %s", shape_text(&p.s));
+        memcpy(before, p.blocks, (size_t)p.n_blocks * sizeof *before);
+        float kept = p.k.val[BROKEN * heads * s.D];
+        p.k.val[BROKEN * heads * s.D] = bad;
+        tensor_store(&p.k);
+        CHECK(ssa_select_blocks(&p.a, &one) == SSA_OK, "status: %s", shape_text(&p.s));
+        int64_t blind = BROKEN - (s.n_kv - s.n_q);
+        CHECK(memcmp(before, p.blocks, (size_t)(blind * row) * sizeof *before) == 0,
+              "a key of %g changes nothing before it: %s", (double)bad, shape_text(&p.s));
+        p.k.val[BROKEN * heads * s.D] = kept;
+        tensor_store(&p.k);
+    }
+    free(before);
+    prob_free(&p);
+}
+
 static void test_rank(void)
 {
+    for (int i = 0; i < 12; i++) {
+        static const int of[] = { 1, 2, 3, 4, 16, 20 };
+        check_unseen_nan(of[i % 6], 1 + i % 2, i < 6 ? NAN : -INFINITY);
+    }
     for (int i = 0; i < 6; i++) check_digits(i < 2 ? 1 : i < 4 ? 4 : 16, i % 2);
     static const int groups[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 17, 20, 40 };
     static const int dims[] = { 32, 64, 40, 128, 16, 96, 80 };
