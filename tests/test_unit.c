@@ -475,7 +475,7 @@ static void check_digits(int group, int pool)
 static void check_unseen_nan(int group, int heads, float bad)
 {
     shape s = { .name = "rank, unseen NaN", .HQ = group * heads, .H = heads, .D = 32, .n_q = 64, .n_kv = 100,
-                .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16, .B = 1, .top_k = 6, .seed = (uint64_t)group };
+                .q_pos = -1, .tq = SSA_BF16, .tk = SSA_F32, .B = 1, .top_k = 6, .seed = (uint64_t)group };
     enum { BROKEN = 90 };
     prob p;
     prob_make(&p, &s);
