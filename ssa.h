@@ -2978,25 +2978,31 @@ typedef struct {
 SSA__AMX __mmask16 ssa__amx_counted(int32_t limit, int32_t j) { return ssa__avx512_first_mask(limit - j); }
 
 /* m of the rows from `from` on that have a score of the blocks j .. j+31 more than SSA__AMX_LAG above it moves there;
- * what came before shrinks: s and the sums. */
+ * what came before shrinks: s and the sums. A row moves by what it sees alone, whichever row asked. */
 SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int32_t from, int32_t j)
 {
     const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E), low = _mm512_set1_ps(-FLT_MAX);
     const float *s = p->s + (int64_t)j * 16;
     float factor[16];
-    __m512 old = _mm512_loadu_ps(p->m), top, f, x[16];
+    __m512 old = _mm512_loadu_ps(p->m), top, f, x[16], ahead[16]; /* scores, and how far they are above m */
     __mmask16 moved;
     for (int32_t r = 0; r < 16; r++) {
-        x[r] = low;
+        x[r] = ahead[r] = low;
         for (int32_t i = 0; i < 32 && r >= from && r < p->rows; i += 16) {
-            const __m512 y = _mm512_mul_ps(_mm512_loadu_ps(s + r * 32 + i), scale);
-            x[r] = _mm512_mask_max_ps(x[r], ssa__amx_counted(p->limit[r], j + i), y, x[r]); /* a NaN leaves x */
+            const __mmask16 seen = ssa__amx_counted(p->limit[r], j + i);
+            const __m512 y = _mm512_loadu_ps(s + r * 32 + i); /* a NaN leaves what is there */
+            x[r] = _mm512_mask_max_ps(x[r], seen, _mm512_mul_ps(y, scale), x[r]);
+            ahead[r] = _mm512_mask_max_ps(ahead[r], seen, _mm512_fmsub_ps(y, scale, _mm512_set1_ps(p->m[r])), ahead[r]);
         }
     }
     ssa__avx512_transpose(x);
-    for (int32_t r = 1; r < 16; r++) x[0] = _mm512_max_ps(x[0], x[r]);
+    ssa__avx512_transpose(ahead);
+    for (int32_t r = 1; r < 16; r++) {
+        x[0] = _mm512_max_ps(x[0], x[r]);
+        ahead[0] = _mm512_max_ps(ahead[0], ahead[r]);
+    }
     top = x[0];
-    moved = _mm512_cmp_ps_mask(top, _mm512_add_ps(old, _mm512_set1_ps(SSA__AMX_LAG)), _CMP_GT_OQ);
+    moved = _mm512_cmp_ps_mask(ahead[0], _mm512_set1_ps(SSA__AMX_LAG), _CMP_GT_OQ);
     f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top)));
     _mm512_storeu_ps(p->m, _mm512_mask_mov_ps(old, moved, top)); /* the next part's first rows stay as they are */
     _mm512_storeu_ps(factor, f);
@@ -4123,12 +4129,13 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
 }
 
 /* Whether the unit scores blocks: rows enough, and queries enough to lay out the terms of the pooled keys first; fewer
- * take pooled keys that are bf16 as they lie. Of three terms there is more to lay out. */
+ * take pooled keys that are bf16 as they lie. Of three terms there is more to lay out: more queries or more rows. */
 static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
 {
     int bf16 = c->pooled && c->pooled_type == SSA_BF16;
     if (t->few.rank == NULL || what == SSA__RUN_FULL || !c->scored || !ssa__terms(c->a.q.type) || c->n_rows < 4 ||
-        (!bf16 && c->a.n_q < 2 * SSA__LANES_MAX))
+        (!bf16 && c->a.n_q < SSA__LANES_MAX) ||
+        (!bf16 && c->a.n_q < 2 * SSA__LANES_MAX && c->n_rows < 8 * SSA__LANES_MAX))
         return;
     c->rank = 1;
     c->lays = c->a.n_q >= SSA__LANES_MAX;
