@@ -938,6 +938,8 @@ struct ssa__tile_of {
     float  *q, *s, *o, *m, *l, *fix; /* see above; m, l, fix have an element for each row, padding included */
     double  m_unit;                  /* natural units in one of m's: 1, or ln 2 in a form that keeps m in powers of 2 */
     uint16_t *k, *v;                 /* unit: the rows taken */
+    const unsigned char *k_rows, *v_rows; /* unit, few: where they are to be read: there or, in whole steps of */
+    int64_t k_stride, v_stride;      /* SSA__UNIT_DIM bf16 rows and dims, in the cache */
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     uint16_t *turned;                /* unit: SSA__UNIT_DIM pooled keys; the queries of each part, turned */
@@ -977,18 +979,22 @@ SSA__FORCE_INLINE void ssa__prefetch(const ssa__tile *t, int32_t from, int32_t t
 /* The rows ahead, for an entry to prefetch evenly while it computes: `part` cache lines at each of its steps. Into L2:
  * prefetches into L1 would take the buffers for missing lines from the entry's own loads. */
 typedef struct { uintptr_t row, at, end; int64_t stride; int32_t rows, part; } ssa__lines;
-SSA__FORCE_INLINE ssa__lines ssa__lines_ahead(const ssa__tile *t, int64_t steps)
+SSA__FORCE_INLINE ssa__lines ssa__lines_of(const unsigned char *at, int64_t stride, int32_t rows, int32_t bytes,
+                                           int64_t steps)
 {
     ssa__lines l;
-    const int64_t joined = t->ahead_stride == t->ahead_bytes ? t->ahead_rows : 1; /* adjacent rows are as one */
-    l.row = l.at = (uintptr_t)t->ahead;
-    l.end = l.at + (uintptr_t)(joined * t->ahead_bytes);
-    l.stride = t->ahead_stride;
-    l.rows = joined > 1 ? 1 : t->ahead_rows;
+    const int64_t joined = stride == bytes ? rows : 1; /* adjacent rows are as one */
+    l.row = l.at = (uintptr_t)at;
+    l.end = l.at + (uintptr_t)(joined * bytes);
+    l.stride = stride;
+    l.rows = joined > 1 ? 1 : rows;
     l.part = 0;
-    if (l.rows > 0 && steps > 0)
-        l.part = (int32_t)ssa__ceil_div(l.rows * ssa__ceil_div(joined * t->ahead_bytes, 64), steps);
+    if (l.rows > 0 && steps > 0) l.part = (int32_t)ssa__ceil_div(l.rows * ssa__ceil_div(joined * bytes, 64), steps);
     return l;
+}
+SSA__FORCE_INLINE ssa__lines ssa__lines_ahead(const ssa__tile *t, int64_t steps)
+{
+    return ssa__lines_of(t->ahead, t->ahead_stride, t->ahead_rows, t->ahead_bytes, steps);
 }
 SSA__FORCE_INLINE void ssa__fetch_lines(ssa__lines *l, int32_t steps)
 {
@@ -1039,6 +1045,7 @@ typedef struct {
     /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. */
     void (*attend)(const ssa__tile *t, int32_t n, const int32_t *limit);
     int32_t chunk;                                   /* most keys of a chunk */
+    int in_place;                                    /* 1: attend reads k_rows and v_rows */
     /* unit: n <= SSA__UNIT_BLOCK pooled keys of d elements as terms that add up to them, each of a term side by side:
      * [term][32 dims]([pair of dims][key][2]); zeros for keys and dims that there are not. */
     void (*lay)(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride, int32_t n,
@@ -2454,15 +2461,15 @@ SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t key, int32_t 
 /* Scores of 32 keys for one group: s [32][16]. */
 SSA__AMX void ssa__amx_scores_few(const ssa__tile *t, int32_t key, float *s)
 {
-    const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2;
-    const uint16_t *k = t->k + (int64_t)key * t->dk_unit;
+    const int32_t steps = t->dk_unit / 32;
+    const unsigned char *k = t->k_rows + key * t->k_stride;
     _tile_zero(0);
     _tile_zero(1);
     for (int32_t i = 0; i < steps; i++) {
         _tile_loadd(6, (const unsigned char *)t->q + i * 1024, 64);
-        _tile_loadd(4, k + i * 32, ld);
+        _tile_loadd(4, k + i * 64, t->k_stride);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(5, k + i * 32 + 16 * t->dk_unit, ld);
+        _tile_loadd(5, k + i * 64 + 16 * t->k_stride, t->k_stride);
         _tile_dpbf16ps(1, 5, 6);
     }
     _tile_stored(0, s, 64);
@@ -2744,6 +2751,7 @@ SSA__AMXF void ssa__amx_many_finish(const ssa__tile *t, const float *factor, flo
 SSA__AMX void ssa__amx_few_p(const ssa__tile *t, int32_t n, int hidden, __m512i lim, float *s, uint16_t *p)
 {
     const __m512 scale = ssa__amx_scale(t);
+    ssa__lines ahead = ssa__lines_of(t->ahead_v, t->ahead_v_stride, t->ahead_rows, t->ahead_v_bytes, (n + 1) / 2);
     __m512 m, sum;
     if (t->adjust) t->adjust(t, s, 16, 1, 0, n, 0, t->rows);
     if (ssa__amx_max(1, s, 0, n, hidden, lim, scale, t->m, t->l, t->fix))
@@ -2760,7 +2768,7 @@ SSA__AMX void ssa__amx_few_p(const ssa__tile *t, int32_t n, int hidden, __m512i 
         for (int32_t i = 0; i < 16; i++) {
             __m512i y;
             const int32_t key = j + 2 * i;
-            ssa__fetch_rows(t->ahead_v, t->ahead_v_stride, key, key + 2, t->ahead_rows, t->ahead_v_bytes);
+            ssa__fetch_lines(&ahead, 1);
             if (some) sum = ssa__amx_p(1, 1, s + key * 16, key, scale, m, lim, &y, sum);
             else sum = ssa__amx_p(1, 0, s + key * 16, key, scale, m, lim, &y, sum);
             x[i] = _mm512_castsi512_ps(y);
@@ -2779,17 +2787,18 @@ SSA__AMXF void ssa__amx_few(const ssa__tile *t, int32_t n, const int32_t *limit)
     float *s = (float *)(void *)(vp + (int64_t)t->keys_max * t->dv_unit);
     uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_FEW * 16);       /* [16 rows][SSA__UNIT_FEW] */
     const __m512i lim = limit ? _mm512_loadu_si512(limit) : _mm512_set1_epi32(n);
+    ssa__lines ahead = ssa__lines_ahead(t, (n + 1) / 2);
     if (from < n && ssa__amx_broken(t, from, n)) ssa__amx_edge(t, 0, from, n, limit);
-    ssa__amx_pad(t, n);
+    if (n32 > n) ssa__amx_pad(t, n);
     SSA__BARRIER();
     for (int32_t j = 0; j < n; j += 32) {
         ssa__amx_scores_few(t, j, s + j * 16);
         for (int32_t i = j; i < j + 32; i += 2) {
-            const uint16_t *v = t->v + (int64_t)i * t->dv_unit;
+            const unsigned char *v = t->v_rows + i * t->v_stride;
             uint16_t *dst = vp + (int64_t)i * t->dv_unit;
-            ssa__fetch_rows(t->ahead, t->ahead_stride, i, i + 2, t->ahead_rows, t->ahead_bytes);
+            ssa__fetch_lines(&ahead, 1);
             for (int32_t e = 0; e < t->dv_unit; e += 32) {
-                __m512i x = _mm512_loadu_si512(v + e), y = _mm512_loadu_si512(v + t->dv_unit + e);
+                __m512i x = _mm512_loadu_si512(v + 2 * e), y = _mm512_loadu_si512(v + t->v_stride + 2 * e);
                 _mm512_storeu_si512(dst + 2 * e, _mm512_unpacklo_epi16(x, y));
                 _mm512_storeu_si512(dst + 2 * e + 32, _mm512_unpackhi_epi16(x, y));
             }
@@ -3335,6 +3344,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->take[SSA_F16] = ssa__amx_take_f16;
     t->take[SSA_BF16] = ssa__amx_take_bf16;
     t->few.chunk = SSA__UNIT_FEW;
+    t->few.in_place = 1;
     t->few.q_prep = t->many.q_prep = ssa__amx_q_prep;
     t->few.attend = ssa__amx_few;
     t->few.finish = ssa__amx_few_finish;
@@ -5490,6 +5500,19 @@ static void ssa__ahead(ssa__tile *t, const ssa__call *c, int64_t key, int64_t h,
     t->ahead_v_bytes = (int32_t)ssa__row_bytes(c->a.v.type, t->dv);
 }
 
+/* As ssa__look_aside, for both. */
+static void ssa__ahead_aside(ssa__tile *t, const ssa__call *c, int64_t key, int64_t h, int32_t n)
+{
+    const int64_t i = h % c->task_heads, heads = ssa__min(c->task_heads, c->a.n_kv_heads - (h - i)), from = n * i / heads;
+    ssa__ahead(t, c, key, h, n);
+    if (heads == 1 || c->a.k.head_stride != t->ahead_bytes || c->a.v.head_stride != t->ahead_v_bytes ||
+        heads * ssa__max(t->ahead_bytes, t->ahead_v_bytes) > 1 << 20)
+        return;
+    ssa__ahead(t, c, key + from, h - i, (int32_t)(n * (i + 1) / heads - from));
+    t->ahead_bytes *= (int32_t)heads;
+    t->ahead_v_bytes *= (int32_t)heads;
+}
+
 /* As ssa__attend_keys, for a form that does a chunk whole. While a chunk is computed the next one is prefetched. */
 static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h,
                                const ssa__keys *keys, int64_t from, int64_t to, int64_t end, int64_t r0,
@@ -5498,10 +5521,26 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
     ssa__tile *tile = &x->tile;
     const ssa_view *k = &c->a.k, *v = &c->a.v;
     const int64_t k_term = (int64_t)tile->keys_max * tile->dk_unit, v_term = (int64_t)tile->keys_max * tile->dv_unit;
+    const int whole = form->in_place && k->type == SSA_BF16 && v->type == SSA_BF16 && tile->dk == tile->dk_unit &&
+                      tile->dv == tile->dv_unit;
+    const int32_t *limit;
     int32_t n, run, next;
     for (int64_t at = from; at < to; at += n) {
+        int64_t first;
         n = (int32_t)ssa__min(form->chunk, to - at);
-        for (int32_t j = 0; j < n; j += run) {
+        limit = ssa__limits(c, tile, keys, at, n, r0, x);
+        ssa__aim(t, c, form, h, keys, at, n, r0, x);
+        first = ssa__run_at(keys, at, n, &run);
+        tile->k_rows = (const unsigned char *)tile->k;
+        tile->v_rows = (const unsigned char *)tile->v;
+        tile->k_stride = tile->dk_unit * 2;
+        tile->v_stride = tile->dv_unit * 2;
+        if (whole && run == n && n % SSA__UNIT_DIM == 0 && limit == NULL && tile->sees == NULL) {
+            tile->k_rows = ssa__k_row(&c->a, first, h);
+            tile->v_rows = ssa__v_row(&c->a, first, h);
+            tile->k_stride = k->token_stride;
+            tile->v_stride = v->token_stride;
+        } else for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
             t->take[k->type](tile->k + (int64_t)j * tile->dk_unit, k_term, tile->dk_unit, ssa__k_row(&c->a, key, h),
                              k->token_stride, run, tile->dk);
@@ -5512,14 +5551,16 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
         tile->ahead_rows = 0;
         for (int32_t j = 0; j < next; j += run) {
             int64_t key = ssa__run_at(keys, at + n + j, next - j, &run);
+            if (keys->blocks == NULL && run == next) { /* in one piece; short runs: at once */
+                ssa__ahead_aside(tile, c, key, h, run);
+                break;
+            }
             ssa__ahead(tile, c, key, h, run);
-            if (keys->blocks == NULL && run == next) break; /* in one piece; short runs: at once */
             ssa__fetch_rows(tile->ahead, tile->ahead_stride, 0, run, run, tile->ahead_bytes);
             ssa__fetch_rows(tile->ahead_v, tile->ahead_v_stride, 0, run, run, tile->ahead_v_bytes);
             tile->ahead_rows = 0;
         }
-        ssa__aim(t, c, form, h, keys, at, n, r0, x);
-        form->attend(tile, n, ssa__limits(c, tile, keys, at, n, r0, x));
+        form->attend(tile, n, limit);
     }
 }
 
@@ -6855,9 +6896,10 @@ SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, const int ng, ssa_type ty
     const unsigned char *const k0 = k;
     SSA__V acc[4][4], x[2], w[4][2];
     SSA__UNROLL
-    for (int g = 0; g < ng; g++, n -= 4, k += 4 * stride) {
+    for (int g = 0; g < ng; g++, n -= 4) {
         const unsigned char *row[4];
         int32_t e = 0;
+        if (g > 0) k += 4 * stride; /* a single key may have any stride */
         row[0] = n > 0 ? k : k0; /* past the end a key again */
         row[1] = n > 1 ? row[0] + stride : row[0];
         row[2] = n > 2 ? row[1] + stride : row[1];
