@@ -901,7 +901,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
  *            A level may keep the dims of q and o in an order that suits k_type and v_type: q_prep and finish know it.
  *    unit    for a matrix unit that multiplies bf16. The chunk's rows are first taken as bf16 terms whose sum is the
  *            row: one for bf16, two for f16. Then one entry does the chunk whole, and overlaps what it can. few: up to
- *            SSA__LANES_MAX rows. The layouts are the unit's own; o has room for whole SSA__UNIT_DIM dims, q and o for
+ *            SSA__LANES_MAX rows, for which whole chunks of bf16 rows may stay in the cache. The layouts are the unit's own; o has room for whole SSA__UNIT_DIM dims, q and o for
  *            whole pairs of SSA__LANES_MAX rows.
  *              k [term][keys_max][dk_unit]   v likewise, with dk_unit, dv_unit rounded up to SSA__UNIT_DIM
  *
@@ -938,8 +938,8 @@ struct ssa__tile_of {
     float  *q, *s, *o, *m, *l, *fix; /* see above; m, l, fix have an element for each row, padding included */
     double  m_unit;                  /* natural units in one of m's: 1, or ln 2 in a form that keeps m in powers of 2 */
     uint16_t *k, *v;                 /* unit: the rows taken */
-    const unsigned char *k_rows, *v_rows; /* unit, few: where they are to be read: there or, in whole steps of */
-    int64_t k_stride, v_stride;      /* SSA__UNIT_DIM bf16 rows and dims, in the cache */
+    const unsigned char *k_rows, *v_rows; /* unit, few: where to read them, k_stride and v_stride bytes apart: there, */
+    int64_t k_stride, v_stride;      /* or in the cache when nothing is to be changed or padded */
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     uint16_t *turned;                /* unit: SSA__UNIT_DIM pooled keys; the queries of each part, turned */
@@ -1045,7 +1045,7 @@ typedef struct {
     /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. */
     void (*attend)(const ssa__tile *t, int32_t n, const int32_t *limit);
     int32_t chunk;                                   /* most keys of a chunk */
-    int in_place;                                    /* 1: attend reads k_rows and v_rows */
+    int in_place;                                    /* 1: attend reads k_rows and v_rows, bf16 */
     /* unit: n <= SSA__UNIT_BLOCK pooled keys of d elements as terms that add up to them, each of a term side by side:
      * [term][32 dims]([pair of dims][key][2]); zeros for keys and dims that there are not. */
     void (*lay)(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride, int32_t n,
@@ -5455,23 +5455,35 @@ static void ssa__look_ahead_keys(ssa__tile *t, const ssa__keys *keys, int k, int
     }
 }
 
-/* As ssa__look_ahead_keys, where the heads of a task go along the keys side by side: head h's share of the n tokens,
- * with all the heads, where these lie in one piece. The cache is then brought in in the order in which it lies, which
- * the machine's own prefetching and its memory are quickest at. */
+/* Where the heads of a task go along the keys side by side, and a token's rows of these lie in one piece: their number,
+ * and head *h's share of the *n tokens from *key on, to be brought in with all of them, from the task's first head on.
+ * The cache then comes in in the order in which it lies, which the machine's own prefetching and its memory are
+ * quickest at. Else 1. */
+static int32_t ssa__aside(const ssa__call *c, const ssa_view *v, int64_t bytes, int64_t *key, int64_t *h, int32_t *n)
+{
+    const int64_t i = *h % c->task_heads, heads = ssa__min(c->task_heads, c->a.n_kv_heads - (*h - i)),
+                  from = *n * i / heads;
+    if (v->head_stride != bytes || heads * bytes > 1 << 20) return 1;
+    *key += from;
+    *h -= i;
+    *n = (int32_t)(*n * (i + 1) / heads - from);
+    return (int32_t)heads;
+}
+
+/* As ssa__look_ahead_keys, for heads side by side. */
 static void ssa__look_aside(ssa__tile *t, const ssa__call *c, const ssa__keys *keys, int k, int64_t x, int64_t h,
                             int32_t n)
 {
     const ssa_view *v = k ? &c->a.k : &c->a.v;
-    const int64_t bytes = ssa__row_bytes(v->type, k ? t->dk : t->dv), i = h % c->task_heads;
-    const int64_t heads = ssa__min(c->task_heads, c->a.n_kv_heads - (h - i)), from = n * i / heads;
-    int32_t run = 0;
+    int32_t run = 0, heads;
     int64_t key = n > 0 ? ssa__run_at(keys, x, n, &run) : 0;
-    if (n == 0 || run < n || v->head_stride != bytes || heads * bytes > 1 << 20) {
+    if (n == 0 || run < n) {
         ssa__look_ahead_keys(t, keys, k, x, h, n);
         return;
     }
-    ssa__look_ahead(t, &c->a, k, key + from, h - i, (int32_t)(n * (i + 1) / heads - from), 0);
-    t->ahead_bytes = (int32_t)(heads * bytes);
+    heads = ssa__aside(c, v, ssa__row_bytes(v->type, k ? t->dk : t->dv), &key, &h, &n);
+    ssa__look_ahead(t, &c->a, k, key, h, n, 0);
+    t->ahead_bytes *= heads;
 }
 
 /* Where the causal edge crosses the n keys from virtual key at on: how many of them each row of the tile sees, padding
@@ -5500,17 +5512,16 @@ static void ssa__ahead(ssa__tile *t, const ssa__call *c, int64_t key, int64_t h,
     t->ahead_v_bytes = (int32_t)ssa__row_bytes(c->a.v.type, t->dv);
 }
 
-/* As ssa__look_aside, for both. */
+/* The same for heads side by side. */
 static void ssa__ahead_aside(ssa__tile *t, const ssa__call *c, int64_t key, int64_t h, int32_t n)
 {
-    const int64_t i = h % c->task_heads, heads = ssa__min(c->task_heads, c->a.n_kv_heads - (h - i)), from = n * i / heads;
+    int32_t heads;
     ssa__ahead(t, c, key, h, n);
-    if (heads == 1 || c->a.k.head_stride != t->ahead_bytes || c->a.v.head_stride != t->ahead_v_bytes ||
-        heads * ssa__max(t->ahead_bytes, t->ahead_v_bytes) > 1 << 20)
-        return;
-    ssa__ahead(t, c, key + from, h - i, (int32_t)(n * (i + 1) / heads - from));
-    t->ahead_bytes *= (int32_t)heads;
-    t->ahead_v_bytes *= (int32_t)heads;
+    if (c->a.v.head_stride != t->ahead_v_bytes || c->task_heads * (int64_t)t->ahead_v_bytes > 1 << 20) return;
+    heads = ssa__aside(c, &c->a.k, t->ahead_bytes, &key, &h, &n);
+    ssa__ahead(t, c, key, h, n);
+    t->ahead_bytes *= heads;
+    t->ahead_v_bytes *= heads;
 }
 
 /* As ssa__attend_keys, for a form that does a chunk whole. While a chunk is computed the next one is prefetched. */
@@ -5521,31 +5532,33 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
     ssa__tile *tile = &x->tile;
     const ssa_view *k = &c->a.k, *v = &c->a.v;
     const int64_t k_term = (int64_t)tile->keys_max * tile->dk_unit, v_term = (int64_t)tile->keys_max * tile->dv_unit;
-    const int whole = form->in_place && k->type == SSA_BF16 && v->type == SSA_BF16 && tile->dk == tile->dk_unit &&
-                      tile->dv == tile->dv_unit;
-    const int32_t *limit;
+    const int in_place = form->in_place && k->type == SSA_BF16 && v->type == SSA_BF16 &&
+                         tile->dk == tile->dk_unit && tile->dv == tile->dv_unit;
     int32_t n, run, next;
     for (int64_t at = from; at < to; at += n) {
+        const int32_t *limit;
         int64_t first;
         n = (int32_t)ssa__min(form->chunk, to - at);
+        first = ssa__run_at(keys, at, n, &run);
         limit = ssa__limits(c, tile, keys, at, n, r0, x);
         ssa__aim(t, c, form, h, keys, at, n, r0, x);
-        first = ssa__run_at(keys, at, n, &run);
-        tile->k_rows = (const unsigned char *)tile->k;
-        tile->v_rows = (const unsigned char *)tile->v;
-        tile->k_stride = tile->dk_unit * 2;
-        tile->v_stride = tile->dv_unit * 2;
-        if (whole && run == n && n % SSA__UNIT_DIM == 0 && limit == NULL && tile->sees == NULL) {
+        if (in_place && run == n && n % SSA__UNIT_DIM == 0 && limit == NULL && tile->sees == NULL) {
             tile->k_rows = ssa__k_row(&c->a, first, h);
             tile->v_rows = ssa__v_row(&c->a, first, h);
             tile->k_stride = k->token_stride;
             tile->v_stride = v->token_stride;
-        } else for (int32_t j = 0; j < n; j += run) {
-            int64_t key = ssa__run_at(keys, at + j, n - j, &run);
-            t->take[k->type](tile->k + (int64_t)j * tile->dk_unit, k_term, tile->dk_unit, ssa__k_row(&c->a, key, h),
-                             k->token_stride, run, tile->dk);
-            t->take[v->type](tile->v + (int64_t)j * tile->dv_unit, v_term, tile->dv_unit, ssa__v_row(&c->a, key, h),
-                             v->token_stride, run, tile->dv);
+        } else {
+            tile->k_rows = (const unsigned char *)tile->k;
+            tile->v_rows = (const unsigned char *)tile->v;
+            tile->k_stride = tile->dk_unit * 2;
+            tile->v_stride = tile->dv_unit * 2;
+            for (int32_t j = 0; j < n; j += run) {
+                int64_t key = ssa__run_at(keys, at + j, n - j, &run);
+                t->take[k->type](tile->k + (int64_t)j * tile->dk_unit, k_term, tile->dk_unit,
+                                 ssa__k_row(&c->a, key, h), k->token_stride, run, tile->dk);
+                t->take[v->type](tile->v + (int64_t)j * tile->dv_unit, v_term, tile->dv_unit,
+                                 ssa__v_row(&c->a, key, h), v->token_stride, run, tile->dv);
+            }
         }
         next = (int32_t)ssa__min(form->chunk, end - at - n);
         tile->ahead_rows = 0;
