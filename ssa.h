@@ -901,8 +901,8 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
  *            A level may keep the dims of q and o in an order that suits k_type and v_type: q_prep and finish know it.
  *    unit    for a matrix unit that multiplies bf16. The chunk's rows are first taken as bf16 terms whose sum is the
  *            row: one for bf16, two for f16. Then one entry does the chunk whole, and overlaps what it can. few: up to
- *            SSA__LANES_MAX rows, for which whole chunks of bf16 rows may stay in the cache. The layouts are the unit's own; o has room for whole SSA__UNIT_DIM dims, q and o for
- *            whole pairs of SSA__LANES_MAX rows.
+ *            SSA__LANES_MAX rows, for which whole chunks of bf16 may stay in the cache. The layouts are the unit's own;
+ *            o has room for whole SSA__UNIT_DIM dims, q and o for whole pairs of SSA__LANES_MAX rows.
  *              k [term][keys_max][dk_unit]   v likewise, with dk_unit, dv_unit rounded up to SSA__UNIT_DIM
  *
  *    Running state per row: m, the maximum of the scores scale * q.k so far; l, the sum of p = exp(s - m); and fix, the
@@ -1030,6 +1030,9 @@ typedef struct {
     int packs;                                       /* 1: qk and pv take packed f32 rows, in entry [SSA_F32] alone */
     /* q from rows [rows rounded up][dk_pad], the padding zero. */
     void (*q_prep)(ssa__tile *t, float *rows);
+    /* unit, in place of q_prep for bf16 queries, or NULL: n <= SSA__LANES_MAX rows [row][dk_unit] to q as its rows from
+     * `at` on, a multiple of SSA__LANES_MAX; zeros for rows that there are not. */
+    void (*q_turn)(ssa__tile *t, const uint16_t *rows, int32_t at, int32_t n);
     /* s(key at + j) = scale * q.k_j for n rows of dk elements, stride bytes apart. May write 15 scores more. */
     void (*qk[SSA__TYPES])(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at);
     /* s(0..n-1) becomes p = exp(s - m) with the new m; updates m, l, fix. limit: row r sees the first limit[r] only,
@@ -2360,6 +2363,29 @@ SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
         memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)(t->q_terms * steps) * 1024);
 }
 
+/* n <= 16 bf16 rows of d dims to dst [32 dims]([pair][row][2]), the rest zero. */
+SSA__AMXF void ssa__amx_turn(uint16_t *dst, const unsigned char *rows, int64_t stride, int32_t n, int32_t d)
+{
+    for (int32_t e = 0; e < d; e += 32) {
+        const __mmask32 some = d - e >= 32 ? 0xffffffffu : (1u << (d - e)) - 1;
+        __m512 x[16];
+        for (int32_t j = 0; j < 16; j++)
+            x[j] = j < n ? _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(some, rows + j * stride + 2 * e))
+                         : _mm512_setzero_ps();
+        ssa__avx512_transpose(x);
+        for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(dst + 16 * e + 32 * i), x[i]);
+    }
+}
+
+/* The same for bf16 queries, 16 rows at a time. */
+SSA__AMXF void ssa__amx_q_turn(ssa__tile *t, const uint16_t *rows, int32_t at, int32_t n)
+{
+    uint16_t *q = (uint16_t *)(void *)t->q + (int64_t)at * t->dk_unit;
+    ssa__amx_turn(q, (const unsigned char *)rows, t->dk_unit * 2, n, t->dk_unit);
+    for (int32_t i = 0; t->scale < 0.0f && i < 16 * t->dk_unit; i += 32)
+        _mm512_storeu_si512(q + i, _mm512_xor_si512(_mm512_loadu_si512(q + i), _mm512_set1_epi16((short)0x8000)));
+}
+
 /* From products to powers of 2. A negative scale's sign is in q. 0: adjust has done it. */
 SSA__AMX __m512 ssa__amx_scale(const ssa__tile *t)
 {
@@ -2843,19 +2869,6 @@ SSA__AMXF void ssa__amx_few_finish(const ssa__tile *t, const float *factor, floa
 }
 
 /* -- block selection -- */
-
-SSA__AMXF void ssa__amx_turn(uint16_t *dst, const unsigned char *rows, int64_t stride, int32_t n, int32_t d)
-{
-    for (int32_t e = 0; e < d; e += 32) {
-        const __mmask32 some = d - e >= 32 ? 0xffffffffu : (1u << (d - e)) - 1;
-        __m512 x[16];
-        for (int32_t j = 0; j < 16; j++)
-            x[j] = j < n ? _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(some, rows + j * stride + 2 * e))
-                         : _mm512_setzero_ps();
-        ssa__avx512_transpose(x);
-        for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(dst + 16 * e + 32 * i), x[i]);
-    }
-}
 
 /* The sums over the lanes of 16 vectors, in a vector. */
 SSA__AMX __m512 ssa__amx_sums(__m512 *x)
@@ -3346,6 +3359,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->few.chunk = SSA__UNIT_FEW;
     t->few.in_place = 1;
     t->few.q_prep = t->many.q_prep = ssa__amx_q_prep;
+    t->few.q_turn = t->many.q_turn = ssa__amx_q_turn;
     t->few.attend = ssa__amx_few;
     t->few.finish = ssa__amx_few_finish;
     t->few.lay = ssa__amx_lay;
@@ -4121,20 +4135,22 @@ static ssa_status ssa__resolve_terms(ssa__call *c, ssa__what what)
 
 /* A call with few rows (decode) has its keys split into shares, so that the threads have something to do. The heads of
  * a share are one task where there are enough shares: they lie side by side in a token-major cache, whose pages are
- * then read once, in order. Depends on the call alone. */
+ * then read once, in order. More rows go through larger chunks, which would not stay in L2 for all heads. Depends on
+ * the call alone. */
 static void ssa__resolve_splits(ssa__call *c, ssa__what what)
 {
+    const int aside = c->n_rows <= SSA__LANES_MAX && c->n_tiles == 1 && what == SSA__RUN_FULL;
     int64_t tasks = c->n_tiles * c->a.n_kv_heads, most, keys;
     c->n_splits = c->task_heads = 1;
     c->split_keys = ssa__max(c->n_keys, 1);
     if (c->n_tiles < 1 || c->packs || (c->n_tiles > 1 && tasks >= SSA__SPLIT_TASKS)) return;
-    most = c->n_tiles > 1 || what != SSA__RUN_FULL ? ssa__ceil_div(SSA__SPLIT_TASKS, tasks) : SSA__SPLIT_TASKS;
+    most = aside ? SSA__SPLIT_TASKS : ssa__ceil_div(SSA__SPLIT_TASKS, tasks);
     keys = ssa__max(ssa__ceil_div(c->n_keys, most), SSA__SPLIT_MIN);
     keys = ssa__ceil_div(keys, SSA__SPLIT_STEP) * SSA__SPLIT_STEP;
     if (keys >= c->n_keys) return;
     c->split_keys = keys;
     c->n_splits = ssa__ceil_div(c->n_keys, keys);
-    if (c->n_tiles == 1 && what == SSA__RUN_FULL)
+    if (aside)
         c->task_heads = (int32_t)ssa__max(1, c->a.n_kv_heads * c->n_splits / SSA__SPLIT_TASKS);
 }
 
@@ -4947,6 +4963,19 @@ static void ssa__shape_tile(const ssa__call *c, const ssa__form *form, ssa__tile
     tile->m_unit = form->attend ? SSA__LN2 : 1.0;
 }
 
+/* Query rows r0 .. r1-1 of key/value head h as the unit takes them: dst [term][row][dk_unit], terms `term` apart. */
+static void ssa__take_queries(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int64_t term,
+                              uint16_t *dst)
+{
+    const int32_t dk = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM);
+    for (int64_t r = r0; r < r1;) { /* a query's heads at a time */
+        const int64_t i = r / c->group, g = r % c->group, n = ssa__min(c->group - g, r1 - r);
+        t->take[c->a.q.type](dst + (r - r0) * dk, term, dk, ssa__row(&c->a.q, i, h * c->group + g),
+                             c->a.q.head_stride, (int32_t)n, c->a.head_dim);
+        r += n;
+    }
+}
+
 /* A fresh tile of the form for query rows r0 <= r < r1 of key/value head h, to meet keys of k_type; row r is head r % G
  * of query r / G. */
 static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__form *form, ssa_type k_type, int64_t h,
@@ -4962,6 +4991,15 @@ static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__
     tile->v_type = c->a.v.type;
     tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
     padded = ssa__padded_rows(t, form, tile->rows);
+    for (int64_t r = 0; r < padded; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
+    if (form->q_turn && c->a.q.type == SSA_BF16) {
+        for (int64_t r = 0; r < padded; r += SSA__LANES_MAX) {
+            int64_t n = ssa__max(0, ssa__min(SSA__LANES_MAX, tile->rows - r));
+            ssa__take_queries(t, c, h, r0 + r, r0 + r + n, 0, (uint16_t *)(void *)rows);
+            form->q_turn(tile, (const uint16_t *)(const void *)rows, (int32_t)r, (int32_t)n);
+        }
+        return;
+    }
     for (int64_t r = r0; r < r1;) { /* a query's heads at a time */
         int64_t i = r / group, g = r % group, n = ssa__min(group - g, r1 - r);
         t->pack[c->a.q.type](rows + (r - r0) * tile->dk_pad, tile->dk_pad, ssa__row(&c->a.q, i, h * group + g),
@@ -4971,7 +5009,6 @@ static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__
     memset(rows + tile->rows * (int64_t)tile->dk_pad, 0,
            (size_t)((padded - tile->rows) * tile->dk_pad) * sizeof(float));
     form->q_prep(tile, rows);
-    for (int64_t r = 0; r < padded; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
 }
 
 /* Adds to imp the importance of blocks 0 .. n-1 from the tile's rows lo <= r < hi, whose p, or with SSA_SCORE_DOT
@@ -5015,19 +5052,6 @@ static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa_
         for (int32_t r = 0; r < tile->rows; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
     }
     return 1;
-}
-
-/* Query rows r0 .. r1-1 of key/value head h as the unit takes them: dst [term][row][dk_unit], terms `term` apart. */
-static void ssa__take_queries(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int64_t term,
-                              uint16_t *dst)
-{
-    const int32_t dk = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM);
-    for (int64_t r = r0; r < r1;) { /* a query's heads at a time */
-        const int64_t i = r / c->group, g = r % c->group, n = ssa__min(c->group - g, r1 - r);
-        t->take[c->a.q.type](dst + (r - r0) * dk, term, dk, ssa__row(&c->a.q, i, h * c->group + g),
-                             c->a.q.head_stride, (int32_t)n, c->a.head_dim);
-        r += n;
-    }
 }
 
 /* A fresh tile of query rows r0 .. r1-1 scored against n blocks by the unit, in parts of `part` rows. Rows that met a
@@ -5649,8 +5673,9 @@ static const ssa__form *ssa__open_tile(const ssa__table *t, const ssa__call *c, 
 static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int64_t r0,
                             int64_t split, ssa__scratch *x)
 {
-    ssa__tile *tile = &x->tile;
-    int64_t rows = tile->rows, n_heads = c->a.n_heads, all = c->a.n_q * n_heads;
+    ssa__tile *tile = &x->tile, some = *tile; /* some of its rows: a unit's lie in groups of SSA__LANES_MAX */
+    int64_t rows = tile->rows, step = form->attend ? SSA__LANES_MAX : rows, n_heads = c->a.n_heads,
+            all = c->a.n_q * n_heads;
     float *lse = c->n_splits > 1 ? c->part_lse + split * all : c->a.lse; /* NULL: not wanted */
     for (int64_t r = 0, i = r0 / c->group, g = r0 % c->group; r < rows; r++, g++) {
         if (g == c->group) { g = 0; i++; }
@@ -5667,11 +5692,15 @@ static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__
                                              : (float)(m + ssa__log((double)l));
     }
     for (int64_t r = rows; r < ssa__padded_rows(t, form, tile->rows); r++) x->factor[r] = 0.0f;
-    form->finish(tile, x->factor, x->rows);
     for (int64_t r = 0, i = r0 / c->group, g = r0 % c->group; r < rows; r++, g++) {
         if (g == c->group) { g = 0; i++; }
         int64_t head = h * c->group + g;
-        const float *row = x->rows + r * tile->dv_pad;
+        const float *row = x->rows + r % step * tile->dv_pad;
+        if (r % step == 0) {
+            some.rows = (int32_t)ssa__min(step, rows - r);
+            some.o = tile->o + r * tile->dv_unit;
+            form->finish(&some, x->factor + r, x->rows);
+        }
         if (c->n_splits == 1) ssa__put_row(t, c, i, head, row);
         else memcpy(c->part_o + (split * all + i * n_heads + head) * tile->dv, row, (size_t)tile->dv * sizeof(float));
     }
