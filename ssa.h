@@ -3861,6 +3861,7 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__MERGE_ROWS     16
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
 #define SSA__SPLIT_MIN      512    /* .. of at least this many keys each .. */
+#define SSA__NO_LSE         (-DBL_MAX)
 #define SSA__SPLIT_STEP     64     /* .. and of whole chunks of the forms for few rows */
 #define SSA__THREAD_WORK    1000000 /* multiply-adds that are worth waking a thread for */
 #define SSA__ALIGN          64
@@ -3896,7 +3897,9 @@ typedef struct {
     unsigned char *packed_broken;  /* [head][SSA__UNIT_BLOCK keys]: 1 where a value is not finite */
     int64_t  n_packed, packed_bytes;  /* for each head, and of each */
     int32_t  packs;                /* 1: keys and values are packed, and rows gathered by the blocks they chose */
-    float   *part_o, *part_lse;    /* [split][query][query head]([value_dim]): output and lse of each share */
+    float   *part_o;               /* [split][query][query head][value_dim]: output of each share */
+    double  *part_lse;             /* [split][query][query head]: its lse, which a float would round by as much as the */
+                                   /* share's weight then errs; SSA__NO_LSE where a row saw nothing */
     int64_t  n_tasks[SSA__KINDS], cost[SSA__KINDS];  /* cost: multiply-adds, roughly */
 } ssa__call;
 
@@ -4588,7 +4591,7 @@ static void ssa__take_shared(ssa__bump *b, ssa__call *c, ssa__what what)
     if (what != SSA__RUN_SELECT && c->n_splits > 1) {
         int64_t rows = ssa__mul(c->n_splits, ssa__mul(c->a.n_q, c->a.n_heads, &b->bad), &b->bad);
         c->part_o   = (float *)ssa__take(b, ssa__mul(rows, c->a.value_dim, &b->bad), f);
-        c->part_lse = (float *)ssa__take(b, rows, f);
+        c->part_lse = (double *)ssa__take(b, rows, (int64_t)sizeof(double));
     }
 }
 
@@ -4724,8 +4727,8 @@ static void ssa__pool_finish(const float *sum, int32_t block_size, int32_t dim, 
     for (int32_t e = 0; e < dim; e++) ssa__store(type, dst, e, sum[e] * inv);
 }
 
-/* POOL task: the means of up to SSA__POOL_BLOCKS complete blocks of one head, laid out for the unit that scores them.
- * */
+/* POOL task: the means of up to SSA__POOL_BLOCKS complete blocks of one head, and laid out for a unit that scores
+ * them. */
 static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
 {
     int64_t h = task % c->a.n_kv_heads, from = task / c->a.n_kv_heads * SSA__POOL_BLOCKS;
@@ -5676,7 +5679,7 @@ static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__
     ssa__tile *tile = &x->tile, some = *tile; /* some of its rows: a unit's lie in groups of SSA__LANES_MAX */
     int64_t rows = tile->rows, step = form->attend ? SSA__LANES_MAX : rows, n_heads = c->a.n_heads,
             all = c->a.n_q * n_heads;
-    float *lse = c->n_splits > 1 ? c->part_lse + split * all : c->a.lse; /* NULL: not wanted */
+    double *part_lse = c->n_splits > 1 ? c->part_lse + split * all : NULL;
     for (int64_t r = 0, i = r0 / c->group, g = r0 % c->group; r < rows; r++, g++) {
         if (g == c->group) { g = 0; i++; }
         int64_t head = h * c->group + g;
@@ -5686,10 +5689,11 @@ static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__
         int empty = ssa__bits(l) << 1 == 0;
         x->factor[r] = empty ? 0.0f : (c->n_splits > 1 ? 1.0f : gate) / l;
         if (sink && !empty) x->factor[r] = (float)(ssa__join_sink(m, (double)l, *sink, &total) * (double)gate);
-        if (lse)
-            lse[i * n_heads + head] = empty  ? (sink ? *sink : ssa__float(SSA__NEG_INF_BITS))
-                                      : sink ? (float)total
-                                             : (float)(m + ssa__log((double)l));
+        if (part_lse) part_lse[i * n_heads + head] = empty ? SSA__NO_LSE : m + ssa__log((double)l);
+        else if (c->a.lse)
+            c->a.lse[i * n_heads + head] = empty  ? (sink ? *sink : ssa__float(SSA__NEG_INF_BITS))
+                                           : sink ? (float)total
+                                                  : (float)(m + ssa__log((double)l));
     }
     for (int64_t r = rows; r < ssa__padded_rows(t, form, tile->rows); r++) x->factor[r] = 0.0f;
     for (int64_t r = 0, i = r0 / c->group, g = r0 % c->group; r < rows; r++, g++) {
@@ -5963,30 +5967,31 @@ static void ssa__run_merge(const ssa__table *t, const ssa__call *c, int64_t task
     for (int64_t row = task * SSA__MERGE_ROWS; row < ssa__min((task + 1) * SSA__MERGE_ROWS, all); row++) {
         int64_t i = row / c->a.n_heads, head = row % c->a.n_heads;
         const float *sink = ssa__sink(c, head);
-        float top = -FLT_MAX, factor, *acc = x->rows;
-        double sum = 0.0, total = 0.0;
+        float factor, *acc = x->rows;
+        double sum = 0.0, total = 0.0, top = SSA__NO_LSE;
         int any = 0;
         for (int64_t s = 0; s < c->n_splits; s++) {
-            float lse = c->part_lse[s * all + row];
-            if (ssa__bits(lse) == SSA__NEG_INF_BITS) continue;
+            double lse = c->part_lse[s * all + row];
+            if (lse == SSA__NO_LSE) continue;
             any = 1;
             if (lse > top) top = lse;
         }
         memset(acc, 0, (size_t)dv * sizeof(float));
         for (int64_t s = 0; s < c->n_splits; s++) {
-            float lse = c->part_lse[s * all + row], w;
-            if (ssa__bits(lse) == SSA__NEG_INF_BITS) continue;
-            w = (float)ssa__exp((double)lse - (double)top);
+            double lse = c->part_lse[s * all + row];
+            float w;
+            if (lse == SSA__NO_LSE) continue;
+            w = (float)ssa__exp(lse - top);
             sum += (double)w;
             t->axpy(acc, w, c->part_o + (s * all + row) * dv, dv);
         }
-        if (any && sink) factor = (float)ssa__join_sink((double)top, sum, *sink, &total);
+        if (any && sink) factor = (float)ssa__join_sink(top, sum, *sink, &total);
         else factor = any ? (float)(1.0 / sum) : 0.0f;
         if (any) factor *= c->a.gate ? c->a.gate[row] : 1.0f;
         for (int32_t e = 0; e < dv; e++) acc[e] *= factor;
         ssa__put_row(t, c, i, head, acc);
         if (c->a.lse)
-            c->a.lse[row] = any  ? (float)(sink ? total : (double)top + ssa__log(sum))
+            c->a.lse[row] = any  ? (float)(sink ? total : top + ssa__log(sum))
                             : sink ? *sink
                                    : ssa__float(SSA__NEG_INF_BITS);
     }
