@@ -3898,8 +3898,8 @@ typedef struct {
     int64_t  n_packed, packed_bytes;  /* for each head, and of each */
     int32_t  packs;                /* 1: keys and values are packed, and rows gathered by the blocks they chose */
     float   *part_o;               /* [split][query][query head][value_dim]: output of each share */
-    double  *part_lse;             /* [split][query][query head]: its lse, which a float would round by as much as the */
-                                   /* share's weight then errs; SSA__NO_LSE where a row saw nothing */
+    double  *part_lse;             /* [split][query][query head]: its lse; a float's rounding would be as large an */
+                                   /* error of the share's weight; SSA__NO_LSE where a row saw nothing */
     int64_t  n_tasks[SSA__KINDS], cost[SSA__KINDS];  /* cost: multiply-adds, roughly */
 } ssa__call;
 

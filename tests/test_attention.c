@@ -149,7 +149,8 @@ void test_attention(void)
     static const float amps[] = { 1, 1, 1, 3, 10 };
 
     for (int i = 0; i < COUNT(fixed); i++) if (test_some(i, 13)) check_full(&fixed[i]);
-    for (int i = 0; i < 6; i++) check_rising(i % 2 ? SSA_F16 : SSA_F32, i < 4 ? 1 + i / 2 * 3 : 40, i % 3 ? 0.03 : 0.004);
+    for (int i = 0; i < 6; i++)
+        check_rising(i % 2 ? SSA_F16 : SSA_F32, i < 4 ? 1 + i / 2 * 3 : 40, i % 3 ? 0.03 : 0.004);
 
     for (int i = 0; i < 81; i++) {                            /* every combination of types */
         if (!test_some(i, 17)) continue;
