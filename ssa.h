@@ -1041,14 +1041,15 @@ typedef struct {
     /* o = o * fix + sum over j of p(at + j) * v_j for n rows of dv elements; without fix when first is 0. */
     void (*pv[SSA__TYPES])(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at,
                            int first);
-    /* rows[r][e] = o(r, e) * factor[r], rows [rows rounded up][dv_pad]. */
+    /* rows[r][e] = o(r, e) * factor[r], rows [rows rounded up][dv_pad]. unit: up to SSA__LANES_MAX rows, o theirs. */
     void (*finish)(const ssa__tile *t, const float *factor, float *rows);
     /* imp[j] += sum over rows lo <= r < hi of s(j, r) * fix[r], j < n. Any n. */
     void (*importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp);
     /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. */
     void (*attend)(const ssa__tile *t, int32_t n, const int32_t *limit);
     int32_t chunk;                                   /* most keys of a chunk */
-    int in_place;                                    /* 1: attend reads k_rows and v_rows, bf16 */
+    int in_place;  /* 1: attend reads k_rows and v_rows, which then lie in the cache for bf16, dims and n that are */
+                   /* multiples of SSA__UNIT_DIM, and rows that see all keys; elsewhere they are k and v */
     /* unit: n <= SSA__UNIT_BLOCK pooled keys of d elements as terms that add up to them, each of a term side by side:
      * [term][32 dims]([pair of dims][key][2]); zeros for keys and dims that there are not. */
     void (*lay)(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride, int32_t n,
@@ -2236,8 +2237,8 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
  *    better.
  *
  *    AMX: eight tiles of 16 rows of 64 bytes; C [16][16] f32 += A [16][32] bf16 * B [32][16] bf16, where B holds pairs
- *    of its rows interleaved: [16 pairs][16][2]. All tiles have the full size: tails are zeros in what was taken.
- *      scores  S^T = K.Q^T:  A = 16 keys as they were taken, B = Q packed once a tile, C = [key][row]: rows along the
+ *    of its rows interleaved: [16 pairs][16][2]. All tiles have the full size: tails are zeros in what is taken.
+ *      scores  S^T = K.Q^T:  A = 16 keys as they lie, B = Q packed once a tile, C = [key][row]: rows along the
  *              lanes, so that maximum and sum are vertical
  *      many    O^T = V^T.P^T:  B = p of key pairs as the softmax leaves them; A = V transposed, once a chunk for all
  *              rows of the tile.  o [group of 16 rows][dv_unit][16]
@@ -2760,14 +2761,13 @@ SSA__AMXF void ssa__amx_many(const ssa__tile *t, int32_t n, const int32_t *limit
 
 SSA__AMXF void ssa__amx_many_finish(const ssa__tile *t, const float *factor, float *rows)
 {
-    for (int32_t r = 0; r < t->rows; r += 16)
-        for (int32_t e = 0; e < t->dv_pad; e += 16) {
-            const float *o = t->o + ((int64_t)(r / 16) * t->dv_unit + e) * 16;
-            __m512 x[16], f = _mm512_loadu_ps(factor + r);
-            for (int i = 0; i < 16; i++) x[i] = _mm512_mul_ps(f, _mm512_loadu_ps(o + i * 16));
-            ssa__avx512_transpose(x);
-            for (int i = 0; i < 16; i++) _mm512_storeu_ps(rows + (int64_t)(r + i) * t->dv_pad + e, x[i]);
-        }
+    const __m512 f = _mm512_loadu_ps(factor);
+    for (int32_t e = 0; e < t->dv_pad; e += 16) {
+        __m512 x[16];
+        for (int i = 0; i < 16; i++) x[i] = _mm512_mul_ps(f, _mm512_loadu_ps(t->o + (int64_t)(e + i) * 16));
+        ssa__avx512_transpose(x);
+        for (int i = 0; i < 16; i++) _mm512_storeu_ps(rows + (int64_t)i * t->dv_pad + e, x[i]);
+    }
 }
 
 /* -- few rows: scores of the whole chunk, then its p, then its values, each through L1 -- */
@@ -3003,28 +3003,23 @@ SSA__AMX __mmask16 ssa__amx_counted(int32_t limit, int32_t j) { return ssa__avx5
  * what came before shrinks: s and the sums. A row moves by what it sees alone, whichever row asked. */
 SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int32_t from, int32_t j)
 {
-    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E), low = _mm512_set1_ps(-FLT_MAX);
+    const float to_log2 = t->scale * (float)SSA__LOG2E;
+    const __m512 sign = _mm512_set1_ps(to_log2 < 0.0f ? -0.0f : 0.0f);
+    const __m512 scale = _mm512_set1_ps(to_log2 < 0.0f ? -to_log2 : to_log2);
     const float *s = p->s + (int64_t)j * 16;
     float factor[16];
-    __m512 old = _mm512_loadu_ps(p->m), top, f, x[16], ahead[16]; /* scores, and how far they are above m */
+    __m512 old = _mm512_loadu_ps(p->m), top, f, x[16];
     __mmask16 moved;
     for (int32_t r = 0; r < 16; r++) {
-        x[r] = ahead[r] = low;
-        for (int32_t i = 0; i < 32 && r >= from && r < p->rows; i += 16) {
-            const __mmask16 seen = ssa__amx_counted(p->limit[r], j + i);
-            const __m512 y = _mm512_loadu_ps(s + r * 32 + i); /* a NaN leaves what is there */
-            x[r] = _mm512_mask_max_ps(x[r], seen, _mm512_mul_ps(y, scale), x[r]);
-            ahead[r] = _mm512_mask_max_ps(ahead[r], seen, _mm512_fmsub_ps(y, scale, _mm512_set1_ps(p->m[r])), ahead[r]);
-        }
+        x[r] = _mm512_set1_ps(ssa__float(SSA__NEG_INF_BITS));
+        for (int32_t i = 0; i < 32 && r >= from && r < p->rows; i += 16) /* a NaN leaves what is there */
+            x[r] = _mm512_mask_max_ps(x[r], ssa__amx_counted(p->limit[r], j + i),
+                                      _mm512_xor_ps(_mm512_loadu_ps(s + r * 32 + i), sign), x[r]);
     }
     ssa__avx512_transpose(x);
-    ssa__avx512_transpose(ahead);
-    for (int32_t r = 1; r < 16; r++) {
-        x[0] = _mm512_max_ps(x[0], x[r]);
-        ahead[0] = _mm512_max_ps(ahead[0], ahead[r]);
-    }
-    top = x[0];
-    moved = _mm512_cmp_ps_mask(ahead[0], _mm512_set1_ps(SSA__AMX_LAG), _CMP_GT_OQ);
+    for (int32_t r = 1; r < 16; r++) x[0] = _mm512_max_ps(x[0], x[r]);
+    top = _mm512_mul_ps(x[0], scale);
+    moved = _mm512_cmp_ps_mask(_mm512_fmsub_ps(x[0], scale, old), _mm512_set1_ps(SSA__AMX_LAG), _CMP_GT_OQ);
     f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top)));
     _mm512_storeu_ps(p->m, _mm512_mask_mov_ps(old, moved, top)); /* the next part's first rows stay as they are */
     _mm512_storeu_ps(factor, f);
@@ -4142,7 +4137,7 @@ static ssa_status ssa__resolve_terms(ssa__call *c, ssa__what what)
  * the call alone. */
 static void ssa__resolve_splits(ssa__call *c, ssa__what what)
 {
-    const int aside = c->n_rows <= SSA__LANES_MAX && c->n_tiles == 1 && what == SSA__RUN_FULL;
+    const int aside = c->n_rows <= SSA__LANES_MAX && what == SSA__RUN_FULL;
     int64_t tasks = c->n_tiles * c->a.n_kv_heads, most, keys;
     c->n_splits = c->task_heads = 1;
     c->split_keys = ssa__max(c->n_keys, 1);
@@ -4163,8 +4158,7 @@ static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
 {
     int bf16 = c->pooled && c->pooled_type == SSA_BF16;
     if (t->few.rank == NULL || what == SSA__RUN_FULL || !c->scored || !ssa__terms(c->a.q.type) || c->n_rows < 4 ||
-        (!bf16 && c->a.n_q < SSA__LANES_MAX) ||
-        (!bf16 && c->a.n_q < 2 * SSA__LANES_MAX && c->n_rows < 8 * SSA__LANES_MAX))
+        (!bf16 && c->a.n_q < (c->n_rows < 8 * SSA__LANES_MAX ? 2 : 1) * SSA__LANES_MAX))
         return;
     c->rank = 1;
     c->lays = c->a.n_q >= SSA__LANES_MAX;
@@ -5108,7 +5102,6 @@ static void ssa__part_importance(const ssa__form *form, const ssa__scratch *x, i
 {
     ssa__tile view = x->tile;
     view.s += (int64_t)(r / x->part) * SSA__LANES_MAX * x->part_keys;
-    view.fix += r;
     for (int32_t i = 0; i < group * lists; i++) view.fix[i] = 1.0f / view.l[r + i];
     form->importances(&view, n, group, lists, imp, x->imp_ld);
 }
@@ -6940,14 +6933,12 @@ SSA__INLINE void SSA__FN(narrow_qk_tile)(const int nr, const int ng, ssa_type ty
     const int64_t size = type == SSA_F32 ? 4 : 2, ldq = t->dk_pad;
     const float *q = t->q + r0 * ldq;
     const int32_t d = t->dk;
-    const unsigned char *const k0 = k;
     SSA__V acc[4][4], x[2], w[4][2];
     SSA__UNROLL
     for (int g = 0; g < ng; g++, n -= 4) {
         const unsigned char *row[4];
         int32_t e = 0;
-        if (g > 0) k += 4 * stride; /* a single key may have any stride */
-        row[0] = n > 0 ? k : k0; /* past the end a key again */
+        row[0] = n > 0 ? k + 4 * g * stride : k; /* past the end a key again */
         row[1] = n > 1 ? row[0] + stride : row[0];
         row[2] = n > 2 ? row[1] + stride : row[1];
         row[3] = n > 3 ? row[2] + stride : row[2];

@@ -122,6 +122,16 @@ void test_guard(void)
                 check_guarded(&s, (ssa_mode)mode, n % 4 ? SSA_F32 : SSA_BF16);
             }
         }
+    for (int i = 0; i < 36; i++) {                                       /* few rows of a unit, in place or not */
+        static const int keys[] = { 32, 33, 63, 64, 65, 95, 96, 127, 128 }, wide[] = { 64, 40, 64, 32 },
+                         values[] = { 64, 64, 40, 128 };
+        for (int y = 0; y < 2; y++) {
+            shape s = { .name = "guard, few", .HQ = 16, .H = 1, .D = wide[i % 4], .DV = values[i % 4], .n_q = 1,
+                        .n_kv = keys[i / 4], .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16,
+                        .lay = y ? LAY_PAD : LAY_ZERO };
+            check_guarded(&s, SSA_FULL, SSA_F32);
+        }
+    }
     shape later = { .name = "guard, keys not seen", .HQ = 4, .H = 2, .D = 40, .n_q = 3, .n_kv = 60, .q_pos = 20, .B = 8,
                     .top_k = 2 };
     for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++) check_guarded(&later, (ssa_mode)mode, SSA_F32);

@@ -647,6 +647,14 @@ void test_terms(void)
                     .softcap = i % 4 == 3 ? 10 : 0, .alibi = i % 5 == 2, .sinks = i % 2 };
         check_hidden(&s, &t, mode);
     }
+    for (int i = 0; i < 8; i++) { /* up to 16 rows, whole chunks: a unit may leave the keys in the cache */
+        if (!test_some(i, 4)) continue;
+        shape s = { .name = "hidden, few", .HQ = i % 2 ? 8 : 16, .H = i % 2 ? 2 : 1, .D = 64, .DV = 32,
+                    .n_q = i % 2 ? 4 : 1, .n_kv = i / 2 % 2 ? 320 : 64, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16,
+                    .tv = SSA_BF16, .B = 16, .top_k = 4, .seed = 90 + (uint64_t)i };
+        terms t = { .window = i >= 4 ? s.n_kv - 24 : 0, .mask = i < 4 ? HOLES : NO_MASK, .mask_type = types[i % 3] };
+        check_hidden(&s, &t, SSA_FULL);
+    }
     for (int i = 0; i < 6; i++)
         for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++) {
             shape s = { .name = "broken mask", .HQ = i & 1 ? 4 : 16, .H = i & 1 ? 4 : 1, .D = 32,

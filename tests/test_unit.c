@@ -657,12 +657,15 @@ static void test_forms(void)
                     .top_k = 1, .seed = (uint64_t)i * 100 };
         check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
     }
-    for (int i = 0; i < 4; i++) {                            /* few rows, of several queries */
+    for (int i = 0; i < 8; i++) {                            /* few rows, of several queries; from 4 on whole chunks */
         if (!test_some(i, 3)) continue;
-        shape s = { .name = "unit, few broken", .HQ = i % 2 ? 8 : 2, .H = 2, .D = 32, .DV = 40 + 24 * (i / 2),
+        static const int64_t last[] = { 93, 94, 95, 126, 127 };
+        shape s = { .name = "unit, few broken", .HQ = i % 2 ? 8 : 2, .H = 2, .D = 32, .DV = i < 2 ? 40 : 64,
                     .n_q = i % 2 ? 4 : 13, .n_kv = 140, .q_pos = i % 2 ? 75 : 67, .tq = SSA_BF16, .tk = SSA_BF16,
                     .tv = SSA_BF16, .B = 16, .top_k = 1, .seed = (uint64_t)i * 100 };
+        if (i >= 4) s.q_pos = (i < 6 ? 96 : 128) - s.n_q;
         check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
+        if (i >= 4) check_broken(&s, SSA_FULL, last, COUNT(last));
     }
 }
 
