@@ -123,12 +123,13 @@ static void test_rows(const ssa__table *t, const ssa__table *def)
             for (int i = k; i < n; i += SSA__TOPS) if (x[i] > top_b[k]) top_b[k] = x[i];
         }
         CHECK(same_bits(top_a, top_b, SSA__TOPS), "%s tops n %d", level, n);
-        for (int i = 0; i < n; i++) { x[i] = rng_f(&r); b[i] = rng_f(&r); a[i] = b[i]; }
+        for (int i = 0; i < n; i++) x[i] = rng_f(&r);
+        for (int i = 0; i < n + 16; i++) a[i] = b[i] = rng_f(&r);
         t->axpy(a, 0.37f, x, n);
         def->axpy(b, 0.37f, x, n);
-        int bad = 0;
+        int bad = !same_bits(a + n, b + n, 16);
         for (int i = 0; i < n; i++) bad += !(fabs((double)a[i] - (double)b[i]) <= 4 * EPS);
-        CHECK(bad == 0 && a[n] == b[n], "%s axpy n %d", level, n);
+        CHECK(bad == 0, "%s axpy n %d", level, n);
     }
 }
 
