@@ -184,7 +184,7 @@ static void check_hidden(const shape *s, const terms *t, ssa_mode mode)
     rng r = { s->seed + 5, 0 };
     int G = s->HQ / s->H;
     FOR_LEVELS(l)
-        for (int what = 0; what < 9; what++) { /* keys, values, both; a few, many, one */
+        for (int what = 0; what < 12; what++) { /* keys, values, both; a few, many, one, all that no query sees */
             int64_t moved = 0, spared = 0, kept = 0, few = what / 3;
             int k = what % 3 != 1, v = what % 3 != 0, every = few == 0 ? 20 : few == 1 ? 3 : s->n_kv;
             float bad = bads[rng_int(&r, 0, 3)];
@@ -196,6 +196,10 @@ static void check_hidden(const shape *s, const terms *t, ssa_mode mode)
             memcpy(lse, p.lse, (size_t)p.n_lse * sizeof *lse);
             for (int64_t j = 0; j < s->n_kv; j++) {
                 broken[j] = rng_int(&r, 0, every - 1) == 0;
+                if (few == 3) {
+                    broken[j] = 1;
+                    for (int64_t i = 0; i < s->n_q; i++) broken[j] = broken[j] && !sees(&p, i, j);
+                }
                 for (int h = 0; broken[j] && h < s->H; h++) {
                     for (int d = 0; k && d < p.s.D; d++)
                         p.k.val[(j * s->H + h) * p.s.D + d] = isfinite(bad) ? rng_f(&r) * bad : bad;
