@@ -5552,8 +5552,8 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
     ssa__tile *tile = &x->tile;
     const ssa_view *k = &c->a.k, *v = &c->a.v;
     const int64_t k_term = (int64_t)tile->keys_max * tile->dk_unit, v_term = (int64_t)tile->keys_max * tile->dv_unit;
-    const int in_place = form->in_place && k->type == SSA_BF16 && v->type == SSA_BF16 &&
-                         tile->dk == tile->dk_unit && tile->dv == tile->dv_unit;
+    /* Few rows come here for bf16 alone (ssa__attend_form). */
+    const int in_place = form->in_place && tile->dk == tile->dk_unit && tile->dv == tile->dv_unit;
     int32_t n, run, next;
     for (int64_t at = from; at < to; at += n) {
         const int32_t *limit;

@@ -5,10 +5,10 @@ Each mutant is ssa.h with one small edit in the body of a function: a relation, 
 index, a statement that is gone. Only the implementation object is compiled again; it is linked with the tests' other
 objects, and the groups of tests run one after another, each in a process of its own, until one fails, crashes or
 hangs: brief runs (`test -b`) and whole ones, in the order of kills per second so far among mutants of that section.
-A survivor has passed every group whole. A mutant whose object has the bytes of the original is no mutant, nor is one
-that does not compile: another is drawn instead. The same seed draws the same mutants. Survivors need a human: some are
-equivalent in ways that no compiler sees (a choice between two right ways, a slower way, a bound that is only generous),
-the others are what the tests miss.
+A survivor has passed every group whole (with --brief: brief; --again judges those whole). A mutant whose object has
+the bytes of the original is no mutant, nor is one that does not compile: another is drawn instead. The same seed draws
+the same mutants. Survivors need a human: some are equivalent in ways that no compiler sees (a choice between two right
+ways, a slower way, a bound that is only generous), the others are what the tests miss.
 
 Writes build/mutants/survivors.txt and build/mutants/all.tsv; the last line of the output counts.
 """
@@ -212,6 +212,14 @@ def candidates(source, compiled, wanted, missing):
             yield [Mutant(n, where[n], owner[n], *e, lines[n - 1]) for e in found]
 
 
+def again(pool, path):
+    """The survivors that an earlier run's all.tsv lists, of the same ssa.h."""
+    with open(path, encoding="utf-8") as f:
+        rows = [r.rstrip("\n").split("\t") for r in f]
+    wanted = {(int(r[2]), r[7], r[8]) for r in rows if r[0] == "survived"}
+    return [m for p in pool for m in p if (m.line, m.before.strip(), m.after.strip()) in wanted]
+
+
 def draw(pool, seed):
     """An endless enough stream: a line at random, one of its edits at random; every line once before any twice."""
     r = random.Random(seed)
@@ -240,7 +248,7 @@ def must(command):
 
 class Tests:
     def __init__(self, args):
-        self.groups, self.jobs = args.groups.split(), args.jobs
+        self.groups, self.jobs, self.brief = args.groups.split(), args.jobs, args.brief
         self.env = dict(os.environ, TEST_STOP="1", OMP_WAIT_POLICY="passive")
         self.env.setdefault("OMP_NUM_THREADS", "2")
         make = "make BUILD=%s/base CPPFLAGS=%s IMPL_CFLAGS=%s " % (OUT, shlex.quote(args.cppflags),
@@ -274,9 +282,9 @@ class Tests:
             start = time.monotonic()
             why, text = self.group(self.target, step, 900)
             return step, time.monotonic() - start, why, text
-        texts = ""
+        texts, whole = "", [] if self.brief else self.groups
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
-            for step, seconds, why, text in pool.map(one, self.groups + ["-b " + g for g in self.groups]):
+            for step, seconds, why, text in pool.map(one, whole + ["-b " + g for g in self.groups]):
                 if why:
                     sys.exit("mutate: group %s fails without any mutant:\n%s" % (step, text[-2000:]))
                 if seconds < 0.5 * self.seconds.get(step.split()[-1], float("inf")):
@@ -329,6 +337,8 @@ def main():
     p.add_argument("--groups", default=GROUPS, help="of the tests (%s)" % GROUPS)
     p.add_argument("--cppflags", default="", help='"-include tests/amx_emulated.h" runs level amx by emulation')
     p.add_argument("--flags", default="-Og -w", help="of the implementation (-Og -w: the quickest to compile)")
+    p.add_argument("--brief", action="store_true", help="brief runs of the groups alone")
+    p.add_argument("--again", metavar="TSV", help="no new ones: the survivors in this copy of an earlier all.tsv")
     p.add_argument("--time-limit", type=float, default=0, help="seconds after which no more are judged (0: none)")
     p.add_argument("--list", action="store_true", help="print the mutants that would be drawn; build nothing else")
     args = p.parse_args()
@@ -347,7 +357,7 @@ def main():
     print("%d edits of %d lines; levels that are not run: %s; groups: %s" % (
         sum(map(len, pool)), len(pool), " ".join(sorted(set(missing))) or "none",
         ", ".join("%s %.1f s" % x for x in tests.seconds.items())), flush=True)
-    stream = draw(pool, args.seed)
+    stream = iter(again(pool, args.again)) if args.again else draw(pool, args.seed)
     if args.list:
         for m, _ in zip(stream, range(args.count)):
             print("%d\t%s\t%s\n\t- %s\n\t+ %s" % (m.line, m.name, m.kind, m.before.strip(), m.after.strip()))
