@@ -2,9 +2,11 @@
 """mutate.py - breaks ssa.h in small ways, one at a time, and counts how many of the breaks the tests notice.
 
 Each mutant is ssa.h with one small edit in the body of a function: a relation, a sign, a constant, a condition, an
-index, a statement that is gone. Only the implementation object is compiled again; it is linked with the tests' other
-objects, and the groups of tests run one after another, each in a process of its own, until one fails, crashes or
-hangs: brief runs (`test -b`) and whole ones, in the order of kills per second so far among mutants of that section.
+index, a statement that is gone. Only the implementation object is compiled again, and a group with a private copy of
+the library when it is its turn; they are linked with the tests' other objects. The groups of tests run one after another,
+each in a process of its own, until one fails, crashes or hangs: brief runs (`test -b`) and whole ones, in the order of
+kills per second so far among mutants of that section.
+
 A survivor has passed every group whole (with --brief: brief; --again judges those whole). A mutant whose object has
 the bytes of the original is no mutant, nor is one that does not compile: another is drawn instead. The same seed draws
 the same mutants. Survivors need a human: some are equivalent in ways that no compiler sees (a choice between two right
@@ -260,10 +262,31 @@ class Tests:
         os.rename(os.path.join(ROOT, impl + ".kept"), os.path.join(ROOT, impl))
         self.compile = next(c for c in plan if c.endswith("tests/ssa_impl.c"))
         self.link = next(c for c in plan if " -o %s " % target in c)
+        self.private = [g for g in self.groups if self.has_copy("tests/test_%s.c" % g)]
         self.target, self.impl = target, impl
         with open(os.path.join(ROOT, impl), "rb") as f:
             self.bytes = f.read()
         self.seconds, self.spent, self.kills = {}, {}, {}   # of a step; of a section's steps
+
+    @staticmethod
+    def has_copy(path):
+        path = os.path.join(ROOT, path)
+        if not os.path.exists(path):
+            return False
+        with open(path, encoding="utf-8") as f:
+            return "#define SSA_IMPLEMENTATION" in f.read()
+
+    def build(self, name, place):
+        """The object of tests/NAME.c with the ssa.h of the place; what went wrong. All are compiled as quickly."""
+        return run(self.compile.replace(self.impl, "%s/tests/%s.o" % (place, name))
+                   .replace(" tests/ssa_impl.c", " %s/tests/%s.c" % (place, name)))
+
+    def program(self, place, *names):
+        """The tests with these objects of the place."""
+        command = self.link.replace(" -o " + self.target, " -o %s/test" % place)
+        for name in names:
+            command = command.replace("%s/base/tests/%s.o" % (OUT, name), "%s/tests/%s.o" % (place, name))
+        must(command)
 
     def group(self, program, name, limit, left=float("inf")):
         """What stopped the group, or nothing, and its output. The limit is CPU time, for what else runs is no matter;
@@ -307,17 +330,18 @@ class Tests:
         lines[m.line - 1] = m.after
         with open(os.path.join(ROOT, place, "ssa.h"), "w", encoding="ascii") as f:
             f.write("\n".join(lines))
-        built = run(self.compile.replace(self.impl, place + "/tests/ssa_impl.o")
-                    .replace(" tests/ssa_impl.c", " %s/tests/ssa_impl.c" % place))
-        if built.returncode:
+        if self.build("ssa_impl", place).returncode:
             return "invalid", ""
         with open(os.path.join(ROOT, place, "tests/ssa_impl.o"), "rb") as f:
             if f.read() == self.bytes:
                 return "equivalent", ""
-        must(self.link.replace(" -o " + self.target, " -o %s/test" % place)
-             .replace(self.impl, place + "/tests/ssa_impl.o"))
+        self.program(place, "ssa_impl")
         for step in self.steps(m.section):
-            start, key = time.monotonic(), (m.section, step)
+            start, key, copy = time.monotonic(), (m.section, step), "test_" + step.split()[-1]
+            if copy[5:] in self.private:
+                if self.build(copy, place).returncode:
+                    return "error", "%s does not compile" % copy
+                self.program(place, "ssa_impl", copy)
             why, _ = self.group(place + "/test", step, 8 + 4 * self.seconds[step], max(deadline - start, 0))
             if time.monotonic() > deadline and why in ("", "hang"):
                 return "unfinished", ""
@@ -370,8 +394,8 @@ def main():
     changed = threading.Condition(lock)
 
     def worker(place):
-        os.makedirs(os.path.join(ROOT, place, "tests"), exist_ok=True)
-        shutil.copy(os.path.join(ROOT, "tests/ssa_impl.c"), os.path.join(ROOT, place, "tests"))
+        shutil.rmtree(os.path.join(ROOT, place), ignore_errors=True)
+        shutil.copytree(os.path.join(ROOT, "tests"), os.path.join(ROOT, place, "tests"))
         while True:
             with changed:           # as many begin as could be wanted: what is drawn does not depend on the order
                 while state["judged"] < args.count <= state["judged"] + state["running"]:

@@ -240,6 +240,35 @@ static void check_hidden(const shape *s, const terms *t, ssa_mode mode)
     prob_free(&p);
 }
 
+/* A batch on one worker: a call whose hidden values are NaN leaves nothing behind for the next, which has no terms. */
+static void check_after_hidden(const shape *s, ssa_mode mode)
+{
+    terms t = { .mask = HOLES };
+    arrays x;
+    prob p;
+    prob_make(&p, s);
+    add_terms(&p, &t, &x, s->seed);
+    int64_t row = (int64_t)s->HQ * p.s.DV, size = s->n_q * row;
+    float *want = xalloc(size, sizeof *want), *got = xalloc(size, sizeof *got);
+    for (int64_t j = 0; j < s->n_kv; j += 3)
+        for (int d = 0; d < s->H * p.s.DV; d++) p.v.val[j * s->H * p.s.DV + d] = NAN;
+    tensor_store(&p.v);
+    FOR_LEVELS(l) {
+        ssa_attn two[2] = { p.a, p.a };
+        two[1].mask = NULL;
+        two[1].lse = NULL;
+        two[1].out = (ssa_view){ want, SSA_F32, 0, 0 };
+        CHECK(ssa_attention(two + 1, mode, &one) == SSA_OK, "status: %s", terms_text(s, &t));
+        two[1].out.data = got;
+        CHECK(ssa_attention_batch(two, 2, mode, &one) == SSA_OK, "status: %s", terms_text(s, &t));
+        CHECK(memcmp(want, got, (size_t)size * sizeof *want) == 0, "a call after one with a mask: %s",
+              terms_text(s, &t));
+    }
+    free(want); free(got);
+    free_terms(&x);
+    prob_free(&p);
+}
+
 /* NaN in a mask spoils the query that it belongs to and no other; +infinity likewise. */
 static void check_broken_mask(const shape *s, ssa_mode mode)
 {
@@ -665,6 +694,7 @@ void test_terms(void)
                         .n_q = i < 2 ? 3 : 70, .n_kv = 100, .q_pos = -1, .tq = types[i % 3], .tk = types[i % 3],
                         .tv = types[i % 3], .B = 8, .top_k = 3 };
             check_broken_mask(&s, (ssa_mode)mode);
+            check_after_hidden(&s, (ssa_mode)mode);
         }
     for (int i = 0; i < 6; i++) {
         shape s = { .name = "two ways", .HQ = i & 1 ? 4 : 16, .H = 2, .D = 32 + i, .n_q = i < 2 ? 1 : 40 + 30 * i,
