@@ -9,8 +9,9 @@ kills per second so far among mutants of that section.
 
 A survivor has passed every group whole (with --brief: brief; --again judges those whole). A mutant whose object has
 the bytes of the original is no mutant, nor is one that does not compile: another is drawn instead. The same seed draws
-the same mutants. Survivors need a human: some are equivalent in ways that no compiler sees (a choice between two right
-ways, a slower way, a bound that is only generous), the others are what the tests miss.
+the same mutants. Prefetching is left alone: no result depends on it. Survivors need a human: some are equivalent in
+ways that no compiler sees (a choice between two right ways, a slower way, a bound that is only generous), the others
+are what the tests miss.
 
 Writes build/mutants/survivors.txt and build/mutants/all.tsv; the last line of the output counts.
 """
@@ -113,7 +114,7 @@ SPACED.update(RELATION)
 TYPE = re.compile(r"\s*(?:static\s+|const\s+)*(?:struct|union|enum|unsigned char|char|int|float|double|size_t|"
                   r"u?int\d+_t|ssa_\w+|__m\w+|SSA__V\w*)\s+\**\w")
 DECLARES = re.compile(TYPE.pattern + r"\w*(?:\[[^=]*\])?(?:,[^=()]*)?;\s*$")
-SKIP = re.compile(r"SSA_ASSERT|SSA__PREFETCH|SSA__UNROLL|SSA__DIAG|\bstruct \{|\bcase\b|\bassert\b")
+SKIP = re.compile(r"SSA_ASSERT|SSA__PREFETCH|ahead|fetch|SSA__UNROLL|SSA__DIAG|\bstruct \{|\bcase\b|\bassert\b")
 
 
 def matching(text, at):
@@ -160,7 +161,7 @@ def edits(line):
     for m in re.finditer(r"(?:(?<=SSA__FN\()(\w+)(?=\))|(?<=_mm256_)([a-z]+)(?=_)|(?<=_mm512_)([a-z]+)(?=_))", line):
         if m.group() in VECTOR:
             yield m.start(), m.end(), VECTOR[m.group()], "vector"
-    for m in re.finditer(r"(?:SSA__FN\((?:max|sub|div)\)|\w*_(?:max|min|sub)(?:_\w+)?)(?=\()", line):
+    for m in re.finditer(r"(?:SSA__FN\((?:max|sub|div)\)|_mm\w*_(?:max|min|sub)(?:_\w+)?)(?=\()", line):
         args = arguments(line, m.end())
         if len(args) == 2:
             (a, b), (c, d) = args

@@ -183,15 +183,15 @@ static void check_workspace(const shape *s, ssa_mode mode)
             unsigned char *ws = xalloc((int64_t)size + 192, 1);
             for (int off = 0; off < 70; off += off < 4 ? 1 : 13) {
                 ssa_exec x = { nth, run_reversed, &workers_run, ws + 64 + off, size };
-                memset(ws, 0xC3, size + 192);
+                memset(ws, 0xFF, size + 192);
                 prob_clear(&p);
                 CHECK(ssa_attention(&p.a, mode, &x) == SSA_OK && prob_hash(&p) == want, "workspace at +%d: %s", off,
                       shape_text(&p.s));
                 int canary = 1;
                 for (size_t i = 0; i < size + 192; i++)
-                    if (i < 64 + (size_t)off || i >= 64 + (size_t)off + size) canary &= ws[i] == 0xC3;
+                    if (i < 64 + (size_t)off || i >= 64 + (size_t)off + size) canary &= ws[i] == 0xFF;
                 CHECK(canary, "nothing outside the workspace at +%d: %s", off, shape_text(&p.s));
-                memset(ws, 0xC3, size + 192);
+                memset(ws, 0xFF, size + 192);
                 prob_clear(&p);
                 x.workspace_size = size - 1;
                 CHECK(ssa_attention(&p.a, mode, &x) == SSA_ERR_WORKSPACE && prob_hash(&p) == clean, "one byte less: %s",

@@ -46,12 +46,13 @@ static void fill(prob *p, int how, uint64_t seed)
 }
 
 /* ---- ways to run ------------------------------------------------------------------------------------------------- */
-/* By nth workers, one after the other, however little there is to do for each. */
+/* By nth workers, one after the other, however little there is to do for each; in a workspace full of NaN. */
 static int run_by(const prob *p, ssa_mode mode, int nth)
 {
     ssa_plan plan;
     size_t size = ssa_workspace_size(&p->a, 1, mode, nth);
     void *ws = xalloc((int64_t)size, 1);
+    memset(ws, 0xFF, size);
     int ok = ssa_plan_make(&plan, &p->a, 1, mode, nth, ws, size) == SSA_OK;
     for (int phase = 0; ok && phase < ssa_plan_phases(&plan); phase++)
         for (int i = 0; i < nth; i++) ssa_plan_run(&plan, phase, i, nth);
@@ -640,6 +641,15 @@ static void test_forms(void)
                     .tq = halves[i / 2 % 2], .tk = halves[i / 2 % 2], .tv = halves[i / 2 % 2], .lay = lays[i % 5],
                     .noncausal = i == 3, .B = 16, .seed = (uint64_t)i * 100 };
         check_dense(&s, hows[i % 5], i == 0);
+    }
+    for (int i = 0; i < 6; i++) {                            /* up to 16 rows: heads go along the keys side by side */
+        if (!test_some(i, 6)) continue;
+        static const struct { int G, n_q, H, D, DV; } some[] = { { 16, 1, 8, 64, 64 }, { 4, 4, 8, 32, 64 },
+            { 8, 2, 13, 32, 32 }, { 16, 1, 9, 40, 24 }, { 5, 3, 8, 64, 32 }, { 16, 1, 8, 32, 96 } };
+        shape s = { .name = "unit, side by side", .HQ = some[i].G * some[i].H, .H = some[i].H, .D = some[i].D,
+                    .DV = some[i].DV, .n_q = some[i].n_q, .n_kv = 4160 + 20 * (i / 2), .q_pos = -1, .tq = SSA_BF16,
+                    .tk = SSA_BF16, .tv = SSA_BF16, .lay = lays[i % 5], .B = 16, .seed = (uint64_t)i * 100 };
+        check_dense(&s, hows[i % 5], i < 3);
     }
     for (int t = 0; t < 4; t++) {
         if (!test_some(t, 3)) continue;
