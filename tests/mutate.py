@@ -3,9 +3,9 @@
 
 Each mutant is ssa.h with one small edit in the body of a function: a relation, a sign, a constant, a condition, an
 index, a statement that is gone. Only the implementation object is compiled again, and a group with a private copy of
-the library when it is its turn; they are linked with the tests' other objects. The groups of tests run one after another,
-each in a process of its own, until one fails, crashes or hangs: brief runs (`test -b`) and whole ones, in the order of
-kills per second so far among mutants of that section.
+the library when it is its turn; they are linked with the tests' other objects. The groups of tests run one after
+another, each in a process of its own, until one fails, crashes or hangs: brief runs (`test -b`) and whole ones, in the
+order of kills per second so far among mutants of that section.
 
 A survivor has passed every group whole (with --brief: brief; --again judges those whole). A mutant whose object has
 the bytes of the original is no mutant, nor is one that does not compile: another is drawn instead. The same seed draws
