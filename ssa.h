@@ -278,7 +278,8 @@ typedef struct {
                                                                        /* with n_threads 0: as many as fit */
 } ssa_exec;
 
-/* A prepared run. Fields are private; read-only after ssa_plan_make, so that every worker may share it. */
+/* A prepared run. Fields are private; read-only after ssa_plan_make, so that every worker may share it. What workers
+ * write is in the workspace. */
 typedef struct {
     const void *table; unsigned char *calls, *scratch; size_t scratch_stride;
     int64_t cost, width; int32_t n, what, n_threads, n_phases, phase[5];
@@ -375,10 +376,10 @@ SSA_API ssa_status  ssa_attention_batch(const ssa_attn *a, int32_t n, ssa_mode m
 SSA_API ssa_status  ssa_select_blocks(const ssa_attn *a, const ssa_exec *x);
 
 /* For engines whose workers cannot be called back: one thread makes a plan, then every worker ith of nth runs phase 0,
- * 1, .. ssa_plan_phases(p) - 1, with a barrier of the engine's own between phases. nth may be anything from 1 to
- * n_threads, the same for all workers of a phase. ws, and what the calls point to, must stay until the last phase ends.
- * ws: at least ssa_workspace_size(a, n, mode, n_threads) bytes. ssa_plan_run ignores NULL, phases and workers out of
- * range. */
+ * 1, .. ssa_plan_phases(p) - 1, each once, with a barrier of the engine's own between phases. nth may be anything from
+ * 1 to n_threads, the same for all workers of a phase; who is quick, or there early, does more of it. After the last
+ * phase all may be run again. ws, and what the calls point to, must stay until the last phase ends. ws: at least
+ * ssa_workspace_size(a, n, mode, n_threads) bytes. ssa_plan_run ignores NULL, phases and workers out of range. */
 SSA_API ssa_status  ssa_plan_make(ssa_plan *p, const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads,
                                   void *ws, size_t size);
 SSA_API int         ssa_plan_phases(const ssa_plan *p);
@@ -508,6 +509,8 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__COUNT(bits)  __builtin_popcount(bits)
 #define SSA__ATOMIC_GET(p)    __atomic_load_n((p), __ATOMIC_RELAXED)
 #define SSA__ATOMIC_SET(p, x) __atomic_store_n((p), (x), __ATOMIC_RELAXED)
+#define SSA__ATOMIC_NEXT(p)   __atomic_fetch_add((p), 1, __ATOMIC_ACQ_REL) /* counts up; what it was */
+#define SSA__CAN_COUNT 1
 #define SSA__TARGET_NEON /* a part of AArch64 */
 #define SSA__TARGET_SIMD128 /* a module uses it or does not */
 #define SSA__TARGET_BFMM __attribute__((target("+bf16")))
@@ -526,6 +529,8 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__COUNT(bits)  ((int)_mm_popcnt_u32(bits))
 #define SSA__ATOMIC_GET(p)    (*(const volatile int *)(p)) /* an aligned int is read and written whole */
 #define SSA__ATOMIC_SET(p, x) (*(volatile int *)(p) = (x))
+#define SSA__ATOMIC_NEXT(p)   ((int)_InterlockedIncrement((volatile long *)(p)) - 1)
+#define SSA__CAN_COUNT 1
 #define SSA__CAN_SIMD 1
 #else
 #define SSA__FORCE_INLINE static inline
@@ -535,6 +540,8 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__PREFETCH_L2(p) ((void)(p))
 #define SSA__ATOMIC_GET(p)    (*(const volatile int *)(p))
 #define SSA__ATOMIC_SET(p, x) (*(volatile int *)(p) = (x))
+#define SSA__ATOMIC_NEXT(p)   ((*(p))++)
+#define SSA__CAN_COUNT 0 /* threads together */
 #define SSA__CAN_SIMD 0
 #endif
 
@@ -3841,7 +3848,8 @@ static ssa_isa ssa__level_get(void)
  *       SELECT  the blocks of each query                   task = the queries of one tile, one key/value head
  *       ATTEND  the attention loop                         task = a share of the keys, some key/value heads, one tile
  *       MERGE   joins the shares of the keys               task = SSA__MERGE_ROWS rows of the output
- *     How a call is cut depends on the call alone, never on the number of workers: that makes the bits the same.
+ *     How a call is cut depends on the call alone, never on the number of workers or who does what: that makes the
+ *     bits the same.
  * ================================================================================================================== */
 enum { SSA__POOL, SSA__PACK, SSA__SELECT, SSA__ATTEND, SSA__MERGE, SSA__KINDS };
 typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
@@ -3858,8 +3866,14 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__SPLIT_MIN      512    /* .. of at least this many keys each .. */
 #define SSA__NO_LSE         (-DBL_MAX)
 #define SSA__SPLIT_STEP     64     /* .. and of whole chunks of the forms for few rows */
+#define SSA__ROUNDS         5      /* in which workers are handed the pieces of a phase */
 #define SSA__THREAD_WORK    1000000 /* multiply-adds that are worth waking a thread for */
 #define SSA__ALIGN          64
+
+/* What the workers of a phase share: how many pieces were handed out besides the first ones, and who is done. One of
+ * each kind lies before the calls, on a cache line that nothing else is on. */
+typedef struct { int pieces, ended; } ssa__counts;
+#define SSA__COUNTS_ROOM    SSA__ALIGN
 
 typedef struct {
     ssa_attn a;                    /* strides, scale and q_pos resolved */
@@ -4606,6 +4620,7 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     if (n_threads < 1) n_threads = 1;
     ssa__fill(&table, ssa__level_get());
     ssa__take(&shared, 1, (int64_t)sizeof(ssa__table));
+    ssa__take(&shared, 1, SSA__COUNTS_ROOM);
     calls_at = shared.at;
     ssa__take(&shared, n, (int64_t)sizeof(ssa__call));
     for (int32_t i = 0; i < n; i++) {
@@ -4635,6 +4650,7 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     p->table = shared.base;
     if (!units) table.enter = NULL, table.leave = NULL;
     memcpy(shared.base, &table, sizeof table);
+    memset(shared.base + calls_at - SSA__COUNTS_ROOM, 0, SSA__COUNTS_ROOM);
     p->calls = (unsigned char *)ssa__take(&shared, n, (int64_t)sizeof(ssa__call));
     for (int32_t i = 0; i < n; i++) {
         call = (ssa__call *)(void *)p->calls + i;
@@ -6003,19 +6019,27 @@ static void ssa__run_task(const ssa__table *t, const ssa__call *c, ssa__what wha
     }
 }
 
-/* Worker ith of nth does the tasks that start within its share of the phase's cost: a contiguous run, found alike by
- * all. */
-static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
+/* i nths of a cost, which times i may not fit in 63 bits. */
+static int64_t ssa__part(int64_t cost, int64_t i, int64_t nth)
+{
+    return cost / nth * i + cost % nth * i / nth;
+}
+
+/* What of a phase's cost is left when piece k is handed out: half of it goes in a piece to each of nth workers, half of
+ * the rest again, and so on, in the last round all of it. */
+static int64_t ssa__left(int64_t total, int64_t k, int nth)
+{
+    const int64_t round = k / nth, left = round < SSA__ROUNDS ? total >> round : 0,
+                  after = round < SSA__ROUNDS - 1 ? left >> 1 : 0;
+    return left - ssa__part(left - after, k % nth, nth);
+}
+
+/* The tasks of a phase that start within from .. to-1 of its cost, in worker ith's scratch. */
+static void ssa__run_piece(const ssa_plan *p, int kind, int64_t from, int64_t to, int ith)
 {
     const ssa__table *t = (const ssa__table *)p->table;
     const ssa__call *calls = (const ssa__call *)(const void *)p->calls;
-    int64_t total = 0, from, to, at = 0;
-    unsigned char kept[64];
-    for (int32_t i = 0; i < p->n; i++) total += calls[i].cost[kind];
-    if (total == 0) return;
-    from = total / nth * ith + total % nth * ith / nth;
-    to = total / nth * (ith + 1) + total % nth * (ith + 1) / nth;
-    if (t->enter) t->enter(kept);
+    int64_t at = 0;
     for (int32_t i = 0; i < p->n && at < to; i++) {
         const ssa__call *c = &calls[i];
         ssa__scratch x;
@@ -6031,6 +6055,29 @@ static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
             at += ssa__task_cost(c, c->what, kind, task);
         }
     }
+}
+
+/* Worker ith of nth: its first piece, then others while there are any, so that a quick worker does more; from the
+ * phase's end, for where a call is causal its later tasks are the longer ones. The last worker to end leaves the counts
+ * as they were. Where threads cannot count together, a fixed part each. */
+static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
+{
+    const ssa__table *t = (const ssa__table *)p->table;
+    const ssa__call *calls = (const ssa__call *)(const void *)p->calls;
+    int64_t total = 0;
+    unsigned char kept[64];
+    for (int32_t i = 0; i < p->n; i++) total += calls[i].cost[kind];
+    if (total == 0) return;
+    if (t->enter) t->enter(kept);
+    if (nth > 1 && SSA__CAN_COUNT) {
+        ssa__counts *counts = (ssa__counts *)(void *)(p->calls - SSA__COUNTS_ROOM) + kind;
+        for (int64_t k = ith; k < (int64_t)SSA__ROUNDS * nth; k = (int64_t)nth + SSA__ATOMIC_NEXT(&counts->pieces))
+            ssa__run_piece(p, kind, ssa__left(total, k + 1, nth), ssa__left(total, k, nth), ith);
+        if (SSA__ATOMIC_NEXT(&counts->ended) == nth - 1) {
+            SSA__ATOMIC_SET(&counts->pieces, 0);
+            SSA__ATOMIC_SET(&counts->ended, 0);
+        }
+    } else ssa__run_piece(p, kind, ssa__part(total, ith, nth), ssa__part(total, ith + 1, nth), ith);
     if (t->leave) t->leave(kept);
 }
 

@@ -1077,9 +1077,7 @@ static void overheads(const ssa_isa *levels, int n_levels)
 
 /* A ragged batch: a decode of one token in each of 32 sequences, of 1/64 of the longest to all of it, in no order.
  * Their caches lie one after the other. The ideal: the longer of what the same calls take one by one on one thread,
- * divided by the threads, and of reading their bytes as fast as so many threads can. The slowest worker: the batch's
- * workers one after the other on one thread, the longest of each phase, in CPU time; against the mean it tells how even
- * the shares are, however busy the machine. In turns, medians of rounds. */
+ * divided by the threads, and of reading their bytes as fast as so many threads can. In turns, medians of rounds. */
 static void batch_case(const shape *s, ssa_type type, ssa_isa level, int threads, int64_t longest)
 {
     enum { CALLS = 32, ROUNDS = 7 };
@@ -1087,14 +1085,13 @@ static void batch_case(const shape *s, ssa_type type, ssa_isa level, int threads
                                      1, 40, 4, 10, 2, 28, 1, 7, 3, 64, 1, 14, 24, 2, 9, 1 };
     const setting on = { s, type, SSA_F32, level, threads, 0 };
     const int64_t token = s->h * row_bytes(type, s->d);
-    double t[4][ROUNDS] = { { 0 } }, ideal, ms, err = 0; /* the batch, the calls, the slowest worker, the mean */
+    double t[2][ROUNDS] = { { 0 } }, ideal, ms, err = 0; /* the batch, the calls */
     double gbs, again, read_ms;
     const char *bound;
     int64_t tokens = 0;
     ssa_attn a[CALLS];
     call c;
     ssa_exec one;
-    ssa_plan plan;
     for (int i = 0; i < CALLS; i++) tokens += part[i] * longest / 64;
     if (!open_call(&c, &on, FULL, CALLS, tokens)) { n_skipped++; return; } /* room for as many queries */
     tokens = 0;
@@ -1129,22 +1126,8 @@ static void batch_case(const shape *s, ssa_type type, ssa_isa level, int threads
                 double e = row_error(a + i, 0, i % s->hq, NULL);
                 if (!(e <= err)) err = e;
             }
-            if (r < 0 || !alone) continue;
-            st = ssa_plan_make(&plan, a, CALLS, SSA_FULL, threads, c.x.workspace, c.x.workspace_size);
-            if (st != SSA_OK) { fprintf(stderr, "bench: %s\n", ssa_status_string(st)); exit(2); }
-            for (int phase = 0; phase < ssa_plan_phases(&plan); phase++) {
-                double most = 0;
-                for (int ith = 0; ith < threads; ith++) {
-                    clock_t from = clock();
-                    ssa_plan_run(&plan, phase, ith, threads);
-                    double took = 1e3 * (double)(clock() - from) / CLOCKS_PER_SEC;
-                    t[3][r] += took / threads;
-                    if (took > most) most = took;
-                }
-                t[2][r] += most;
-            }
         }
-    for (int j = 0; j < 4; j++) qsort(t[j], ROUNDS, sizeof t[j][0], by_value);
+    for (int j = 0; j < 2; j++) qsort(t[j], ROUNDS, sizeof t[j][0], by_value);
     ms = t[0][ROUNDS / 2];
     again = read_gbs(2.0 * (double)(tokens * token), threads);
     read_ms = 2e-6 * (double)(tokens * token) / (again > gbs ? again : gbs);
@@ -1152,14 +1135,13 @@ static void batch_case(const shape *s, ssa_type type, ssa_isa level, int threads
     bound = ideal > read_ms ? "calls" : "read";
     if (read_ms > ideal) ideal = read_ms;
     printf("%s batch of %d decodes, %lld to %lld keys, %lld in all, %s, %s, %d thread%s: %.3f ms, ideal %.3f ms (%s), "
-           "ratio %.2f; slowest worker %.2f of the mean; err %.1e%s\n", s->name, CALLS, (long long)(longest / 64),
+           "ratio %.2f; err %.1e%s\n", s->name, CALLS, (long long)(longest / 64),
            (long long)longest, (long long)tokens, type_name(type), ssa_isa_name(level), threads, threads > 1 ? "s" : "",
-           ms, ideal, bound, ms / ideal, t[2][ROUNDS / 2] / t[3][ROUNDS / 2], err, err < 0.1 ? "" : " WRONG");
+           ms, ideal, bound, ms / ideal, err, err < 0.1 ? "" : " WRONG");
     json_line("\"batch\": \"%s\", \"calls\": %d, \"type\": \"%s\", \"level\": \"%s\", \"threads\": %d, "
               "\"longest\": %lld, \"keys\": %lld, \"ms\": %.6g, \"ideal_ms\": %.6g, \"ideal\": \"%s\", "
-              "\"ratio\": %.4g, \"worker_ms\": %.6g, \"worker_ratio\": %.4g, \"max_err\": %.3g", s->name, CALLS,
-              type_name(type), ssa_isa_name(level), threads, (long long)longest, (long long)tokens, ms, ideal, bound,
-              ms / ideal, t[2][ROUNDS / 2], t[2][ROUNDS / 2] / t[3][ROUNDS / 2], err);
+              "\"ratio\": %.4g, \"max_err\": %.3g", s->name, CALLS, type_name(type), ssa_isa_name(level), threads,
+              (long long)longest, (long long)tokens, ms, ideal, bound, ms / ideal, err);
     fflush(stdout);
     n_wrong += !(err < 0.1);
     close_call(&c);

@@ -105,6 +105,13 @@ static void check_ways(batch *b, const char *text)
                     ssa_plan_run(&plan, 0, 0, -1); ssa_plan_run(&plan, 0, nth, nth + 1);
                     run_plan(&plan, use, order);
                     CHECK(batch_hash(b) == want, "plan for %d, run by %d, order %d: %s", nth, use, order, text);
+                    for (int again = 0; order == 0 && again < 3; again++) {
+                        int by = again < 2 ? use : nth + 1 - use;
+                        batch_clear(b);
+                        run_plan(&plan, by, order);
+                        CHECK(batch_hash(b) == want, "plan for %d, run by %d, again by %d, order %d: %s", nth, use, by,
+                              order, text);
+                    }
                     int canary = 1;
                     for (size_t i = 0; i < size + 64; i++)
                         if (i < 16 + (size_t)off || i >= 16 + (size_t)off + size) canary &= ws[i] == 0x5A;
