@@ -5140,6 +5140,81 @@ static void ssa__mark_infinite(int32_t n, float *imp)
     for (int32_t b = 0; b < n; b++) if (!ssa__is_finite(imp[b])) imp[b] = ssa__float(0x7fc00000u);
 }
 
+/* Lists of a head that were scored together: which, the form that did, and whether a pooled key is broken. Of those
+ * whose importances a unit makes side by side, the first one of the part that is in imp. */
+typedef struct { const ssa__form *form; int64_t first, end, summed; int broken; } ssa__scored;
+
+/* Scores list u of head h and the next ones, up to u1 and as many as fit in `parts` parts of `per` lists. */
+static void ssa__score_lists(const ssa__table *t, const ssa__call *c, int64_t h, int64_t u, int64_t u1, int32_t parts,
+                             int32_t per, ssa__scratch *x, ssa__scored *s)
+{
+    const int64_t group = c->list_group, lists = ssa__max(c->lists, 1);
+    int32_t alike, finite = 0;
+    s->first = u;
+    s->end = ssa__min(u + parts * per, u1);
+    memset(x->limit, 0, SSA__TILE_ROWS * sizeof *x->limit);
+    for (int64_t v = u; v < s->end; v++)
+        for (int64_t g = 0; g < group; g++)
+            x->limit[(v - u) * group + g] = (int32_t)((c->a.q_pos + v / lists + 1) / c->a.block_size);
+    if (c->rank) { /* what a list does not see must not decide how it is scored */
+        ssa__rank_tile(t, c, h, u * group, s->end * group, per * (int32_t)group, x->limit[(s->end - 1 - u) * group], x);
+        finite = ssa__alike(&x->tile, (int32_t)group, &alike);
+        s->end = u + alike;
+    }
+    s->form = &t->few;
+    s->broken = finite ? 0 : ssa__score_tile(t, c, h, u * group, s->end * group, x->limit[(s->end - 1 - u) * group], x,
+                                             &s->form);
+}
+
+/* The importance of blocks 0 .. n-1 for list u, of those scored together. */
+static float *ssa__importance_of(const ssa__call *c, int64_t u, int32_t n, int32_t per, ssa__scratch *x,
+                                 ssa__scored *s)
+{
+    const int32_t group = c->list_group;
+    const int64_t from = u - (u - s->first) % per;
+    if (s->form->importances) {
+        const int64_t lists = ssa__min(per, s->end - from);
+        const int32_t r = (int32_t)(from - s->first) * group;
+        if (from != s->summed)
+            ssa__part_importance(s->form, x, x->limit[r + (lists - 1) * group], r, group, (int32_t)lists, x->imp);
+        s->summed = from;
+        return x->imp + (u - from) * x->imp_ld;
+    }
+    memset(x->imp, 0, (size_t)n * sizeof(float));
+    ssa__add_importance(c, s->form, &x->tile, n, (int32_t)(u - s->first) * group,
+                        (int32_t)(u - s->first + 1) * group, x->imp);
+    return x->imp;
+}
+
+/* The same for one list, whose group is larger than a part of `most` rows: `parts` of them at a time. Returns whether a
+ * pooled key is broken. */
+static int ssa__score_large(const ssa__table *t, const ssa__call *c, int64_t h, int64_t u, int32_t n, int32_t parts,
+                            int32_t most, ssa__scratch *x)
+{
+    const int32_t group = c->list_group;
+    const int32_t pooled = (int32_t)((c->a.q_pos + u / ssa__max(c->lists, 1) + 1) / c->a.block_size);
+    const ssa__form *form = NULL;
+    int32_t all;
+    int broken = 0;
+    memset(x->imp, 0, (size_t)n * sizeof(float));
+    for (int32_t g = 0; g < group; g += parts * most) {
+        const int32_t rows = (int32_t)ssa__min(parts * most, group - g);
+        const int64_t r0 = u * group + g;
+        for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
+        if (c->rank) ssa__rank_tile(t, c, h, r0, r0 + rows, most, pooled, x);
+        if (c->rank && ssa__alike(&x->tile, rows, &all)) {
+            for (int32_t r = 0; r < rows; r += most) {
+                ssa__part_importance(&t->few, x, n, r, (int32_t)ssa__min(most, rows - r), 1, x->imp + x->imp_ld);
+                t->axpy(x->imp, 1.0f, x->imp + x->imp_ld, n);
+            }
+        } else {
+            broken |= ssa__score_tile(t, c, h, r0, r0 + rows, pooled, x, &form);
+            ssa__add_importance(c, form, &x->tile, n, 0, rows, x->imp);
+        }
+    }
+    return broken;
+}
+
 /* SELECT task: the lists of the queries of one tile, one key/value head; list u is of the list_group rows from u *
  * list_group on. While a query sees no more blocks than it may keep there is nothing to score. As many lists are scored
  * at once as a tile has room for; a group of more heads than a part has rows is scored a query at a time, and its parts
@@ -5148,15 +5223,12 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
 {
     const int64_t tiles = ssa__ceil_div(c->a.n_q, c->tile_tokens), h = task / tiles, lists = ssa__max(c->lists, 1);
     const int64_t i0 = task % tiles * c->tile_tokens, u1 = ssa__min(i0 + c->tile_tokens, c->a.n_q) * lists;
-    const int32_t block = c->a.block_size, group = c->list_group, most = c->rank ? SSA__LANES_MAX : SSA__TILE_ROWS;
+    const int32_t most = c->rank ? SSA__LANES_MAX : SSA__TILE_ROWS, per = most / c->list_group; /* lists of a part */
     const int32_t room = c->rank ? (int32_t)ssa__min(SSA__UNIT_PARTS, x->rows_max / SSA__LANES_MAX) : 1;
-    const int32_t per = most / group; /* lists of a part */
-    int64_t scored = i0 * lists, first = scored, summed = -1; /* lists: up to which; from which; the part in imp */
-    const ssa__form *form = NULL;
-    int broken = 0;
+    ssa__scored s = { NULL, i0 * lists, i0 * lists, -1, 0 };
     for (int64_t u = i0 * lists; u < u1; u++) {
         int64_t i = u / lists, p = c->a.q_pos + i, at = (i * c->a.n_kv_heads + h) * lists + u % lists;
-        int32_t *list = c->chosen + at * c->chosen_stride, n = 0, cur = (int32_t)(ssa__max(p, 0) / block);
+        int32_t *list = c->chosen + at * c->chosen_stride, n = 0, cur = (int32_t)(ssa__max(p, 0) / c->a.block_size);
         int32_t keep = c->a.top_k_per_head ? c->a.top_k_per_head[h * lists + u % lists] : c->keep;
         if (p < 0 || c->blank) {
             n = 0; /* before the first key: nothing to see */
@@ -5167,53 +5239,12 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
         } else {
             const int32_t parts = cur > SSA__UNIT_NEAR && c->rank_terms == 1 ? (room + 1) / 2 : room;
             float *imp = x->imp;
-            if (per == 0) memset(imp, 0, (size_t)cur * sizeof(float));
-            for (int32_t g = 0; per == 0 && g < group; g += parts * most) {
-                int32_t rows = (int32_t)ssa__min(parts * most, group - g), pooled = (int32_t)((p + 1) / block), all;
-                int64_t r0 = u * group + g;
-                for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
-                if (c->rank) ssa__rank_tile(t, c, h, r0, r0 + rows, most, pooled, x);
-                if (c->rank && ssa__alike(&x->tile, rows, &all)) {
-                    for (int32_t r = 0; r < rows; r += most) {
-                        ssa__part_importance(&t->few, x, cur, r, (int32_t)ssa__min(most, rows - r), 1, imp + x->imp_ld);
-                        t->axpy(imp, 1.0f, imp + x->imp_ld, cur);
-                    }
-                } else {
-                    broken |= ssa__score_tile(t, c, h, r0, r0 + rows, pooled, x, &form);
-                    ssa__add_importance(c, form, &x->tile, cur, 0, rows, imp);
-                }
+            if (per == 0) s.broken = ssa__score_large(t, c, h, u, cur, parts, most, x);
+            else {
+                if (u >= s.end) ssa__score_lists(t, c, h, u, u1, parts, per, x, &s);
+                imp = ssa__importance_of(c, u, cur, per, x, &s);
             }
-            if (per > 0 && u >= scored) { /* this list and the next ones, as many as fit */
-                int32_t alike, finite = 0;
-                first = u;
-                scored = ssa__min(u + parts * per, u1);
-                memset(x->limit, 0, SSA__TILE_ROWS * sizeof *x->limit);
-                for (int64_t v = u; v < scored; v++)
-                    for (int64_t g = 0; g < group; g++)
-                        x->limit[(v - u) * group + g] = (int32_t)((c->a.q_pos + v / lists + 1) / block);
-                if (c->rank) { /* what a list does not see must not decide how it is scored */
-                    ssa__rank_tile(t, c, h, u * group, scored * group, per * group,
-                                   x->limit[(scored - 1 - u) * group], x);
-                    finite = ssa__alike(&x->tile, group, &alike);
-                    scored = u + alike;
-                }
-                form = &t->few;
-                broken = finite ? 0 : ssa__score_tile(t, c, h, u * group, scored * group,
-                                                      x->limit[(scored - 1 - u) * group], x, &form);
-            }
-            if (per > 0 && form->importances) {
-                const int64_t from = u - (u - first) % per, n_lists = ssa__min(per, scored - from);
-                const int32_t r = (int32_t)(from - first) * group;
-                if (from != summed)
-                    ssa__part_importance(form, x, x->limit[r + (n_lists - 1) * group], r, group, (int32_t)n_lists, imp);
-                summed = from;
-                imp += (u - from) * x->imp_ld;
-            } else if (per > 0) {
-                int32_t lo = (int32_t)(u - first) * group;
-                memset(imp, 0, (size_t)cur * sizeof(float));
-                ssa__add_importance(c, form, &x->tile, cur, lo, lo + group, imp);
-            }
-            if (broken) ssa__mark_broken(c, h, cur, imp);
+            if (s.broken) ssa__mark_broken(c, h, cur, imp);
             if (c->a.score == SSA_SCORE_DOT) ssa__mark_infinite(cur, imp);
             n = ssa__choose(t, c, cur, keep, imp, x, list);
         }
