@@ -945,7 +945,7 @@ struct ssa__tile_of {
     float  *q, *s, *o, *m, *l, *fix; /* see above; m, l, fix have an element for each row, padding included */
     double  m_unit;                  /* natural units in one of m's: 1, or ln 2 in a form that keeps m in powers of 2 */
     uint16_t *k, *v;                 /* unit: the rows taken */
-    const unsigned char *k_rows, *v_rows; /* unit, few: where to read them, k_stride and v_stride bytes apart: there, */
+    const unsigned char *k_rows, *v_rows; /* unit: where to read them, k_stride and v_stride bytes apart: there, */
     int64_t k_stride, v_stride;      /* or in the cache when nothing is to be changed or padded */
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
@@ -1055,8 +1055,8 @@ typedef struct {
     /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. */
     void (*attend)(const ssa__tile *t, int32_t n, const int32_t *limit);
     int32_t chunk;                                   /* most keys of a chunk */
-    int in_place;  /* 1: attend reads k_rows and v_rows, which then lie in the cache for bf16, dims and n that are */
-                   /* multiples of SSA__UNIT_DIM, and rows that see all keys; elsewhere they are k and v */
+    int32_t in_place;  /* up to this many rows: k_rows and v_rows lie in the cache for bf16, dims and n that are */
+                       /* multiples of SSA__UNIT_DIM, and rows that see all keys; elsewhere they are k and v */
     /* unit: n <= SSA__UNIT_BLOCK pooled keys of d elements as terms that add up to them, each of a term side by side:
      * [term][32 dims]([pair of dims][key][2]); zeros for keys and dims that there are not. */
     void (*lay)(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride, int32_t n,
@@ -1090,6 +1090,7 @@ typedef struct {
 typedef struct {
     ssa_isa   isa;
     int32_t   narrow_rows;                           /* tiles of up to this many rows are narrow */
+    int32_t   unit_rows;                             /* and bf16 tiles of a full call up to this many, with a unit */
     ssa__form narrow, wide;
     ssa__form few, many;                             /* unit forms; without an attend entry there is no unit */
     /* Terms of n rows of d elements: dst[term][j][0..ld-1], terms lie `term` elements apart, zero past d. */
@@ -1374,7 +1375,7 @@ static void ssa__fill_scalar(ssa__table *t)
 {
     memset(t, 0, sizeof *t);
     t->isa = SSA_ISA_SCALAR;
-    t->narrow_rows = 4;
+    t->narrow_rows = t->unit_rows = 4;
     t->narrow.q_prep     = ssa__narrow_q_prep;
     t->narrow.softmax    = ssa__scalar_narrow_softmax;
     t->narrow.finish     = ssa__scalar_narrow_finish;
@@ -2572,12 +2573,13 @@ SSA__AMXF void ssa__amx_v_transposed(const ssa__tile *t, int32_t n, uint16_t *vt
     for (int32_t a = 0; a < t->v_terms; a++)
         for (int32_t j = 0; j < n; j += 32)
             for (int32_t e = 0; e < t->dv_unit; e += 32) {
-                const uint16_t *v = t->v + ((int64_t)a * t->keys_max + j) * t->dv_unit + e;
+                const unsigned char *v =
+                    t->v_rows + (int64_t)a * t->keys_max * t->dv_unit * 2 + j * t->v_stride + e * 2;
                 uint16_t *dst = vt + ((int64_t)a * t->keys_max + j) * t->dv_unit + e * 32;
                 __m512 lo[16], hi[16];
                 for (int i = 0; i < 16; i++) {
-                    __m512i x = _mm512_loadu_si512(v + (int64_t)(2 * i) * t->dv_unit);
-                    __m512i y = _mm512_loadu_si512(v + (int64_t)(2 * i + 1) * t->dv_unit);
+                    __m512i x = _mm512_loadu_si512(v + 2 * i * t->v_stride);
+                    __m512i y = _mm512_loadu_si512(v + (2 * i + 1) * t->v_stride);
                     lo[i] = _mm512_castsi512_ps(_mm512_unpacklo_epi16(x, y));
                     hi[i] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(x, y));
                 }
@@ -2599,7 +2601,7 @@ static int32_t ssa__amx_span(const ssa__tile *t) { return t->dv_unit > 64 ? 256 
  * step: tiles 0 to 3 are the results, 4 and 5 the keys, 6 and 7 the groups' queries. */
 SSA__AMX void ssa__amx_many_scores(const ssa__tile *t, int32_t key, const unsigned char *q, float *s)
 {
-    const int32_t steps = t->dk_unit / 32, ld = t->dk_unit * 2;
+    const int32_t steps = t->dk_unit / 32;
     const int64_t group = (int64_t)t->q_terms * steps * 1024;
     _tile_zero(0);
     _tile_zero(1);
@@ -2607,13 +2609,13 @@ SSA__AMX void ssa__amx_many_scores(const ssa__tile *t, int32_t key, const unsign
     _tile_zero(3);
     for (int32_t ab = t->k_terms * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
         const int32_t a = ab / t->q_terms, b = ab % t->q_terms;
-        const uint16_t *k = t->k + ((int64_t)a * t->keys_max + key) * t->dk_unit;
+        const unsigned char *k = t->k_rows + (int64_t)a * t->keys_max * t->dk_unit * 2 + key * t->k_stride;
         for (int32_t i = 0; i < steps; i++) {
             const unsigned char *q0 = q + (b * steps + i) * 1024;
-            _tile_loadd(4, k + i * 32, ld);
+            _tile_loadd(4, k + i * 64, t->k_stride);
             _tile_loadd(6, q0, 64);
             _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(5, k + i * 32 + 16 * t->dk_unit, ld);
+            _tile_loadd(5, k + i * 64 + 16 * t->k_stride, t->k_stride);
             _tile_dpbf16ps(1, 5, 6);
             _tile_loadd(7, q0 + group, 64);
             _tile_dpbf16ps(2, 4, 7);
@@ -2660,17 +2662,18 @@ SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t 
 }
 
 /* p of 32 keys, from j on, for a pair of groups of rows: s [group][32][16], m and l are the pair's state, p goes to
- * [group][term][pair of keys][16][2]. Lines from next on are brought into L1 meanwhile, `lines` with every two keys. */
+ * [group][term][pair of keys][16][2]. Rows from next on are brought into L1 meanwhile, two with every two keys. */
 SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, const float *s, __m512 scale,
                               const float *m, float *l, const __m512i *limit, uint16_t *p, int64_t term,
-                              const unsigned char *next, int32_t lines)
+                              const unsigned char *next, int64_t stride, int32_t bytes)
 {
     const __m512 m0 = _mm512_loadu_ps(m), m1 = _mm512_loadu_ps(m + 16);
     __m512 sum0 = _mm512_loadu_ps(l), sum1 = _mm512_loadu_ps(l + 16);
     uint16_t *p1 = p + terms * term;
     for (int32_t i = 0; i < 32; i += 2) {
         __m512i x[2], y[2];
-        for (int32_t k = 0; k < lines; k++, next += 64) SSA__PREFETCH(next);
+        for (int r = 0; r < 2; r++, next += stride)
+            for (int32_t k = 0; k < bytes; k += 64) SSA__PREFETCH(next + k);
         sum0 = ssa__amx_p(terms, hidden, s + i * 16, j + i, scale, m0, limit[0], x, sum0);
         sum1 = ssa__amx_p(terms, hidden, s + (32 + i) * 16, j + i, scale, m1, limit[1], y, sum1);
         for (int a = 0; a < terms; a++) {
@@ -2722,8 +2725,7 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
             const int32_t left = sees - j, some = hidden < j + 32;
             float *s_j = s + (j & 32) * 32;
             const int last = left <= 32 || j + 32 - done == span;
-            const unsigned char *next = (const unsigned char *)(t->k + (int64_t)(j + 64) * t->dk_unit);
-            const int32_t lines = t->dk_unit / 16;
+            const unsigned char *next = t->k_rows + (j + 64) * t->k_stride;
             uint16_t *p_j = p + (j - done) * 16;
             SSA__BARRIER();
             if (left > 32) ssa__amx_many_scores(t, j + 32, q, s + (~j & 32) * 32);
@@ -2739,8 +2741,10 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
                 for (int32_t e = 0; e < t->dv_unit; e++)
                     _mm512_storeu_ps(o_g + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o_g + e * 16), _mm512_loadu_ps(fix)));
             }
-            if (some) ssa__amx_many_p(terms, 1, j, s_j, scale, t->m + at, t->l + at, lim, p_j, span * 16, next, lines);
-            else ssa__amx_many_p(terms, 0, j, s_j, scale, t->m + at, t->l + at, lim, p_j, span * 16, next, lines);
+            if (some) ssa__amx_many_p(terms, 1, j, s_j, scale, t->m + at, t->l + at, lim, p_j, span * 16, next,
+                                      t->k_stride, t->dk_unit * 2);
+            else ssa__amx_many_p(terms, 0, j, s_j, scale, t->m + at, t->l + at, lim, p_j, span * 16, next,
+                                 t->k_stride, t->dk_unit * 2);
             SSA__BARRIER();
             if (last || j + 32 - done == span) {
                 ssa__amx_many_values(terms, t, done, j + 32 - done, vt, p, o);
@@ -3354,12 +3358,13 @@ SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *c
 static void ssa__amx_fill(ssa__table *t)
 {
     t->isa = SSA_ISA_AMX;
+    t->unit_rows = 4;
     t->enter = ssa__amx_enter;
     t->leave = ssa__amx_leave;
     t->take[SSA_F16] = ssa__amx_take_f16;
     t->take[SSA_BF16] = ssa__amx_take_bf16;
     t->few.chunk = SSA__UNIT_FEW;
-    t->few.in_place = 1;
+    t->few.in_place = SSA__LANES_MAX;
     t->few.q_prep = t->many.q_prep = ssa__amx_q_prep;
     t->few.q_turn = t->many.q_turn = ssa__amx_q_turn;
     t->few.attend = ssa__amx_few;
@@ -3373,6 +3378,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->few.hide = ssa__amx_hide;
     t->few.importances = ssa__amx_importances;
     t->many.chunk = SSA__UNIT_KEYS;
+    t->many.in_place = 2 * SSA__LANES_MAX;
     t->many.attend = ssa__amx_many;
     t->many.finish = ssa__amx_many_finish;
 }
@@ -4192,6 +4198,12 @@ static int ssa__unit_pays(const ssa_attn *a)
     return ssa__all_bf16(a) || 4 * padded <= 5 * dims;
 }
 
+/* The most rows of bf16 that narrow takes. A full call's keys lie side by side, where the unit reads them. */
+static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
+{
+    return c->what == SSA__RUN_FULL ? t->unit_rows : t->narrow_rows;
+}
+
 /* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not
  * so large that there are fewer than 64. */
 static int32_t ssa__tile_rows(const ssa__call *c)
@@ -4270,7 +4282,7 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     c->packs = what == SSA__RUN_SPARSE && c->unit && t->few.bring && !c->shaped && a->n_q >= SSA__PACK_QUERIES &&
                a->n_q >= ssa__ceil_div((int64_t)SSA__PACK_USES * c->n_blocks, c->keep) && ssa__all_bf16(a) &&
                a->block_size % SSA__UNIT_BLOCK == 0;
-    if (c->n_rows <= t->narrow_rows) c->unit = 0;
+    if (c->n_rows <= ssa__least(t, c)) c->unit = 0;
     c->tile_rows = ssa__tile_rows(c);
     c->tile_tokens = (int32_t)ssa__max(1, SSA__TILE_ROWS / c->group);
     c->task_tokens = c->packs ? ssa__gather_tokens(c) : c->tile_tokens;
@@ -4951,7 +4963,7 @@ static int32_t ssa__padded_rows(const ssa__table *t, const ssa__form *form, int3
  * as long to make as its products save. */
 static const ssa__form *ssa__attend_form(const ssa__table *t, const ssa__call *c, int64_t rows)
 {
-    if (!c->unit || rows <= (ssa__all_bf16(&c->a) ? t->narrow_rows : SSA__TILE_ROWS)) return ssa__plain_form(t, rows);
+    if (!c->unit || rows <= (ssa__all_bf16(&c->a) ? ssa__least(t, c) : SSA__TILE_ROWS)) return ssa__plain_form(t, rows);
     return rows <= SSA__LANES_MAX ? &t->few : &t->many;
 }
 
@@ -5599,8 +5611,8 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
     ssa__tile *tile = &x->tile;
     const ssa_view *k = &c->a.k, *v = &c->a.v;
     const int64_t k_term = (int64_t)tile->keys_max * tile->dk_unit, v_term = (int64_t)tile->keys_max * tile->dv_unit;
-    /* Few rows come here for bf16 alone (ssa__attend_form). */
-    const int in_place = form->in_place && tile->dk == tile->dk_unit && tile->dv == tile->dv_unit;
+    /* So few rows come here for bf16 alone (ssa__attend_form). */
+    const int in_place = tile->rows <= form->in_place && tile->dk == tile->dk_unit && tile->dv == tile->dv_unit;
     int32_t n, run, next;
     for (int64_t at = from; at < to; at += n) {
         const int32_t *limit;
@@ -7590,7 +7602,7 @@ SSA__LOCAL void SSA__FN(unpack_bf16)(unsigned char *dst, const float *src, int32
 static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 {
     t->isa = isa;
-    t->narrow_rows = SSA__NARROW;
+    t->narrow_rows = t->unit_rows = SSA__NARROW;
     t->narrow.q_prep     = SSA__FN(narrow_q_prep);
     t->narrow.softmax    = SSA__FN(narrow_softmax);
     t->narrow.finish     = SSA__FN(narrow_finish);

@@ -651,6 +651,15 @@ static void test_forms(void)
                     .tk = SSA_BF16, .tv = SSA_BF16, .lay = lays[i % 5], .B = 16, .seed = (uint64_t)i * 100 };
         check_dense(&s, hows[i % 5], i < 3);
     }
+    for (int i = 0; i < 6; i++) {                            /* up to 32 rows: keys may stay in the cache */
+        if (!test_some(i, 4)) continue;
+        static const struct { int G, n_q, D, DV; } some[] = { { 17, 1, 64, 32 }, { 4, 8, 32, 128 }, { 16, 2, 64, 64 },
+            { 5, 1, 96, 32 }, { 7, 3, 32, 64 }, { 6, 1, 64, 64 } };
+        shape s = { .name = "unit, in place", .HQ = some[i].G * 2, .H = 2, .D = some[i].D, .DV = some[i].DV,
+                    .n_q = some[i].n_q, .n_kv = 1300 + 31 * i, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16,
+                    .tv = SSA_BF16, .lay = lays[i % 5], .B = 16, .seed = (uint64_t)i * 100 };
+        check_dense(&s, hows[i % 5], i < 3);
+    }
     for (int t = 0; t < 4; t++) {
         if (!test_some(t, 3)) continue;
         shape s = { .name = "unit, decode", .HQ = t < 2 ? 4 : 18, .H = 2, .D = 64, .n_q = 40, .n_kv = 530, .q_pos = -1,
