@@ -2746,7 +2746,7 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
             else ssa__amx_many_p(terms, 0, j, s_j, scale, t->m + at, t->l + at, lim, p_j, span * 16, next,
                                  t->k_stride, t->dk_unit * 2);
             SSA__BARRIER();
-            if (last || j + 32 - done == span) {
+            if (last) {
                 ssa__amx_many_values(terms, t, done, j + 32 - done, vt, p, o);
                 done = j + 32;
             }

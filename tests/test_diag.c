@@ -280,6 +280,13 @@ static void check_spoilt(void)
             for (int k = 0; k < FIELDS; k++)
                 good &= isnan(r.all[k * r.n + e]) == (e % 4 < 2 ? k == 3 : e / 4 >= 4);
         CHECK(good, "a value spoils its heads' bounds, a score all of its queries'");
+        prob_fill(&p, 1);                                    /* a score of -infinity, finite ones before and after */
+        for (int64_t e = 0; e < 6 * 4; e++) p.q.val[e * s.D] = 1;
+        p.k.val[(20 * s.H + 1) * s.D] = -INFINITY;           /* of head 1 */
+        tensor_store(&p.q); tensor_store(&p.k);
+        good = ssa_diagnose(&p.a, &r.d, &one) == SSA_OK;
+        for (int64_t e = 0; e < FIELDS * r.n; e++) good &= isnan(r.all[e]) == (e % 4 >= 2);
+        CHECK(good, "an infinite score spoils its queries");
         prob_fill(&p, 1);
         p.a.sinks = sinks;
         good = ssa_diagnose(&p.a, &r.d, &one) == SSA_OK;

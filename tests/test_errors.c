@@ -336,6 +336,7 @@ static void check_calls(void)
     BOTH(SSA_ERR_OVERFLOW, a.pages = zero; a.page_tokens = 12; a.page_stride_k = huge / 2);
     BOTHA(SSA_ERR_OVERFLOW, a.pages = zero; a.page_tokens = 12; a.page_stride_v = huge / 2);
     BOTH(SSA_ERR_OVERFLOW, a.pages = zero; a.page_tokens = 12; a.k.token_stride = huge / 2);
+    BOTH(SSA_ERR_OVERFLOW, a.n_q = a.n_kv = a.q_pos = 0; a.pages = zero; a.page_tokens = huge / 4 * 4);
     check_selection();
 
     /* Sizes that do not fit. */

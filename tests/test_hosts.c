@@ -12,6 +12,9 @@
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 #define HAVE_POSIX 1
 #else
 #define HAVE_POSIX 0
@@ -45,6 +48,16 @@
 #endif
 #ifndef SANITIZED
 #define SANITIZED 0
+#endif
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define NO_FORK 1
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define NO_FORK 1
+#endif
+#ifndef NO_FORK
+#define NO_FORK 0
 #endif
 
 /* ---- one workload: all modes, types and features, small ---------------------------------------------------------- */
@@ -321,17 +334,28 @@ static void check_float_modes(void)
 /* ---- signals ----------------------------------------------------------------------------------------------------- */
 /* The handler computes too, with the vector registers and, where the tiles are the CPU's, with the library: a call that
  * was given its workspace and runs on one thread takes no lock. */
-static struct { job j; ssa_exec x; uint64_t want; pthread_t self; volatile int calls, bad, own; volatile double sum; }
-    alarm_;
+static struct { job j; ssa_exec x; uint64_t want; volatile int calls, bad, own; volatile double sum; } alarm_;
 static void on_alarm(int signal_)
 {
     (void)signal_;
-    if (!pthread_equal(pthread_self(), alarm_.self)) return;             /* OpenMP's threads get it too */
     alarm_.calls++;
     for (int i = 1; i < 50; i++) alarm_.sum += 1.0 / i;
     if (!alarm_.own) return;
     if (ssa_attention(&alarm_.j.a, SSA_FULL, &alarm_.x) != SSA_OK) alarm_.bad++;
     if (bytes_hash(alarm_.j.p.o.mem, alarm_.j.p.o.mem_bytes, 1) != alarm_.want) alarm_.bad++;
+}
+
+/* OpenMP's threads, which would get the signals too, leave them to this one. */
+static void signals_here(void)
+{
+#if defined(_OPENMP)
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGALRM);
+#pragma omp parallel num_threads(omp_get_max_threads() > 16 ? omp_get_max_threads() : 16)
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+#endif
 }
 
 static void check_signals(void)
@@ -343,13 +367,13 @@ static void check_signals(void)
     act.sa_flags = SA_RESTART;
     jobs_make();
     job_make(&alarm_.j, &small);
+    signals_here();
     FOR_LEVELS(l) {
         uint64_t want[COUNT(items)];
         alarm_.x = one;
         alarm_.x.workspace_size = ssa_workspace_size(&alarm_.j.a, 1, SSA_FULL, 1);
         alarm_.x.workspace = xalloc((int64_t)alarm_.x.workspace_size, 1);
         alarm_.calls = alarm_.bad = 0;
-        alarm_.self = pthread_self();
 #ifdef SSA__AMX_EMULATED                                                 /* its tiles are not saved for a handler */
         alarm_.own = level_at(l) != SSA_ISA_AMX;
 #else
@@ -461,6 +485,7 @@ static void *deep_main(void *arg)
 static void check_small_stacks(void)
 {
 #if SANITIZED || !defined(__OPTIMIZE__)
+    (void)deep_main;
     SKIP("small stacks", "sanitizers and -O0 take a stack of their own");
 #else
     static const char *const names[] = { "attention", "attention in a workspace", "check", "plan", "select", "diagnose",
@@ -571,6 +596,10 @@ static int child_runs_jobs(const void *arg)
 /* A child of a process that has used the library, OpenMP's threads too, calls it on one thread, or on its own. */
 static void check_fork(void)
 {
+    if (NO_FORK) {
+        SKIP("fork", "the thread sanitizer lets no child start threads");
+        return;
+    }
     jobs_make();
     FOR_LEVELS(l) {
         uint64_t want[COUNT(items)];

@@ -341,6 +341,32 @@ static void check_packed_end(const shape *s)
     prob_free(&p);
 }
 
+/* A batch on one worker: after a call on packed blocks the unit is as other calls expect it. */
+static void check_after_packed(int group)
+{
+    shape s = { .name = "packed, then not", .HQ = group, .H = 1, .D = 64, .n_q = 80, .n_kv = 300, .q_pos = -1,
+                .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .B = 16, .top_k = 3, .seed = 9 };
+    prob p[2];
+    prob_make(&p[0], &s);
+    s.n_q = group < 16 ? 1 : 3;
+    s.HQ = 16;
+    prob_make(&p[1], &s);
+    FOR_LEVELS(l) {
+        ssa_attn two[2] = { p[0].a, p[1].a };
+        uint64_t want[2];
+        for (int i = 0; i < 2; i++) {
+            prob_clear(&p[i]);
+            CHECK(ssa_attention(two + i, SSA_SPARSE, &one) == SSA_OK, "status: %s", shape_text(&s));
+            want[i] = prob_hash(&p[i]);
+            prob_clear(&p[i]);
+        }
+        CHECK(ssa_attention_batch(two, 2, SSA_SPARSE, &one) == SSA_OK && prob_hash(&p[0]) == want[0]
+                  && prob_hash(&p[1]) == want[1], "both as alone: %s", shape_text(&s));
+    }
+    prob_free(&p[0]);
+    prob_free(&p[1]);
+}
+
 static void test_packed(void)
 {
     static const int groups[] = { 1, 2, 3, 4, 7, 12, 16 }, dims[] = { 16, 40, 64, 80, 128 },
@@ -375,6 +401,7 @@ static void test_packed(void)
                     .B = 16, .top_k = 3, .seed = (uint64_t)i };
         check_packed_end(&s);
     }
+    for (int g = 4; g <= 16; g += 12) check_after_packed(g);
     shape many = { .name = "packed, 20 of 64", .HQ = 16, .H = 1, .D = 64, .DV = 32, .n_q = 128, .n_kv = 1600,
                    .q_pos = 1449, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .B = 64, .top_k = 20, .seed = 5 };
     check_packed(&many, SLOPE, 0);
