@@ -378,8 +378,9 @@ SSA_API ssa_status  ssa_select_blocks(const ssa_attn *a, const ssa_exec *x);
 /* For engines whose workers cannot be called back: one thread makes a plan, then every worker ith of nth runs phase 0,
  * 1, .. ssa_plan_phases(p) - 1, each once, with a barrier of the engine's own between phases. nth may be anything from
  * 1 to n_threads, the same for all workers of a phase; who is quick, or there early, does more of it. After the last
- * phase all may be run again. ws, and what the calls point to, must stay until the last phase ends. ws: at least
- * ssa_workspace_size(a, n, mode, n_threads) bytes. ssa_plan_run ignores NULL, phases and workers out of range. */
+ * phase all may be run again; a plan that was left half-way must be made anew. ws, and what the calls point to, must
+ * stay until the last phase ends. ws: at least ssa_workspace_size(a, n, mode, n_threads) bytes. ssa_plan_run ignores
+ * NULL, phases and workers out of range. */
 SSA_API ssa_status  ssa_plan_make(ssa_plan *p, const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads,
                                   void *ws, size_t size);
 SSA_API int         ssa_plan_phases(const ssa_plan *p);
