@@ -4503,6 +4503,7 @@ typedef struct {
     int32_t *heap, *pick;
 } ssa__scratch;
 
+/* What of the workspace is one worker's, for this call: arrays for a tile, for its unit's chunk and for selection. */
 static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, ssa__scratch *x)
 {
     const int64_t f = (int64_t)sizeof(float);
