@@ -4281,6 +4281,7 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
               t->take[a->v.type] && ssa__unit_pays(a);
     ssa__resolve_rank(t, c, what);
     c->packs = what == SSA__RUN_SPARSE && c->unit && t->few.bring && !c->shaped && a->n_q >= SSA__PACK_QUERIES &&
+               c->group <= SSA__UNIT_ROWS && /* all rows of a query are kept at a time */
                a->n_q >= ssa__ceil_div((int64_t)SSA__PACK_USES * c->n_blocks, c->keep) && ssa__all_bf16(a) &&
                a->block_size % SSA__UNIT_BLOCK == 0;
     if (c->n_rows <= ssa__least(t, c)) c->unit = 0;
