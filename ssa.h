@@ -3097,7 +3097,7 @@ SSA__AMXF void ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *l
     ssa__ranked of[SSA__UNIT_PARTS];
     for (int32_t i = 0; i < parts; i++) {
         ssa__ranked p = { t->s + i * s_part, t->m + i * part, limit + i * part,
-                          t->rows - i * part < part ? t->rows - i * part : part, sums + i * 16 };
+                          t->rows - i * part < part ? t->rows - i * part : part, &sums[i * 16] };
         for (int32_t r = 0; r < 16; r++) p.sums[r] = _mm512_setzero_ps();
         _mm512_storeu_ps(p.m, _mm512_set1_ps(-FLT_MAX));
         for (int32_t a = 0; !laid && a < t->q_terms; a++)
