@@ -644,6 +644,9 @@ SSA__DIAG_PUSH
 #if !SSA_NO_GETENV || (!SSA_NO_MALLOC && !defined(SSA_MALLOC))
 #include <stdlib.h>
 #endif
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h> /* _InterlockedIncrement, without any level too */
+#endif
 #if SSA__HAVE_AVX2 || SSA__HAVE_AVX512
 #include <immintrin.h>
 #if SSA__CPUID_MSVC

@@ -317,6 +317,7 @@ for e in c cpp; do
         \$cl --target=\$t-pc-windows-msvc -fsyntax-only $dir/impl.\$e
     done
     \$cl --target=x86_64-pc-windows-msvc -U__clang__ /clang:-march=sapphirerapids /c /Fo$dir/msvc/impl.obj $dir/impl.\$e
+    \$cl --target=x86_64-pc-windows-msvc -U__clang__ /DSSA_NO_SIMD=1 /c /Fo$dir/msvc/impl.obj $dir/impl.\$e
 done
 END
 else
