@@ -282,7 +282,7 @@ typedef struct {
  * write is in the workspace. */
 typedef struct {
     const void *table; unsigned char *calls, *scratch; size_t scratch_stride;
-    int64_t cost, width; int32_t n, what, n_threads, n_phases, phase[5];
+    int64_t cost, width; int32_t n, what, n_threads, n_phases, phase[7];
 } ssa_plan;
 
 typedef struct { double sparsity, commitment, total; } ssa_alignment;
@@ -676,6 +676,7 @@ static inline uint32_t ssa__bits(float x)    { uint32_t u; memcpy(&u, &x, 4); re
 static inline float    ssa__float(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
 static inline int      ssa__is_nan(float x)  { return (ssa__bits(x) & 0x7fffffffu) > 0x7f800000u; }
 static inline int      ssa__is_finite(float x) { return (ssa__bits(x) & 0x7f800000u) != 0x7f800000u; }
+#define SSA__INF_BITS     0x7f800000u
 #define SSA__NEG_INF_BITS 0xff800000u
 
 /* IEEE half: 1 sign, 5 exponent (bias 15), 10 mantissa bits; all subnormals, infinities and NaN. */
@@ -1065,14 +1066,17 @@ typedef struct {
      * [term][32 dims]([pair of dims][key][2]); zeros for keys and dims that there are not. */
     void (*lay)(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride, int32_t n,
                 int32_t d);
-    /* unit: s = exp(scale * q.pooled - m) for n pooled keys, l with it; row r counts the first limit[r]. The rows go in
+    /* unit: s = exp(scale * q.pooled - m) for n pooled keys, l with it; row r counts the first limit[r]. m starts where
+     * it is, for whole parts, and moves only when a score is far above it. The rows go in
      * parts of `part` <= SSA__LANES_MAX, each with queries [SSA__LANES_MAX] and an s of n rounded up to SSA__UNIT_DIM
      * keys of its own. laid: [SSA__UNIT_BLOCK blocks] as lay leaves them, the blocks rounded up to SSA__UNIT_DIM; NULL:
-     * pooled has them as bf16 rows. raw: s = scale * q.pooled, and l is 1, or NaN where one is not finite. */
-    void (*rank)(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled, int32_t terms,
+     * pooled has them as bf16 rows. s is [SSA__UNIT_DIM blocks][row of the part][SSA__UNIT_DIM]. raw: s = scale *
+     * q.pooled, and l is 1, or NaN where one is not finite. Returns 1 when m moved on the way: equal blocks before and
+     * after may then differ in their last bits, which they do not when all is done again from there. */
+    int (*rank)(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled, int32_t terms,
                  int32_t n, const int32_t *limit, int raw);
-    /* unit: the importance of n blocks for each of a part's queries, a group of rows each, from what rank left; s and
-     * fix are the part's: imp[query][j] = sum over the group's rows of s(j, r) * fix[r], queries ld apart. */
+    /* unit: the importance of n blocks for some of a part's queries, a group of rows each, from what rank left; s and
+     * fix start at the first one's: imp[query][j] = sum over the group's rows of s(j, r) * fix[r], queries ld apart. */
     void (*importances)(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp, int64_t ld);
     /* unit: n <= SSA__UNIT_BLOCK bf16 keys and values into the unit's own packed layout of
      * SSA__UNIT_BLOCK * (dk_unit + dv_unit) * 2 bytes, zeros for keys that there are not. Returns 1 when a value is not
@@ -3009,6 +3013,7 @@ typedef struct {
     const int32_t *limit;
     int32_t rows;
     __m512 *sums;
+    int *moved; /* set when blocks had been counted before */
 } ssa__ranked;
 
 /* Which of 16 blocks from j on count for a row. */
@@ -3038,6 +3043,7 @@ SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int3
     f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top)));
     _mm512_storeu_ps(p->m, _mm512_mask_mov_ps(old, moved, top)); /* the next part's first rows stay as they are */
     _mm512_storeu_ps(factor, f);
+    *p->moved |= j > 0 && moved;
     for (int32_t r = from; r < p->rows; r++) {
         if (!(moved >> r & 1)) continue;
         f = _mm512_set1_ps(factor[r]);
@@ -3091,18 +3097,18 @@ SSA__AMX void ssa__amx_rank_raw(const ssa__tile *t, const ssa__ranked *p, int32_
 
 /* All parts meet 32 pooled keys while these are in L1, in pairs, and a step ahead of their exponentials, to hide the
  * unit's latency. m follows a maximum only when that is SSA__AMX_LAG above. Each lane has a sum of its own. */
-SSA__AMXF void ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled,
+SSA__AMXF int ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled,
                              int32_t terms, int32_t n, const int32_t *limit, int raw)
 {
     const int32_t parts = (t->rows + part - 1) / part, block = 16 * t->dk_unit * t->q_terms;
     const int64_t s_part = (int64_t)16 * ssa__amx_keys(n);
     __m512 sums[SSA__UNIT_PARTS * 16];
     ssa__ranked of[SSA__UNIT_PARTS];
+    int moved = 0;
     for (int32_t i = 0; i < parts; i++) {
         ssa__ranked p = { t->s + i * s_part, t->m + i * part, limit + i * part,
-                          t->rows - i * part < part ? t->rows - i * part : part, &sums[i * 16] };
+                          t->rows - i * part < part ? t->rows - i * part : part, &sums[i * 16], &moved };
         for (int32_t r = 0; r < 16; r++) p.sums[r] = _mm512_setzero_ps();
-        _mm512_storeu_ps(p.m, _mm512_set1_ps(-FLT_MAX));
         for (int32_t a = 0; !laid && a < t->q_terms; a++)
             ssa__amx_turn(t->turned + 32 * t->dk_unit + i * block + a * 16 * t->dk_unit,
                           (const unsigned char *)(t->queries + i * block + a * 16 * t->dk_unit), t->dk_unit * 2, 16,
@@ -3129,6 +3135,7 @@ SSA__AMXF void ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *l
         if (raw) for (int32_t r = 0; r < 16; r++) p->sums[r] = _mm512_add_ps(p->sums[r], _mm512_set1_ps(0.0625f));
         _mm512_storeu_ps(t->l + i * part, ssa__amx_sums(p->sums));
     }
+    return moved;
 }
 
 SSA__AMXF void ssa__amx_importances(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp,
@@ -3855,13 +3862,15 @@ static ssa_isa ssa__level_get(void)
  *     kinds of task, in the order of their phases; a phase without tasks is left out:
  *       POOL    pooled keys of a call that brought none    task = SSA__POOL_BLOCKS blocks, one key/value head
  *       PACK    keys and values for the unit               task = SSA__POOL_BLOCKS * SSA__UNIT_BLOCK keys, one head
+ *       SCORE   few queries against many pooled keys       task = a share of them, one key/value head, one tile
+ *       WEIGH   the importance of these blocks             task = a share of them, one key/value head, one query
  *       SELECT  the blocks of each query                   task = the queries of one tile, one key/value head
  *       ATTEND  the attention loop                         task = a share of the keys, some key/value heads, one tile
  *       MERGE   joins the shares of the keys               task = SSA__MERGE_ROWS rows of the output
  *     How a call is cut depends on the call alone, never on the number of workers or who does what: that makes the
  *     bits the same.
  * ================================================================================================================== */
-enum { SSA__POOL, SSA__PACK, SSA__SELECT, SSA__ATTEND, SSA__MERGE, SSA__KINDS };
+enum { SSA__POOL, SSA__PACK, SSA__SCORE, SSA__WEIGH, SSA__SELECT, SSA__ATTEND, SSA__MERGE, SSA__KINDS };
 typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 
 #define SSA__POOL_BLOCKS    64
@@ -3874,8 +3883,13 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__MERGE_ROWS     16
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
 #define SSA__SPLIT_MIN      512    /* .. of at least this many keys each .. */
-#define SSA__NO_LSE         (-DBL_MAX)
 #define SSA__SPLIT_STEP     64     /* .. and of whole chunks of the forms for few rows */
+#define SSA__SHARE_LEAST    4096   /* pooled keys for each SELECT task from which on they are scored in shares, up to as
+                                    * many tasks as a decode has .. */
+#define SSA__SHARE_MIN      2048   /* .. of at least this many keys each */
+#define SSA__SHARE_SAMPLE   32     /* the first pooled keys tell where m of all shares starts: at their maximum .. */
+#define SSA__SHARE_ABOVE    8.0f   /* .. and so much more, for the others not to be above it */
+#define SSA__NO_LSE         (-DBL_MAX)
 #define SSA__ROUNDS         5      /* in which workers are handed the pieces of a phase */
 #define SSA__THREAD_WORK    1000000 /* multiply-adds that are worth waking a thread for */
 #define SSA__ALIGN          64
@@ -3884,6 +3898,16 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
  * each kind lies before the calls, on a cache line that nothing else is on. */
 typedef struct { int pieces, ended; } ssa__counts;
 #define SSA__COUNTS_ROOM    SSA__ALIGN
+
+/* What a SCORE task leaves of a query: s and the form it is in; ld, or in the unit's form the keys of a part; which of
+ * its rows is the query's first; whether a pooled key is broken; and m and l of each row of the query. */
+typedef struct {
+    const ssa__form *form;
+    float   *s;
+    int64_t  step;
+    int32_t  first, broken;
+    float    m[SSA__TILE_ROWS], l[SSA__TILE_ROWS];
+} ssa__share;
 
 typedef struct {
     ssa_attn a;                    /* strides, scale and q_pos resolved */
@@ -3904,6 +3928,10 @@ typedef struct {
                                    /* group, or with select_per_head group and 1 */
     int32_t  scored;               /* 1: some query has more blocks than it may keep: they are pooled and scored */
     int32_t  nucleus;              /* 1: top_p cuts lists short */
+    int32_t  n_shares, share_blocks; /* of the pooled keys, each scored on its own; 0: SELECT scores */
+    int32_t  share_rows;           /* rows that s of a query and share has room for */
+    ssa__share *shares;            /* [query][key/value head][share] */
+    float   *share_s, *share_imp;  /* [key/value head][share][query], their s; [query][key/value head][lists][imp_ld] */
     int32_t  blank;                /* 1: a sparse call that runs full: its lists stay empty */
     ssa__what what;                /* what is run: a sparse call may be full */
     int32_t *chosen; int64_t chosen_stride;          /* [query][key/value head][lists], ascending, -1 at the end */
@@ -4189,6 +4217,35 @@ static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
     c->rank_terms = bf16 ? 1 : 3;
 }
 
+/* The rows of a part of a tile whose blocks the unit scores: of whole lists. */
+static int32_t ssa__share_part(const ssa__call *c)
+{
+    return SSA__LANES_MAX / c->list_group * c->list_group;
+}
+
+/* Whether the pooled keys of a long context are scored in shares, for a tile or so of queries, so that the threads have
+ * something to do. Depends on the call alone. */
+static void ssa__resolve_shares(ssa__call *c)
+{
+    const int64_t tasks = ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
+    const int32_t part = c->rank ? ssa__share_part(c) : SSA__LANES_MAX;
+    int64_t blocks;
+    if (!c->scored || c->what == SSA__RUN_FULL || c->lays || c->group > SSA__TILE_ROWS || part == 0 ||
+        tasks > SSA__SPLIT_TASKS / 2 || c->n_pooled < SSA__SHARE_LEAST * tasks ||
+        (c->rank && ssa__min(c->n_rows, c->tile_tokens * c->group) > SSA__UNIT_PARTS * part))
+        return;
+    blocks = ssa__max(ssa__ceil_div(c->n_pooled, SSA__SPLIT_TASKS / tasks), SSA__SHARE_MIN);
+    c->share_blocks = (int32_t)(ssa__ceil_div(blocks, SSA__UNIT_DIM) * SSA__UNIT_DIM);
+    c->n_shares = (int32_t)ssa__ceil_div(c->n_pooled, c->share_blocks);
+    c->share_rows = (int32_t)ssa__ceil_div(c->group, part) * SSA__LANES_MAX;
+}
+
+/* Floats of s of a query and share: whole register tiles of keys, and a narrow row's padding. */
+static int64_t ssa__share_floats(const ssa__call *c)
+{
+    return ((int64_t)c->share_blocks + 2 * SSA__LANES_MAX) * c->share_rows;
+}
+
 static int ssa__all_bf16(const ssa_attn *a)
 {
     return a->q.type == SSA_BF16 && a->k.type == SSA_BF16 && a->v.type == SSA_BF16;
@@ -4290,6 +4347,7 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     if (c->n_rows <= ssa__least(t, c)) c->unit = 0;
     c->tile_rows = ssa__tile_rows(c);
     c->tile_tokens = (int32_t)ssa__max(1, SSA__TILE_ROWS / c->group);
+    ssa__resolve_shares(c);
     c->task_tokens = c->packs ? ssa__gather_tokens(c) : c->tile_tokens;
     c->n_tiles =
         what == SSA__RUN_FULL ? ssa__ceil_div(c->n_rows, c->tile_rows) : ssa__ceil_div(a->n_q, c->task_tokens);
@@ -4423,6 +4481,10 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
     case SSA__PACK:
         if (!c->packs) return 0;
         return ssa__ceil_div(ssa__ceil_div(c->a.q_pos + c->a.n_q, SSA__UNIT_BLOCK), SSA__POOL_BLOCKS) * c->a.n_kv_heads;
+    case SSA__SCORE:
+        return c->n_shares * ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
+    case SSA__WEIGH:
+        return c->n_shares * c->a.n_q * c->a.n_kv_heads;
     case SSA__SELECT:
         if (what == SSA__RUN_FULL && !c->blank) return 0;
         return ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
@@ -4442,7 +4504,11 @@ static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int6
     switch (kind) {
     case SSA__POOL:   return SSA__POOL_BLOCKS * (int64_t)c->a.block_size * c->a.head_dim;
     case SSA__PACK:   return SSA__POOL_BLOCKS * SSA__UNIT_BLOCK * dims;
+    case SSA__SCORE:
+        return fixed + (ssa__min(c->n_rows, c->tile_tokens * c->group) + reading) * c->share_blocks * c->a.head_dim;
+    case SSA__WEIGH:  return fixed + c->group * (int64_t)c->share_blocks;
     case SSA__SELECT:
+        if (c->n_shares) return fixed + (int64_t)c->lists * c->n_pooled;
         tile = task % ssa__ceil_div(c->a.n_q, c->tile_tokens);
         last = ssa__min((tile + 1) * c->tile_tokens, c->a.n_q) - 1;
         return fixed + ((last + 1 - tile * c->tile_tokens) * c->group + reading) *
@@ -4507,6 +4573,12 @@ typedef struct {
     int32_t *heap, *pick;
 } ssa__scratch;
 
+/* Floats between the importances of two lists. */
+static int64_t ssa__imp_ld(const ssa__call *c)
+{
+    return ssa__ceil_div(c->n_blocks, SSA__LANES_MAX) * SSA__LANES_MAX;
+}
+
 /* What of the workspace is one worker's, for this call: arrays for a tile, for its unit's chunk and for selection. */
 static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, ssa__scratch *x)
 {
@@ -4521,7 +4593,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     rows = x->rows_max = ssa__round_up(rows, round);
     all = ssa__round_up(all > rows ? all : rows, round);
     if (what != SSA__RUN_FULL && c->scored)
-        scores = ssa__max(scores, c->n_pooled);
+        scores = ssa__max(scores, c->n_shares ? c->share_blocks : c->n_pooled);
     scores += 2 * SSA__LANES_MAX;  /* whole register tiles of keys, and a narrow row's padding */
     x->tiles    = (ssa__tile *)ssa__take(b, c->task_heads, (int64_t)sizeof(ssa__tile));
     for (int32_t i = c->task_heads - 1; i >= 0; i--) { /* the first one is left in tile */
@@ -4571,7 +4643,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     }
     if (what != SSA__RUN_FULL) {
         int64_t list = (int64_t)c->keep + c->a.block_size;
-        x->imp_ld   = ssa__ceil_div(c->n_blocks, SSA__LANES_MAX) * SSA__LANES_MAX;
+        x->imp_ld   = ssa__imp_ld(c);
         x->imp      = (float *)ssa__take(b, x->imp_ld * (c->rank ? ssa__max(SSA__LANES_MAX / c->list_group, 2) : 1), f);
         x->heap_key = (float *)ssa__take(b, list, f);
         x->pick_key = (float *)ssa__take(b, list, f);
@@ -4597,6 +4669,12 @@ static void ssa__take_shared(ssa__bump *b, ssa__call *c, ssa__what what)
         c->pooled = (const unsigned char *)c->pooled_own;
         c->pooled_type = SSA_F32;
         c->pooled_head_stride = ssa__mul(per_head, f, &b->bad);
+    }
+    if (c->n_shares) {
+        int64_t shares = c->n_shares * c->a.n_q * c->a.n_kv_heads;
+        c->shares    = (ssa__share *)ssa__take(b, shares, (int64_t)sizeof(ssa__share));
+        c->share_s   = (float *)ssa__take(b, ssa__mul(shares, ssa__share_floats(c), &b->bad), f);
+        c->share_imp = (float *)ssa__take(b, ssa__mul(lists, ssa__imp_ld(c), &b->bad), f);
     }
     if (c->packs) {
         c->n_packed = ssa__ceil_div(c->a.q_pos + c->a.n_q, SSA__UNIT_BLOCK);
@@ -4630,7 +4708,7 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     ssa__call one, *call;
     ssa__scratch x;
     int64_t scratch = 0, calls_at, need;
-    int64_t tasks[SSA__KINDS] = { 0, 0, 0, 0, 0 };
+    int64_t tasks[SSA__KINDS] = { 0, 0, 0, 0, 0, 0, 0 };
     uintptr_t misaligned = 0;
     int units = 0; /* whether any call uses the unit: else it is not set up */
     if (n < 0) return SSA_ERR_BATCH;
@@ -4702,6 +4780,8 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
  *     blocks, large lists, equal maxima. Raw scores (SSA_SCORE_DOT) take the same way without the softmax. A list is
  *     shared by the group's rows, or is of one row (select_per_head), whose scores are made with the group's all the
  *     same. A matrix unit scores a tile's queries in one go (rank, importances), from bf16 terms of the pooled keys.
+ *     Few queries over many blocks are scored in shares of these (SCORE), which start from one m, so that equal blocks
+ *     get equal bits, and weighed when all are there (WEIGH).
  * ================================================================================================================== */
 /* Where a row of a resolved view lies. */
 static const unsigned char *ssa__row(const ssa_view *v, int64_t token, int64_t head)
@@ -5051,16 +5131,18 @@ static void ssa__add_importance(const ssa__call *c, const ssa__form *form, ssa__
     form->importance(tile, n, lo, hi, imp);
 }
 
-/* Scores of the tile's rows against pooled keys 0 .. n-1 of head h, softmaxed (SSA_SCORE_DOT: as they are); row r
- * counts limit[r] of them. A score that is not finite counts as -infinity, so that a broken key spoils no other block's
- * importance. Returns 1 when there was one. */
-static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int32_t n,
-                             ssa__scratch *x)
+/* Scores of the tile's rows against pooled keys from .. from+n-1 of head h, softmaxed (SSA_SCORE_DOT: as they are); row
+ * r counts limit[r] of them. A score that is not finite counts as -infinity, so that a broken key spoils no other
+ * block's importance. Returns 1 when there was one. */
+static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int32_t from,
+                             int32_t n, ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
     const int narrow = form == &t->narrow;
     int64_t stride = ssa__row_bytes(c->pooled_type, tile->dk);
-    const unsigned char *pooled = c->pooled + h * c->pooled_head_stride;
+    const unsigned char *pooled = c->pooled + h * c->pooled_head_stride + from * stride;
+    float first[SSA__TILE_ROWS];
+    memcpy(first, tile->m, (size_t)tile->rows * sizeof *first);
     if (narrow) tile->ld = (int64_t)ssa__round_up(n, SSA__LANES_MAX) + SSA__LANES_MAX;
     for (int scrub = 0; scrub < 2; scrub++) {
         int broken = 0;
@@ -5080,17 +5162,25 @@ static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa_
         form->softmax(tile, n, x->limit);
         for (int32_t r = 0; r < tile->rows; r++) broken |= ssa__is_nan(tile->l[r]);
         if (!broken || scrub) return scrub;
-        for (int32_t r = 0; r < tile->rows; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
+        for (int32_t r = 0; r < tile->rows; r++) { tile->m[r] = first[r]; tile->l[r] = 0.0f; }
     }
     return 1;
 }
 
-/* A fresh tile of query rows r0 .. r1-1 scored against n blocks by the unit, in parts of `part` rows. Rows that met a
- * number that is not finite are left without a finite l. */
-static void ssa__rank_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t part,
-                           int32_t n, ssa__scratch *x)
+/* Whether the unit leaves scores as they are: of a list of one row they rank blocks as well. */
+static int ssa__raw(const ssa__call *c)
 {
-    const int raw = c->a.score == SSA_SCORE_DOT || (c->list_group == 1 && !c->nucleus);
+    return c->a.score == SSA_SCORE_DOT || (c->list_group == 1 && !c->nucleus);
+}
+
+/* A fresh tile of query rows r0 .. r1-1 scored against n blocks from `from` on by the unit, in parts of `part` rows; m:
+ * where m of the rows starts, or NULL. Rows that met a number that is not finite are left without a finite l. */
+static void ssa__rank_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t part,
+                           int32_t from, int32_t n, const float *m, ssa__scratch *x)
+{
+    const int64_t stride = ssa__row_bytes(c->pooled_type, c->a.head_dim);
+    const unsigned char *pooled = c->pooled + h * c->pooled_head_stride + from * stride;
+    const uint16_t *laid = c->laid ? c->laid + h * c->laid_head_stride : NULL;
     uint16_t *queries = x->tile.queries;
     ssa__shape_tile(c, &t->few, &x->tile);
     x->tile.rows = (int32_t)(r1 - r0);
@@ -5102,17 +5192,20 @@ static void ssa__rank_tile(const ssa__table *t, const ssa__call *c, int64_t h, i
         ssa__take_queries(t, c, h, r, ssa__min(r + part, r1), term, queries);
         queries += term * x->tile.q_terms;
     }
-    t->few.rank(&x->tile, part, c->laid ? c->laid + h * c->laid_head_stride : NULL,
-                c->pooled + h * c->pooled_head_stride, c->rank_terms, n, x->limit, raw);
+    for (int32_t r = 0; r < SSA__UNIT_PARTS * SSA__LANES_MAX; r++)
+        x->tile.m[r] = m && r < r1 - r0 ? m[r] : -FLT_MAX;
+    for (int again = 1, done = 0; again && done < 2; done++) /* once more when m has moved, from where it is then */
+        again = t->few.rank(&x->tile, part, laid, pooled, c->rank_terms, n, x->limit, ssa__raw(c));
 }
 
 /* The same by a plain form, which is left. Returns 1 when a key is broken. */
-static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t n,
-                           ssa__scratch *x, const ssa__form **form)
+static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t from,
+                           int32_t n, const float *m, ssa__scratch *x, const ssa__form **form)
 {
     *form = ssa__plain_form(t, r1 - r0);
     ssa__begin_tile(t, c, *form, c->pooled_type, h, r0, r1, x);
-    return ssa__score_blocks(t, c, *form, h, n, x);
+    if (m) memcpy(x->tile.m, m, (size_t)x->tile.rows * sizeof *m);
+    return ssa__score_blocks(t, c, *form, h, from, n, x);
 }
 
 /* How many of the tile's first groups of rows are alike: all their l finite, or in each of them one that is not.
@@ -5130,23 +5223,24 @@ static int ssa__alike(const ssa__tile *tile, int32_t group, int32_t *n)
     return first;
 }
 
-/* The importance of n blocks for lists of `group` rows each, the first of a part that starts at row r; to imp. */
+/* The importance of n blocks for lists of `group` rows each, within a part, from the tile's row r on; to imp. */
 static void ssa__part_importance(const ssa__form *form, const ssa__scratch *x, int32_t n, int32_t r, int32_t group,
                                  int32_t lists, float *imp)
 {
     ssa__tile view = x->tile;
-    view.s += (int64_t)(r / x->part) * SSA__LANES_MAX * x->part_keys;
+    view.s += (int64_t)(r / x->part) * SSA__LANES_MAX * x->part_keys + r % x->part * SSA__UNIT_DIM;
     for (int32_t i = 0; i < group * lists; i++) view.fix[i] = 1.0f / view.l[r + i];
     form->importances(&view, n, group, lists, imp, x->imp_ld);
 }
 
-/* Importance NaN, the lowest rank, for the blocks 0 .. n-1 of head h whose pooled key is not finite. */
-static void ssa__mark_broken(const ssa__call *c, int64_t h, int32_t n, float *imp)
+/* Importance NaN, the lowest rank, for the blocks from .. from+n-1 of head h whose pooled key is not finite. */
+static void ssa__mark_broken(const ssa__call *c, int64_t h, int32_t from, int32_t n, float *imp)
 {
-    int64_t row = ssa__row_bytes(c->pooled_type, c->a.head_dim);
+    const int64_t row = ssa__row_bytes(c->pooled_type, c->a.head_dim);
+    const unsigned char *pooled = c->pooled + h * c->pooled_head_stride + from * row;
     for (int32_t b = 0; b < n; b++)
         for (int32_t e = 0; e < c->a.head_dim; e++)
-            if (!ssa__is_finite(ssa__load(c->pooled_type, c->pooled + h * c->pooled_head_stride + b * row, e))) {
+            if (!ssa__is_finite(ssa__load(c->pooled_type, pooled + b * row, e))) {
                 imp[b] = ssa__float(0x7fc00000u);
                 break;
             }
@@ -5175,13 +5269,14 @@ static void ssa__score_lists(const ssa__table *t, const ssa__call *c, int64_t h,
         for (int64_t g = 0; g < group; g++)
             x->limit[(v - u) * group + g] = (int32_t)((c->a.q_pos + v / lists + 1) / c->a.block_size);
     if (c->rank) { /* what a list does not see must not decide how it is scored */
-        ssa__rank_tile(t, c, h, u * group, s->end * group, per * (int32_t)group, x->limit[(s->end - 1 - u) * group], x);
+        ssa__rank_tile(t, c, h, u * group, s->end * group, per * (int32_t)group, 0,
+                       x->limit[(s->end - 1 - u) * group], NULL, x);
         finite = ssa__alike(&x->tile, (int32_t)group, &alike);
         s->end = u + alike;
     }
     s->form = &t->few;
-    s->broken = finite ? 0 : ssa__score_tile(t, c, h, u * group, s->end * group, x->limit[(s->end - 1 - u) * group], x,
-                                             &s->form);
+    s->broken = finite ? 0 : ssa__score_tile(t, c, h, u * group, s->end * group, 0,
+                                             x->limit[(s->end - 1 - u) * group], NULL, x, &s->form);
 }
 
 /* The importance of blocks 0 .. n-1 for list u, of those scored together. */
@@ -5219,18 +5314,156 @@ static int ssa__score_large(const ssa__table *t, const ssa__call *c, int64_t h, 
         const int32_t rows = (int32_t)ssa__min(parts * most, group - g);
         const int64_t r0 = u * group + g;
         for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
-        if (c->rank) ssa__rank_tile(t, c, h, r0, r0 + rows, most, pooled, x);
+        if (c->rank) ssa__rank_tile(t, c, h, r0, r0 + rows, most, 0, pooled, NULL, x);
         if (c->rank && ssa__alike(&x->tile, rows, &all)) {
             for (int32_t r = 0; r < rows; r += most) {
                 ssa__part_importance(&t->few, x, n, r, (int32_t)ssa__min(most, rows - r), 1, x->imp + x->imp_ld);
                 t->axpy(x->imp, 1.0f, x->imp + x->imp_ld, n);
             }
         } else {
-            broken |= ssa__score_tile(t, c, h, r0, r0 + rows, pooled, x, &form);
+            broken |= ssa__score_tile(t, c, h, r0, r0 + rows, 0, pooled, NULL, x, &form);
             ssa__add_importance(c, form, &x->tile, n, 0, rows, x->imp);
         }
     }
     return broken;
+}
+
+/* Scores queries i0 .. i1-1 of head h together against n blocks from `from` on, as far as each sees them, by the unit
+ * or in a plain form; m: where m of the rows starts, or NULL. Returns the form; NULL when the unit met a number that is
+ * not finite. */
+static const ssa__form *ssa__score_queries(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
+                                           int32_t from, int32_t n, int plain, const float *m, ssa__scratch *x,
+                                           int *broken)
+{
+    const ssa__form *form = &t->few;
+    const int64_t group = c->group;
+    int32_t all;
+    memset(x->limit, 0, SSA__TILE_ROWS * sizeof *x->limit);
+    for (int64_t r = 0; r < (i1 - i0) * group; r++) {
+        const int64_t sees = (c->a.q_pos + i0 + r / group + 1) / c->a.block_size - from;
+        x->limit[r] = (int32_t)ssa__max(ssa__min(sees, n), 0);
+    }
+    n = x->limit[(i1 - i0) * group - 1];
+    *broken = 0;
+    if (plain) *broken = ssa__score_tile(t, c, h, i0 * group, i1 * group, from, n, m, x, &form);
+    else ssa__rank_tile(t, c, h, i0 * group, i1 * group, ssa__share_part(c), from, n, m, x);
+    return plain || ssa__alike(&x->tile, (int32_t)((i1 - i0) * group), &all) ? form : NULL;
+}
+
+/* Scores queries i0 .. i1-1 of head h against share k, together; s: for each query room for share_rows. All shares of
+ * a row start with the same m, so that equal blocks get equal bits. Returns 0 when the unit met a number that is not
+ * finite. */
+static int ssa__score_share(const ssa__table *t, const ssa__call *c, int64_t h, int32_t k, int64_t i0, int64_t i1,
+                            int plain, float *s, ssa__scratch *x)
+{
+    const int starts = c->a.score != SSA_SCORE_DOT && (plain || !ssa__raw(c));
+    const ssa__form *form;
+    float m[SSA__TILE_ROWS];
+    int broken;
+    x->tile.s = s;
+    if (starts) ssa__score_queries(t, c, h, i0, i1, 0, SSA__SHARE_SAMPLE, plain, NULL, x, &broken);
+    for (int64_t r = 0; r < (i1 - i0) * c->group; r++)
+        m[r] = starts && ssa__is_finite(x->tile.m[r]) ? x->tile.m[r] + SSA__SHARE_ABOVE : -FLT_MAX;
+    form = ssa__score_queries(t, c, h, i0, i1, k * c->share_blocks, c->share_blocks, plain, m, x, &broken);
+    for (int64_t i = i0; i < i1 && form; i++) {
+        ssa__share *own = &c->shares[(i * c->a.n_kv_heads + h) * c->n_shares + k];
+        own->form = form;
+        own->s = s;
+        own->step = form->importances ? x->part_keys : x->tile.ld;
+        own->first = (int32_t)(i - i0) * c->group;
+        own->broken = broken;
+        memcpy(own->m, x->tile.m + own->first, (size_t)c->group * sizeof *own->m);
+        memcpy(own->l, x->tile.l + own->first, (size_t)c->group * sizeof *own->l);
+    }
+    return form != NULL;
+}
+
+/* SCORE task: the queries of a tile against a share of the pooled keys. What a query does not see must not decide how
+ * it is scored: where the unit meets a number that is not finite, each query is scored on its own. */
+static void ssa__run_score(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
+{
+    const int64_t tile = task / (c->n_shares * c->a.n_kv_heads), part = task % (c->n_shares * c->a.n_kv_heads);
+    const int64_t h = part / c->n_shares, i0 = tile * c->tile_tokens, i1 = ssa__min(i0 + c->tile_tokens, c->a.n_q);
+    const int32_t k = (int32_t)(part % c->n_shares);
+    float *s = c->share_s + (part * c->a.n_q + i0) * ssa__share_floats(c);
+    if (ssa__score_share(t, c, h, k, i0, i1, !c->rank, s, x)) return;
+    for (int64_t i = i0; i < i1; i++, s += ssa__share_floats(c))
+        if (!ssa__score_share(t, c, h, k, i, i + 1, 0, s, x)) ssa__score_share(t, c, h, k, i, i + 1, 1, s, x);
+}
+
+/* Joins a query's shares: x->factor becomes l over all. Returns 1 when they are in one form, with one m for each row,
+ * and can be weighed as they are. If not, m becomes one that no score is above, *plain whether it is for a plain form.
+ */
+static int ssa__join_shares(const ssa__call *c, const ssa__share *of, float *m, int *plain, ssa__scratch *x)
+{
+    const size_t bytes = (size_t)c->group * sizeof *m;
+    double sum[SSA__TILE_ROWS], top;
+    int same = 1;
+    *plain = 0;
+    for (int32_t j = 0; j < c->n_shares; j++) {
+        *plain |= !of[j].form->importances;
+        same &= of[j].form == of[0].form && memcmp(of[j].m, of[0].m, bytes) == 0;
+    }
+    for (int32_t r = 0; r < c->group; r++) sum[r] = 0.0;
+    for (int32_t j = 0; j < c->n_shares && same; j++)
+        for (int32_t r = 0; r < c->group; r++) sum[r] += (double)of[j].l[r];
+    for (int32_t r = 0; r < c->group && !same; r++) {
+        const double unit = *plain ? 1.0 : SSA__LN2;
+        top = -DBL_MAX;
+        for (int32_t j = 0; j < c->n_shares; j++) { /* the unit's m, in powers of 2, lags behind its scores */
+            const int other = *plain && of[j].form->importances;
+            const double at = other ? (double)of[j].m[r] * SSA__LN2 + SSA__SHARE_ABOVE : (double)of[j].m[r];
+            if (at > top) top = at;
+        }
+        m[r] = top > -FLT_MAX ? (float)top : -FLT_MAX;
+        for (int32_t j = 0; j < c->n_shares; j++) {
+            const double own = (double)of[j].m[r] * (of[j].form->importances ? SSA__LN2 : 1.0);
+            sum[r] += (double)of[j].l[r] * ssa__exp(own - (double)m[r] * unit);
+        }
+    }
+    for (int32_t r = 0; r < c->group; r++)
+        x->factor[r] = c->a.score == SSA_SCORE_DOT || (!*plain && ssa__raw(c)) ? 1.0f : (float)sum[r];
+    return same;
+}
+
+/* WEIGH task: the importance of a share's blocks for a query, once all shares are scored. */
+static void ssa__run_weigh(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
+{
+    const int64_t u = task / c->n_shares, i = u / c->a.n_kv_heads, h = u % c->a.n_kv_heads;
+    const int32_t k = (int32_t)(task % c->n_shares), from = k * c->share_blocks, group = c->list_group;
+    const int32_t n = (int32_t)ssa__min(c->share_blocks, ssa__max(c->a.q_pos + i, 0) / c->a.block_size - from);
+    const ssa__share *of = &c->shares[u * c->n_shares], *own = &of[k];
+    const ssa__form *form = own->form;
+    float *imp = c->share_imp + u * c->lists * x->imp_ld + from, *s = x->tile.s, m[SSA__TILE_ROWS];
+    int32_t first = own->first, part;
+    int broken = own->broken, plain;
+    if (n <= 0) return; /* the query sees none of them */
+    if (ssa__join_shares(c, of, m, &plain, x)) {
+        ssa__shape_tile(c, form, &x->tile);
+        x->tile.rows = first + c->group;
+        x->tile.s = own->s;
+        x->tile.ld = own->step;
+        x->part_keys = (int32_t)own->step;
+    } else {
+        form = ssa__score_queries(t, c, h, i, i + 1, from, c->share_blocks, plain, m, x, &broken);
+        first = 0;
+    }
+    part = x->part = form->importances ? ssa__share_part(c) : group;
+    memcpy(x->tile.l + first, x->factor, (size_t)c->group * sizeof(float));
+    for (int32_t list = 0, some; list < c->lists; list += some, imp += some * x->imp_ld) {
+        const int32_t r = first + list * group;
+        some = (int32_t)ssa__min(c->lists - list, (part - r % part) / group);
+        if (form->importances) ssa__part_importance(form, x, n, r, group, some, imp);
+        else {
+            memset(imp, 0, (size_t)n * sizeof(float));
+            ssa__add_importance(c, form, &x->tile, n, r, r + group, imp);
+        }
+        for (int32_t j = 0; j < some; j++) {
+            if (broken) ssa__mark_broken(c, h, from, n, imp + j * x->imp_ld);
+            if (c->a.score == SSA_SCORE_DOT) ssa__mark_infinite(n, imp + j * x->imp_ld);
+        }
+    }
+    x->tile.s = s;
 }
 
 /* SELECT task: the lists of the queries of one tile, one key/value head; list u is of the list_group rows from u *
@@ -5257,13 +5490,14 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
         } else {
             const int32_t parts = cur > SSA__UNIT_NEAR && c->rank_terms == 1 ? (room + 1) / 2 : room;
             float *imp = x->imp;
-            if (per == 0) s.broken = ssa__score_large(t, c, h, u, cur, parts, most, x);
+            if (c->n_shares) imp = c->share_imp + at * x->imp_ld; /* WEIGH has marked it */
+            else if (per == 0) s.broken = ssa__score_large(t, c, h, u, cur, parts, most, x);
             else {
                 if (u >= s.end) ssa__score_lists(t, c, h, u, u1, parts, per, x, &s);
                 imp = ssa__importance_of(c, u, cur, per, x, &s);
             }
-            if (s.broken) ssa__mark_broken(c, h, cur, imp);
-            if (c->a.score == SSA_SCORE_DOT) ssa__mark_infinite(cur, imp);
+            if (s.broken) ssa__mark_broken(c, h, 0, cur, imp);
+            if (c->a.score == SSA_SCORE_DOT && !c->n_shares) ssa__mark_infinite(cur, imp);
             n = ssa__choose(t, c, cur, keep, imp, x, list);
         }
         for (int64_t j = n; j < c->chosen_stride; j++) list[j] = -1;
@@ -6062,6 +6296,8 @@ static void ssa__run_task(const ssa__table *t, const ssa__call *c, ssa__what wha
     switch (kind) {
     case SSA__POOL:   ssa__run_pool(t, c, task, x); break;
     case SSA__PACK:   ssa__run_pack(t, c, task); break;
+    case SSA__SCORE:  ssa__run_score(t, c, task, x); break;
+    case SSA__WEIGH:  ssa__run_weigh(t, c, task, x); break;
     case SSA__SELECT: ssa__run_select(t, c, task, x); break;
     case SSA__ATTEND: ssa__run_attend(t, c, what, task, x); break;
     default:          ssa__run_merge(t, c, task, x); break;
@@ -6236,7 +6472,7 @@ static void ssa__run_diagnosis(const ssa_plan *p, const ssa_diagnosis *d)
     float *q = (float *)(void *)p->scratch; /* which the phases need no more, and has room for many rows */
     float *row = q + ssa__max(c->a.head_dim, c->a.value_dim);
     for (int32_t k = 0; k < p->n_phases; k++)
-        if (p->phase[k] == SSA__POOL || p->phase[k] == SSA__SELECT) ssa__run_phase(p, p->phase[k], 0, 1);
+        if (p->phase[k] != SSA__PACK && p->phase[k] < SSA__ATTEND) ssa__run_phase(p, p->phase[k], 0, 1);
     for (int64_t i = 0; i < c->a.n_q; i++)
         for (int64_t head = 0; head < c->a.n_heads; head++) ssa__diagnose_row(t, c, i, head, q, row, d);
 }

@@ -212,6 +212,18 @@ static void test_ties(void)
     }
 }
 
+/* The same where scores are far apart, so that maxima move between equal blocks. */
+static void test_far_ties(void)
+{
+    for (int i = 0; i < 24; i++) {
+        if (!test_some(i, 7)) continue;
+        shape s = { .name = "ties, far apart", .HQ = i % 4 == 3 ? 16 : 4, .H = 1, .D = 32, .n_q = i % 2 ? 17 : 1,
+                    .n_kv = 1000 + 30 * i, .q_pos = -1, .tq = types[1 + i % 2], .tk = types[i / 2 % 3],
+                    .amp = 2 + i % 4, .B = 1, .top_k = 3 + i % 8, .per_head = i / 4 % 2, .seed = 90 + (uint64_t)i };
+        check_select(&s, (kind){ .pool = i % 3, .period = 330, .share = 0.9 });
+    }
+}
+
 /* ---- MoBA -------------------------------------------------------------------------------------------------------- */
 /* The gate as its authors give it, for every query head alone: the score of a block is q . mean of its keys; of its own
  * block +infinity, of later ones -infinity; the best top_k of all. */
@@ -529,6 +541,46 @@ static void test_broken(void)
     }
 }
 
+/* ---- long contexts ----------------------------------------------------------------------------------------------- */
+/* Thousands of blocks for few queries: scored in shares. Far apart: scores of dozens, so that the shares' largest
+ * differ; with period blocks repeat in other shares, and ties must go to the lower index all the same. */
+static void test_long(void)
+{
+    static const int groups[] = { 1, 16, 4, 20, 5, 40, 3 }, queries[] = { 1, 3, 2, 1, 5 };
+    for (int i = 0; i < 28; i++) {
+        if (!test_some(i, 11)) continue;
+        int32_t k_of[80];
+        int g = groups[i % 7], kv = i % 4 == 3 ? 2 : 1, nq = queries[i % 5], b = 1 + i / 7 % 2;
+        rng r = { (uint64_t)i, 0 };
+        shape s = { .name = "long", .HQ = g * kv, .H = kv, .D = i % 3 ? 32 : 24, .DV = 16, .n_q = nq,
+                    .n_kv = b * (4100 * kv * (nq * g > 64 ? 2 : 1) + 37 * i), .q_pos = -1,
+                    .tq = types[i % 3], .tk = types[i / 3 % 3], .tv = types[i % 3],
+                    .amp = i % 6 > 3 ? 8 : i % 6 == 3 ? 3 : 1, .B = b, .top_k = 3 + i % 17,
+                    .per_head = i / 3 % 3 == 2, .score = i % 5 == 4 ? SSA_SCORE_DOT : SSA_SCORE_SOFTMAX,
+                    .sinks = i % 8 == 1, .locals = i % 8 == 2, .seed = (uint64_t)i * 50 };
+        kind how = { .pool = i % 4 == 3 ? POOL_BF16 : i % 4, .away = s.score && i % 2,
+                     .period = i % 3 == 2 ? 1500 + i : 0, .attend = i % 4 == 0 };
+        if (!s.score && i % 7 == 3) s.top_p = 0.3f;
+        if (i % 7 == 2 && !s.score) {
+            s.B = 4;
+            s.n_kv = 4 * (4100 * kv + i);
+            s.top_k = 3;
+            s.sinks = s.locals = 0;
+            s.select = SSA_SELECT_REFERENCE;
+        }
+        if (i % 9 == 4) s.k_of = budgets_for(k_of, lists_of(&s), s.top_k, &s, &r);
+        check_select(&s, how);
+    }
+    for (int i = 0; i < 12; i++) {
+        if (!test_some(i, 7)) continue;
+        static const float bads[] = { NAN, INFINITY, -INFINITY };
+        shape s = { .name = "long, broken", .HQ = groups[i % 4], .H = 1, .D = 16, .n_q = queries[i / 4 % 3],
+                    .n_kv = 4300, .q_pos = -1, .tq = types[i % 3], .tk = types[i % 3], .tv = types[i % 3], .B = 1,
+                    .top_k = 9, .per_head = i / 2 % 2, .score = (ssa_score)(i / 4 % 2), .seed = (uint64_t)i };
+        check_broken(&s, bads[i % 3], i % 5 == 4 ? 4299 - s.n_q : i % 5 == 3 ? 40 : 2000, i / 3 % 2);
+    }
+}
+
 /* ---- shares ------------------------------------------------------------------------------------------------------ */
 /* 8 blocks before the own one, of equal importance: sums of equal numbers are exact, so that a share of n / 8 takes
  * exactly n blocks, the lowest. */
@@ -590,11 +642,13 @@ void test_select(void)
     test_random();
     test_many();
     test_ties();
+    test_far_ties();
     test_moba();
     test_same();
     test_covering();
     test_short();
     test_broken();
+    test_long();
     test_share();
     test_unit_lists();
 }
