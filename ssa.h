@@ -3884,9 +3884,11 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
 #define SSA__SPLIT_MIN      512    /* .. of at least this many keys each .. */
 #define SSA__SPLIT_STEP     64     /* .. and of whole chunks of the forms for few rows */
+#ifndef SSA__SHARE_LEAST           /* smaller only for fuzzing, which has no time for long contexts */
 #define SSA__SHARE_LEAST    4096   /* pooled keys for each SELECT task from which on they are scored in shares, up to as
                                     * many tasks as a decode has .. */
 #define SSA__SHARE_MIN      2048   /* .. of at least this many keys each */
+#endif
 #define SSA__SHARE_SAMPLE   32     /* the first pooled keys tell where m of all shares starts: at their maximum .. */
 #define SSA__SHARE_ABOVE    8.0f   /* .. and so much more, for the others not to be above it */
 #define SSA__NO_LSE         (-DBL_MAX)

@@ -4,6 +4,8 @@
 #include "../amx_emulated.h"
 #endif
 #include <stdlib.h>
+#define SSA__SHARE_LEAST 100 /* shorter contexts than others have their blocks scored in shares, and smaller ones */
+#define SSA__SHARE_MIN   32
 static void *fuzz_malloc(size_t n);
 #define SSA_MALLOC(n) fuzz_malloc(n)
 #define SSA_FREE(p)   free(p)
