@@ -541,6 +541,22 @@ static void test_broken(void)
     }
 }
 
+/* ---- large groups ------------------------------------------------------------------------------------------------ */
+/* Groups of more heads than a tile has rows, whose shared list is scored a part of the group at a time. */
+static void test_large_groups(void)
+{
+    static const int groups[] = { 65, 80, 129, 200 };
+    for (int i = 0; i < 16; i++) {
+        if (!test_some(i, 5)) continue;
+        shape s = { .name = "large group", .HQ = groups[i % 4], .H = 1, .D = 16 + 8 * (i % 3),
+                    .n_q = i % 8 < 4 ? 1 : 17, .n_kv = 300 + i, .q_pos = -1, .tq = types[i % 3], .tk = types[i % 3],
+                    .tv = types[i % 3], .B = 4, .top_k = 6 + i,
+                    .score = i % 5 == 4 ? SSA_SCORE_DOT : SSA_SCORE_SOFTMAX, .seed = 300 + (uint64_t)i };
+        check_select(&s, (kind){ .pool = i / 2 % 3, .attend = i % 2 });
+        if (i % 4 == 1) check_broken(&s, i & 8 ? INFINITY : NAN, 20, i / 8);
+    }
+}
+
 /* ---- long contexts ----------------------------------------------------------------------------------------------- */
 /* Thousands of blocks for few queries: scored in shares. Far apart: scores of dozens, so that the shares' largest
  * differ; with period blocks repeat in other shares, and ties must go to the lower index all the same. */
@@ -641,6 +657,7 @@ void test_select(void)
 {
     test_random();
     test_many();
+    test_large_groups();
     test_ties();
     test_far_ties();
     test_moba();

@@ -614,6 +614,13 @@ void test_terms(void)
         { .mask = ROWS, .mask_type = SSA_BF16, .mask_gap = 3 },
         { .mask = LOW }, { .mask = LOW, .mask_type = SSA_BF16, .sinks = 1 },
         { .window = 33, .softcap = 20, .alibi = 1, .sinks = 3, .mask = HOLES, .mask_type = SSA_BF16, .mask_gap = 7 } };
+    for (int i = 0; i < 8; i++) { /* queries that see nothing in any share of the keys */
+        shape s = { .name = "hidden from all shares", .HQ = 4 * (1 + i % 2), .H = 2, .D = 32, .n_q = 2 + i % 3,
+                    .n_kv = 1500 + 60 * i, .q_pos = -1, .no_gate = i % 4 > 1, .tq = types[i % 3], .tk = types[i % 3],
+                    .tv = types[i % 3], .seed = 40 + (uint64_t)i };
+        terms t = { .mask = ROWS, .mask_type = types[i / 2 % 3], .sinks = i / 2 };
+        check_terms(&s, &t, SSA_FULL);
+    }
     for (int i = 0; i < COUNT(each) * 10; i++) { /* each term, each kind of tile */
         if (!test_some(i, 31)) continue;
         int g = groups[i / COUNT(each) % 5], n_q = i / COUNT(each) < 5 ? 1 : 45;
