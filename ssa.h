@@ -5414,10 +5414,11 @@ static int ssa__join_shares(const ssa__call *c, const ssa__share *of, float *m, 
         top = -DBL_MAX;
         for (int32_t j = 0; j < c->n_shares; j++) { /* the unit's m, in powers of 2, lags behind its scores */
             const int other = *plain && of[j].form->importances;
-            const double at = other ? (double)of[j].m[r] * SSA__LN2 + SSA__SHARE_ABOVE : (double)of[j].m[r];
+            const double at = other ? (double)of[j].m[r] * SSA__LN2 + (double)SSA__SHARE_ABOVE
+                                    : (double)of[j].m[r];
             if (at > top) top = at;
         }
-        m[r] = top > -FLT_MAX ? (float)top : -FLT_MAX;
+        m[r] = top > -(double)FLT_MAX ? (float)top : -FLT_MAX;
         for (int32_t j = 0; j < c->n_shares; j++) {
             const double own = (double)of[j].m[r] * (of[j].form->importances ? SSA__LN2 : 1.0);
             sum[r] += (double)of[j].l[r] * ssa__exp(own - (double)m[r] * unit);
