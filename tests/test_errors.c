@@ -253,6 +253,7 @@ static void check_calls(void)
     OK(SSA_SPARSE, a.block_size = SSA_MAX_BLOCK);
     for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++) {
         OK((ssa_mode)mode, a.n_q = 0);
+        OK((ssa_mode)mode, a.n_q = 0; a.q.data = NULL; a.out.data = NULL);
         OK((ssa_mode)mode, a.n_q = 0; a.n_kv = 0);
         OK((ssa_mode)mode, a.gate = NULL; a.lse = NULL);
     }
