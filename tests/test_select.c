@@ -465,15 +465,18 @@ static void check_broken(const shape *s, float bad, int block, int pool)
     tensor_store(&p.k);
     int64_t nb = s->n_kv / s->B;
     double *pooled = xalloc(nb * s->H * s->D, sizeof *pooled);
-    size_t bytes = ssa_pool_size(s->H, s->D, s->B, s->n_kv, SSA_F32);
+    ssa_type type = pool == POOL_BF16 ? SSA_BF16 : SSA_F32;
+    size_t bytes = ssa_pool_size(s->H, s->D, s->B, s->n_kv, type);
     void *memory = xalloc((int64_t)bytes, 1);
     p.a.blocks = p.blocks;
     o_call_of(&c, &p);
     o_pool(&c, pooled);
     FOR_LEVELS(l) {
         if (pool) {
-            CHECK(ssa_pool_init(&x, s->H, s->D, s->B, s->n_kv, SSA_F32, memory, bytes) == SSA_OK
+            CHECK(ssa_pool_init(&x, s->H, s->D, s->B, s->n_kv, type, memory, bytes) == SSA_OK
                       && ssa_pool_append(&x, &p.k.view, s->n_kv) == SSA_OK, "pool");
+            for (int64_t e = 0; e < nb * s->H * s->D; e++)
+                pooled[e] = (double)type_get(type, (char *)x.pooled + e * type_size(type));
             p.a.pool = &x;
         }
         prob_clear(&p);
@@ -593,7 +596,8 @@ static void test_long(void)
         shape s = { .name = "long, broken", .HQ = groups[i % 4], .H = 1, .D = 16, .n_q = queries[i / 4 % 3],
                     .n_kv = 4300, .q_pos = -1, .tq = types[i % 3], .tk = types[i % 3], .tv = types[i % 3], .B = 1,
                     .top_k = 9, .per_head = i / 2 % 2, .score = (ssa_score)(i / 4 % 2), .seed = (uint64_t)i };
-        check_broken(&s, bads[i % 3], i % 5 == 4 ? 4299 - s.n_q : i % 5 == 3 ? 40 : 2000, i / 3 % 2);
+        check_broken(&s, bads[i % 3], i % 5 == 4 ? 4299 - s.n_q : i % 5 == 3 ? 40 : 2000,
+                     i % 3 ? POOL_BF16 : i / 3 % 2);
     }
 }
 
