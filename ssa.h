@@ -1067,14 +1067,14 @@ typedef struct {
     void (*lay)(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride, int32_t n,
                 int32_t d);
     /* unit: s = exp(scale * q.pooled - m) for n pooled keys, l with it; row r counts the first limit[r]. m starts where
-     * it is, for whole parts, and moves only when a score is far above it. The rows go in
-     * parts of `part` <= SSA__LANES_MAX, each with queries [SSA__LANES_MAX] and an s of n rounded up to SSA__UNIT_DIM
-     * keys of its own. laid: [SSA__UNIT_BLOCK blocks] as lay leaves them, the blocks rounded up to SSA__UNIT_DIM; NULL:
-     * pooled has them as bf16 rows. s is [SSA__UNIT_DIM blocks][row of the part][SSA__UNIT_DIM]. raw: s = scale *
-     * q.pooled, and l is 1, or NaN where one is not finite. Returns 1 when m moved on the way: equal blocks before and
-     * after may then differ in their last bits, which they do not when all is done again from there. */
+     * it is, for whole parts, and moves only when a score is far above it. The rows go in parts of `part` <=
+     * SSA__LANES_MAX, each with queries [SSA__LANES_MAX] and an s of n rounded up to SSA__UNIT_DIM keys of its own:
+     * [SSA__UNIT_DIM blocks][row of the part][SSA__UNIT_DIM]. laid: [SSA__UNIT_BLOCK blocks] as lay leaves them, the
+     * blocks rounded up to SSA__UNIT_DIM; NULL: pooled has them as bf16 rows. raw: s = scale * q.pooled, and l is 1, or
+     * NaN where one is not finite. Returns 1 when m moved on the way: equal blocks before and after may then differ in
+     * their last bits, which they do not when all is done again from there. */
     int (*rank)(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled, int32_t terms,
-                 int32_t n, const int32_t *limit, int raw);
+                int32_t n, const int32_t *limit, int raw);
     /* unit: the importance of n blocks for some of a part's queries, a group of rows each, from what rank left; s and
      * fix start at the first one's: imp[query][j] = sum over the group's rows of s(j, r) * fix[r], queries ld apart. */
     void (*importances)(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp, int64_t ld);
@@ -3098,7 +3098,7 @@ SSA__AMX void ssa__amx_rank_raw(const ssa__tile *t, const ssa__ranked *p, int32_
 /* All parts meet 32 pooled keys while these are in L1, in pairs, and a step ahead of their exponentials, to hide the
  * unit's latency. m follows a maximum only when that is SSA__AMX_LAG above. Each lane has a sum of its own. */
 SSA__AMXF int ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled,
-                             int32_t terms, int32_t n, const int32_t *limit, int raw)
+                            int32_t terms, int32_t n, const int32_t *limit, int raw)
 {
     const int32_t parts = (t->rows + part - 1) / part, block = 16 * t->dk_unit * t->q_terms;
     const int64_t s_part = (int64_t)16 * ssa__amx_keys(n);
@@ -5169,10 +5169,11 @@ static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa_
     return 1;
 }
 
-/* Whether the unit leaves scores as they are: of a list of one row they rank blocks as well. */
+/* Whether the unit leaves scores as they are: of a list of one row they rank blocks as well. Not in shares, of which
+ * some may come to be scored in a plain form, for which m must be known. */
 static int ssa__raw(const ssa__call *c)
 {
-    return c->a.score == SSA_SCORE_DOT || (c->list_group == 1 && !c->nucleus);
+    return c->a.score == SSA_SCORE_DOT || (c->list_group == 1 && !c->nucleus && !c->n_shares);
 }
 
 /* A fresh tile of query rows r0 .. r1-1 scored against n blocks from `from` on by the unit, in parts of `part` rows; m:

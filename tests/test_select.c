@@ -595,7 +595,8 @@ static void test_long(void)
         static const float bads[] = { NAN, INFINITY, -INFINITY };
         shape s = { .name = "long, broken", .HQ = groups[i % 4], .H = 1, .D = 16, .n_q = queries[i / 4 % 3],
                     .n_kv = 4300, .q_pos = -1, .tq = types[i % 3], .tk = types[i % 3], .tv = types[i % 3], .B = 1,
-                    .top_k = 9, .per_head = i / 2 % 2, .score = (ssa_score)(i / 4 % 2), .seed = (uint64_t)i };
+                    .top_k = 9, .per_head = i / 2 % 2, .score = (ssa_score)(i / 4 % 2), .seed = (uint64_t)i,
+                    .amp = i % 2 ? 4 : 1 };                   /* 4: the unit's m lags behind its scores */
         check_broken(&s, bads[i % 3], i % 5 == 4 ? 4299 - s.n_q : i % 5 == 3 ? 40 : 2000,
                      i % 3 ? POOL_BF16 : i / 3 % 2);
     }
