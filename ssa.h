@@ -328,12 +328,13 @@ SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mo
 /* out = gate * softmax(scores) . V over the visible keys (SSA_FULL), or over those in the selected blocks
  * (SSA_SPARSE); the scores are scale * q.K^T with the terms that ssa_attn describes. x: NULL for defaults. Same bits
  * for any number of threads and any way to run, on one level; levels differ within the tolerance of the types, but for
- * amx, which has avx512's bits where q is f32. Accumulates in f32. Level amx multiplies halves as they are: where q, k
- * and v are f16 or bf16, exp(score) is rounded to v's precision before it meets v, as programs in that type do, and lse
- * is that of the rounded ones; give f32 queries to keep it in f32. Level neon does so with bf16, where the CPU has
- * instructions for it (Neoverse N2 and V1, Apple M2, and later). A key or value that a query does not see has no
- * effect on it, NaN and infinity included; one that it sees and that is NaN spoils it. Inputs may overlap each other;
- * out, lse and blocks may overlap nothing.
+ * amx, which has avx512's bits where q is f32 and neither k nor v is q8_0. Accumulates in f32. Level amx multiplies
+ * halves as they are: where q, k and v are f16 or bf16, exp(score) is rounded to v's precision before it meets v, as
+ * programs in that type do, and lse is that of the rounded ones; give f32 queries to keep it in f32. It multiplies q8_0
+ * as int8, by q and weights rounded to 30 bits. Level neon does with bf16 as amx, where the CPU has instructions for it
+ * (Neoverse N2 and V1, Apple M2, and later). A key or value that a query does not see has no effect on it, NaN and
+ * infinity included; one that it sees and that is NaN spoils it. Inputs may overlap each other; out, lse and blocks may
+ * overlap nothing.
  * Source: the paper's full and sparse attention streams; the selection as described at ssa_select_blocks. */
 SSA_API ssa_status  ssa_attention(const ssa_attn *a, ssa_mode mode, const ssa_exec *x);
 
@@ -504,7 +505,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__TARGET_AVX2   __attribute__((target("avx2,fma,f16c")))
 #define SSA__TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
 #define SSA__TARGET_AMX \
-    __attribute__((target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
+    __attribute__((target("amx-tile,amx-bf16,amx-int8,avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
 #define SSA__BARRIER() __asm__ __volatile__("" ::: "memory")
 #define SSA__LOWEST(bits) __builtin_ctz(bits) /* index of the lowest bit set; bits != 0 */
 #define SSA__COUNT(bits)  __builtin_popcount(bits)
@@ -927,6 +928,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__UNIT_KEYS 512  /* a chunk of the unit form, to stay in L2 .. */
 #define SSA__UNIT_FEW  64   /* .. and with few rows, where it should stay in L1; multiples of 32 */
 #define SSA__UNIT_DIM  32
+#define SSA__Q8_KEYS   64   /* a chunk of q8: values that are multiplied at once */
 #define SSA__UNIT_BLOCK 16  /* keys packed together for sparse prefill, and how many of these at once */
 #define SSA__UNIT_BLOCKS 16
 #define SSA__UNIT_PARTS 4   /* of rows that meet pooled keys together; the scores of .. */
@@ -1092,7 +1094,7 @@ typedef struct {
     void (*attend_blocks)(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last);
     /* dst = the packed block src with the values of keys from `seen` on taken out. */
     void (*hide)(unsigned char *dst, const unsigned char *src, int32_t seen, int32_t dk, int32_t dv);
-    void (*shape)(int blocks);                       /* 1: before gather or attend_blocks, 0: before other entries */
+    void (*shape)(int half); /* 1: before gather, attend_blocks and the entries of q8, 0: before others */
 } ssa__form;
 
 typedef struct {
@@ -1101,6 +1103,8 @@ typedef struct {
     int32_t   unit_rows;                             /* and bf16 tiles of a full call up to this many, with a unit */
     ssa__form narrow, wide;
     ssa__form few, many;                             /* unit forms; without an attend entry there is no unit */
+    ssa__form q8; /* narrow for up to SSA__LANES_MAX rows, on a unit that multiplies int8: for keys or values in q8_0.
+                   * pv does a chunk's values whole, and minds limit and sees. chunk 0: there is none */
     /* Terms of n rows of d elements: dst[term][j][0..ld-1], terms lie `term` elements apart, zero past d. */
     void (*take[SSA__TYPES])(uint16_t *dst, int64_t term, int32_t ld, const unsigned char *src,
                              int64_t stride, int32_t n, int32_t d);
@@ -1144,6 +1148,15 @@ static inline int32_t ssa__terms(ssa_type t) { return t == SSA_BF16 ? 1 : t == S
 static inline int64_t ssa__unit_work(int32_t keys, int32_t dv_unit, int32_t terms)
 {
     return ((int64_t)keys * dv_unit * 2 + 24576) * terms;
+}
+/* Tiles that hold four digits of each row. */
+static inline int32_t ssa__q8_tiles(int32_t rows) { return rows <= 4 ? 1 : rows <= 8 ? 2 : 4; }
+/* The same for q8, in KiB: for a block of dims products with 16 keys, twice, these keys turned, twice, and as they are,
+ * and scales; or a chunk's scales and for a block, twice, lines of p, values and products. */
+static inline int64_t ssa__q8_work(int32_t dk_unit, int32_t dv_unit, int32_t tiles)
+{
+    const int64_t k = dk_unit / SSA__UNIT_DIM * (2 * tiles + 2), v = dv_unit / SSA__UNIT_DIM + 6 * tiles + 4;
+    return 1024 * (k > v ? k : v);
 }
 /* The same for packed blocks: twice the queries, scores, p, and additions to the output of gathered rows; or the scores
  * and p of a row of blocks. */
@@ -2270,6 +2283,10 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
  *              along the lanes. Products over 16 keys take half a tile's width of p and half its height of values.
  *              Groups of whole tiles stay a query at a time: all its blocks, with the output in tiles
  *
+ *    AMX for q8_0: C [16][16] int32 += A [16][64] int8 * B [64][16] int8, where B holds fours of its rows interleaved:
+ *    [16 fours][16][4]. A = digits of q, and of p times the values' scales; B = 32 dims of 16 keys, turned, and 64 keys
+ *    of 16 dims of values. All of it is exact but for the digits: 2^-30 of the largest.
+ *
  *    BFMMLA of ARM: C [2][2] f32 += A [2][4] bf16 * B [2][4]^T: sixteen multiply-adds, where fmla has four. One form
  *    for few and many rows, bf16 alone; 4 x 4 results from 4 and 4 operands a step, 16 rows at a time:
  *      scores  S = K.Q^T:  A = 2 keys x 4 dims, B = 2 rows x 4 dims, stored with rows along the lanes
@@ -2289,16 +2306,14 @@ SSA__DIAG_SIGN
 /* Keys in whole steps of 32: what a product of values takes at a time, and two tiles of scores. */
 static int32_t ssa__amx_keys(int32_t n) { return (n + 31) & ~31; }
 
-/* All tiles whole; or tile 5 half as wide and tile 7 half as high, for products over 16 keys. */
-SSA__AMXF void ssa__amx_shape(int half)
-{
-    struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } all;
-    memset(&all, 0, sizeof all);
-    all.palette = 1;
-    for (int i = 0; i < 8; i++) { all.bytes[i] = 64; all.rows[i] = 16; }
-    if (half) { all.bytes[5] = 32; all.rows[7] = 8; }
-    _tile_loadconfig(&all);
-}
+/* All tiles whole; or tile 5 half as wide and tile 7 half as high, for products over 16 bf16 or 32 int8. Constants: to
+ * gcc 12 the instruction reads but 8 bytes, and what else was written there for it might be left out. */
+typedef struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } ssa__amx_config;
+static const ssa__amx_config ssa__amx_configs[2] = {
+    { 1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 16 } },
+    { 1, 0, { 0 }, { 64, 64, 64, 64, 64, 32, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 8 } },
+};
+SSA__AMXF void ssa__amx_shape(int half) { _tile_loadconfig(&ssa__amx_configs[half]); }
 
 /* A host may use tiles too: its configuration is kept, the tiles' contents are nobody's across a call. */
 SSA__AMXF void ssa__amx_enter(unsigned char *kept)
@@ -3365,6 +3380,405 @@ SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *c
     SSA__BARRIER();
 }
 
+/* -- q8_0: products of int8 are exact, and q and p become integers of four digits to the base 256: q relative to its
+ * row's largest element, p * scale relative to the largest scale of the chunk's block. A line holds one digit of a row:
+ * those of 4, 8 or 16 rows, digit * rows + row, fill 1, 2 or 4 tiles. What is made here would drive keys and values out
+ * of L1 if it lay there for long: each step uses what the one before has made -- */
+
+/* Bits of the larger of |top| and |x|, by lane; a NaN's are the largest. */
+SSA__AMX __m512i ssa__amx_q8_top(__m512i top, __m512 x)
+{
+    return _mm512_max_epu32(top, _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)));
+}
+
+/* f = 2^i with f * x below 2^30, for the largest x of top, and back = 1 / f, NaN where x is not finite. */
+SSA__AMX float ssa__amx_q8_fit(__m512i top, float *back)
+{
+    uint32_t e = _mm512_reduce_max_epu32(top) >> 23;
+    if (e < 37) e = 37;
+    *back = e == 255 ? ssa__float(0x7fc00000) : ssa__float((e - 29) << 23);
+    return ssa__float((283 - e) << 23);
+}
+
+/* The digits of 16 integers, from -128 to 127, those of 4 integers side by side, the lowest first: y + 0x80808080 has
+ * digits from 0 to 255, less 128 each is y. */
+SSA__AMX __m512i ssa__amx_q8_digits(__m512 y)
+{
+    const __m512i middle = _mm512_set1_epi32((int)0x80808080u);
+    const __m128i order = _mm_setr_epi32(0x0c080400, 0x0d090501, 0x0e0a0602, 0x0f0b0703);
+    const __m512i x = _mm512_xor_si512(_mm512_add_epi32(_mm512_cvtps_epi32(y), middle), middle);
+    return _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(order));
+}
+
+/* Behind the queries: their lines [block][tile][16 lines][32 dims], and what makes a row's products floats. */
+static unsigned char *ssa__amx_q8_lines(const ssa__tile *t)
+{
+    return (unsigned char *)(t->q + SSA__LANES_MAX * t->dk_pad);
+}
+static float *ssa__amx_q8_back(const ssa__tile *t) { return t->q + 2 * SSA__LANES_MAX * t->dk_pad; }
+
+SSA__AMXF void ssa__amx_q8_prep(ssa__tile *t, float *rows)
+{
+    const int32_t tiles = ssa__q8_tiles(t->rows), n = 4 * tiles;
+    const __m512i size = _mm512_set1_epi32(n * 32);
+    const __m512i digit = _mm512_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
+    const __m512i dim = _mm512_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
+    ssa__avx512_narrow_q_prep(t, rows);
+    if (t->k_type != SSA_Q8_0) return;
+    for (int32_t r = 0; r < n; r++) { /* past the last row zeros */
+        unsigned char *q = ssa__amx_q8_lines(t) + r * 32;
+        const float *row = rows + (int64_t)r * t->dk_pad;
+        __m512i top = _mm512_setzero_si512();
+        float f;
+        for (int32_t e = 0; e < t->dk; e += 16) top = ssa__amx_q8_top(top, _mm512_loadu_ps(row + e));
+        f = ssa__amx_q8_fit(top, ssa__amx_q8_back(t) + r);
+        for (int32_t e = 0; e < t->dk; e += 16) {
+            const __m512i y = ssa__amx_q8_digits(_mm512_mul_ps(_mm512_loadu_ps(row + e), _mm512_set1_ps(f)));
+            _mm512_i32scatter_epi32(q + e / 32 * tiles * 512 + e % 32,
+                                    _mm512_add_epi32(_mm512_mullo_epi32(digit, size), dim), y, 1);
+        }
+    }
+}
+
+/* The scales of a block of 16 rows, offsets [2][8 rows] bytes apart. Reads 4 bytes of each. */
+SSA__AMX __m512 ssa__amx_q8_scales(const unsigned char *block, const __m512i *offsets)
+{
+    const __m256i a = _mm512_i64gather_epi32(offsets[0], block, 1), b = _mm512_i64gather_epi32(offsets[1], block, 1);
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1)));
+}
+SSA__AMX void ssa__amx_q8_offsets(__m512i *offsets, int64_t stride)
+{
+    const __m512i step = _mm512_set1_epi64(stride);
+    offsets[0] = _mm512_mullo_epi64(step, _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
+    offsets[1] = _mm512_mullo_epi64(step, _mm512_setr_epi64(8, 9, 10, 11, 12, 13, 14, 15));
+}
+
+/* 32 dims of 16 keys, turned: dst [4 dims][key][4]. */
+SSA__AMX void ssa__amx_q8_turn(const unsigned char *k, int64_t stride, unsigned char *dst, ssa__lines *ahead)
+{
+    __m512i x[8], y[8];
+    SSA__UNROLL
+    for (int i = 0; i < 8; i++) { /* keys j and j + 4, 8 keys in four vectors */
+        const unsigned char *row = k + (i / 4 * 8 + i % 4) * stride;
+        if (i % 2) ssa__fetch_lines(ahead, 1);
+        x[i] = _mm512_inserti64x4(
+            _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)row)),
+            _mm256_loadu_si256((const __m256i *)(const void *)(row + 4 * stride)), 1);
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
+        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
+        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
+        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) {
+        _mm512_storeu_si512(dst + i * 64, _mm512_shuffle_i32x4(x[i], x[i + 4], 0x88));
+        _mm512_storeu_si512(dst + i * 64 + 256, _mm512_shuffle_i32x4(x[i], x[i + 4], 0xdd));
+    }
+}
+
+/* c [block][tile][line][16 keys] from turned keys [block][512]. */
+SSA__AMX void ssa__amx_q8_products(const int tiles, const ssa__tile *t, const unsigned char *turned, int32_t *c,
+                                   ssa__lines *ahead)
+{
+    const unsigned char *q = ssa__amx_q8_lines(t);
+    for (int32_t b = 0; b < t->dk / SSA__Q8_DIM; b++, q += tiles * 512, c += tiles * 256, turned += 512) {
+        ssa__fetch_lines(ahead, 2);
+        _tile_loadd(7, turned, 64);
+        _tile_loadd(5, q, 32);
+        if (tiles == 1 && b & 1) { /* one is stored while the next is made */
+            _tile_zero(1);
+            _tile_dpbssd(1, 5, 7);
+            _tile_stored(1, c, 64);
+            continue;
+        }
+        _tile_zero(0);
+        _tile_dpbssd(0, 5, 7);
+        if (tiles > 1) {
+            _tile_zero(1);
+            _tile_loadd(5, q + 512, 32);
+            _tile_dpbssd(1, 5, 7);
+        }
+        if (tiles > 2) {
+            _tile_zero(2);
+            _tile_loadd(5, q + 1024, 32);
+            _tile_dpbssd(2, 5, 7);
+            _tile_zero(3);
+            _tile_loadd(5, q + 1536, 32);
+            _tile_dpbssd(3, 5, 7);
+        }
+        _tile_stored(0, c, 64);
+        if (tiles > 1) _tile_stored(1, c + 256, 64);
+        if (tiles > 2) { _tile_stored(2, c + 512, 64); _tile_stored(3, c + 768, 64); }
+    }
+}
+
+/* The four lines of a row, `rows` lines apart, as one. */
+SSA__AMX __m512 ssa__amx_q8_sum(const int32_t *c, int32_t rows)
+{
+    __m512i lo = _mm512_slli_epi32(_mm512_loadu_si512(c + rows * 16), 8);
+    __m512i hi = _mm512_slli_epi32(_mm512_loadu_si512(c + rows * 48), 8);
+    lo = _mm512_add_epi32(lo, _mm512_loadu_si512(c));
+    hi = _mm512_add_epi32(hi, _mm512_loadu_si512(c + rows * 32));
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(hi), _mm512_set1_ps(65536.0f), _mm512_cvtepi32_ps(lo));
+}
+
+/* s of 16 keys from their products and scales [block][16]. */
+SSA__AMX void ssa__amx_q8_scores(const int tiles, const ssa__tile *t, const int32_t *c, const float *scales, int32_t at,
+                                 ssa__lines *ahead)
+{
+    const float *back = ssa__amx_q8_back(t);
+    __m512 acc[16];
+    SSA__UNROLL
+    for (int r = 0; r < 4 * tiles; r++) acc[r] = _mm512_setzero_ps();
+    for (int32_t b = 0; b < t->dk / SSA__Q8_DIM; b++, c += tiles * 256) {
+        const __m512 scale = _mm512_loadu_ps(scales + b * 16);
+        ssa__fetch_lines(ahead, 3);
+        SSA__UNROLL
+        for (int r = 0; r < 4 * tiles; r++)
+            acc[r] = _mm512_fmadd_ps(ssa__amx_q8_sum(c + r * 16, 4 * tiles), scale, acc[r]);
+    }
+    SSA__UNROLL
+    for (int r = 0; r < 4 * tiles; r++) {
+        const __m512 x = _mm512_mul_ps(_mm512_mul_ps(acc[r], _mm512_set1_ps(t->scale)), _mm512_set1_ps(back[r]));
+        if (r < t->rows) _mm512_storeu_ps(t->s + r * t->ld + at, x);
+    }
+}
+
+/* 16 keys are turned, multiplied while the next ones are turned, and become scores a step later. How many keys come at
+ * once does not show in a score. */
+SSA__AMX void ssa__amx_q8_qk_of(const int tiles, const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n,
+                                int32_t at)
+{
+    const int32_t blocks = t->dk / SSA__Q8_DIM;
+    const int64_t bytes = ssa__row_bytes(SSA_Q8_0, t->dk);
+    int32_t *c = (int32_t *)(void *)t->work;                                    /* [side][block][tile][256] */
+    float *scales = (float *)(void *)(c + 2 * blocks * tiles * 256);            /* [side][block][16] */
+    unsigned char *turned = (unsigned char *)(scales + 2 * blocks * 16), *copy = turned + 2 * blocks * 512;
+    ssa__lines ahead = ssa__lines_ahead(t, (int64_t)(n + 15) / 16 * blocks * 9); /* 2 + 3 + 4 */
+    __m512i offsets[2];
+    ssa__amx_q8_offsets(offsets, stride);
+    for (int32_t j = -32, side = 0; j < n; j += 16, side = !side) {
+        const int32_t left = n - j - 32; /* keys to turn */
+        SSA__BARRIER();
+        if (j >= -16 && j + 16 < n)
+            ssa__amx_q8_products(tiles, t, turned + !side * blocks * 512, c + !side * blocks * tiles * 256, &ahead);
+        SSA__BARRIER();
+        if (j >= 0)
+            ssa__amx_q8_scores(tiles, t, c + side * blocks * tiles * 256, scales + side * blocks * 16, at + j, &ahead);
+        if (left <= 0) continue;
+        if (left < 16) { /* the last ones, and one of these again past them */
+            for (int32_t i = 0; i < 16; i++) memcpy(copy + i * bytes, k + (i < left ? i : 0) * stride, (size_t)bytes);
+            k = copy;
+            stride = bytes;
+            ssa__amx_q8_offsets(offsets, stride);
+        }
+        for (int32_t b = 0; b < blocks; b++) {
+            const unsigned char *block = k + b * SSA__Q8_BYTES;
+            ssa__amx_q8_turn(block + 2, stride, turned + (side * blocks + b) * 512, &ahead);
+            _mm512_storeu_ps(scales + (side * blocks + b) * 16, ssa__amx_q8_scales(block, offsets));
+        }
+        if (left > 16) k += 16 * stride;
+    }
+}
+
+SSA__AMXF void ssa__amx_q8_qk(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at)
+{
+    const int32_t tiles = ssa__q8_tiles(t->rows);
+    if (tiles == 1) ssa__amx_q8_qk_of(1, t, k, stride, n, at);
+    else if (tiles == 2) ssa__amx_q8_qk_of(2, t, k, stride, n, at);
+    else ssa__amx_q8_qk_of(4, t, k, stride, n, at);
+}
+
+/* A block's values of n keys to [2][16 steps of 4 keys][16 dims][4]. Keys 16 * i + 4 * l to + 3 are step 4 * l + i, as
+ * lines of p have them; other steps are left as they are. Dims are in an order that ssa__amx_q8_add restores. */
+SSA__AMX void ssa__amx_q8_values(const unsigned char *v, int64_t stride, int32_t n, unsigned char *dst,
+                                 ssa__lines *ahead)
+{
+    for (int32_t j = 0; j < n; j += 8) {
+        unsigned char *lo = dst + (j / 4 % 4 * 4 + j / 16) * 64, *hi = lo + 256; /* 4 keys in each half of a vector */
+        __m512i x[4], y[4];
+        SSA__UNROLL
+        for (int i = 0; i < 4; i++) {
+            const unsigned char *row = v + (j + i) * stride;
+            __m256i a = _mm256_setzero_si256(), b = a;
+            if (i % 2) ssa__fetch_lines(ahead, 1);
+            if (j + i < n) a = _mm256_loadu_si256((const __m256i *)(const void *)row);
+            if (j + i + 4 < n) b = _mm256_loadu_si256((const __m256i *)(const void *)(row + 4 * stride));
+            x[i] = _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+        }
+        y[0] = _mm512_unpacklo_epi8(x[0], x[1]);
+        y[1] = _mm512_unpackhi_epi8(x[0], x[1]);
+        y[2] = _mm512_unpacklo_epi8(x[2], x[3]);
+        y[3] = _mm512_unpackhi_epi8(x[2], x[3]);
+        x[0] = _mm512_unpacklo_epi16(y[0], y[2]); /* dims 0 to 3 and 16 to 19 */
+        x[1] = _mm512_unpackhi_epi16(y[0], y[2]); /* 4 and 20 on */
+        x[2] = _mm512_unpacklo_epi16(y[1], y[3]); /* 8 and 24 on */
+        x[3] = _mm512_unpackhi_epi16(y[1], y[3]); /* 12 and 28 on */
+        SSA__UNROLL
+        for (int i = 0; i < 4; i++) {
+            const int to = i / 2 * 1024 + i % 2 * 32;
+            _mm256_storeu_si256((__m256i *)(void *)(lo + to), _mm512_castsi512_si256(x[i]));
+            _mm256_storeu_si256((__m256i *)(void *)(hi + to), _mm512_extracti64x4_epi64(x[i], 1));
+        }
+    }
+}
+
+/* A row's p times the scales [64] of a block, as lines, from dst on and `rows` lines of 64 keys apart; back becomes
+ * what makes their products floats. Only the keys that the row has seen have a say in that. */
+SSA__AMX void ssa__amx_q8_p(const float *p, uint64_t seen, const float *scales, int32_t rows, unsigned char *dst,
+                            float *back)
+{
+    __m512 x[4];
+    __m512i y[4], z[4], top = _mm512_setzero_si512();
+    float f;
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm512_maskz_mul_ps((__mmask16)(seen >> (i * 16)), _mm512_loadu_ps(p + i * 16),
+                                   _mm512_loadu_ps(scales + i * 16));
+        top = ssa__amx_q8_top(top, x[i]);
+    }
+    f = ssa__amx_q8_fit(top, back);
+    SSA__UNROLL
+    for (int i = 0; i < 4; i++) y[i] = ssa__amx_q8_digits(_mm512_mul_ps(x[i], _mm512_set1_ps(f)));
+    SSA__UNROLL
+    for (int i = 0; i < 4; i += 2) {
+        z[i] = _mm512_unpacklo_epi32(y[i], y[i + 1]);
+        z[i + 1] = _mm512_unpackhi_epi32(y[i], y[i + 1]);
+    }
+    _mm512_storeu_si512(dst, _mm512_unpacklo_epi64(z[0], z[2]));
+    _mm512_storeu_si512(dst + rows * 64, _mm512_unpackhi_epi64(z[0], z[2]));
+    _mm512_storeu_si512(dst + rows * 128, _mm512_unpacklo_epi64(z[1], z[3]));
+    _mm512_storeu_si512(dst + rows * 192, _mm512_unpackhi_epi64(z[1], z[3]));
+}
+
+/* c [half of the dims][tile][line][16 dims] of a block, from lines of p and values. */
+SSA__AMX void ssa__amx_q8_outputs(const int tiles, int odd, const unsigned char *p, const unsigned char *v, int32_t *c)
+{
+    if (tiles == 1 && odd) { /* a block's are stored while the next one's are made */
+        _tile_zero(2);
+        _tile_zero(3);
+        _tile_loadd(4, p, 64);
+        _tile_loadd(6, v, 64);
+        _tile_dpbssd(2, 4, 6);
+        _tile_loadd(6, v + 1024, 64);
+        _tile_dpbssd(3, 4, 6);
+        _tile_stored(2, c, 64);
+        _tile_stored(3, c + 256, 64);
+        return;
+    }
+    for (int a = 0; a < tiles; a += 2) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_loadd(4, p + a * 1024, 64);
+        _tile_loadd(6, v, 64);
+        _tile_dpbssd(0, 4, 6);
+        _tile_loadd(6, v + 1024, 64);
+        _tile_dpbssd(1, 4, 6);
+        if (tiles > 1) {
+            _tile_zero(2);
+            _tile_zero(3);
+            _tile_loadd(4, p + (a + 1) * 1024, 64);
+            _tile_dpbssd(3, 4, 6);
+            _tile_loadd(6, v, 64);
+            _tile_dpbssd(2, 4, 6);
+        }
+        _tile_stored(0, c + a * 256, 64);
+        _tile_stored(1, c + (tiles + a) * 256, 64);
+        if (tiles > 1) { _tile_stored(2, c + (a + 1) * 256, 64); _tile_stored(3, c + (tiles + a + 1) * 256, 64); }
+    }
+}
+
+/* o = o * fix + a block's products * back. */
+SSA__AMX void ssa__amx_q8_add(const int tiles, const ssa__tile *t, int32_t b, const int32_t *c, const float *back,
+                              int first)
+{
+    for (int32_t r = 0; r < t->rows; r++, c += 16) {
+        const __m512 w = _mm512_set1_ps(back[r]), fix = _mm512_set1_ps(first ? t->fix[r] : 1.0f);
+        const __m512 x = ssa__amx_q8_sum(c, 4 * tiles), y = ssa__amx_q8_sum(c + tiles * 256, 4 * tiles);
+        const __m512 lo = _mm512_shuffle_f32x4(x, y, 0x88), hi = _mm512_shuffle_f32x4(x, y, 0xdd);
+        float *o = t->o + (int64_t)r * t->dv_pad + b * SSA__Q8_DIM;
+        _mm512_storeu_ps(o, _mm512_fmadd_ps(lo, w, _mm512_mul_ps(fix, _mm512_loadu_ps(o))));
+        _mm512_storeu_ps(o + 16, _mm512_fmadd_ps(hi, w, _mm512_mul_ps(fix, _mm512_loadu_ps(o + 16))));
+    }
+}
+
+/* A block's scales of n keys: s [64]. */
+SSA__AMX void ssa__amx_q8_v_scales(const unsigned char *block, int64_t stride, const __m512i *offsets, int32_t n,
+                                   float *s, ssa__lines *ahead)
+{
+    uint16_t last[16] = { 0 };
+    for (; n >= 16; n -= 16, s += 16) {
+        ssa__fetch_lines(ahead, 3);
+        _mm512_storeu_ps(s, ssa__amx_q8_scales(block, offsets));
+        if (n > 16) block += 16 * stride;
+    }
+    for (int32_t j = 0; j < n; j++) memcpy(last + j, block + j * stride, 2);
+    if (n > 0) _mm512_storeu_ps(s, ssa__avx512_load_f16((const unsigned char *)last));
+}
+
+/* Which of n keys row r sees, a bit for each. */
+static uint64_t ssa__amx_q8_seen(const ssa__tile *t, int32_t r, int32_t n)
+{
+    uint64_t seen = 0;
+    if (t->limit && t->limit[r] < n) n = t->limit[r];
+    if (!t->sees) return n > 0 ? ~(uint64_t)0 >> (64 - n) : 0;
+    for (int32_t j = 0; j < n; j++) seen |= (uint64_t)(t->sees(t, r, j) != 0) << j;
+    return seen;
+}
+
+/* A block's values are interleaved and its p become lines; it is multiplied while the next one is prepared, and added
+ * to the output a step later. */
+SSA__AMX void ssa__amx_q8_pv_of(const int tiles, const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n,
+                                int32_t at, int first)
+{
+    const int32_t blocks = t->dv / SSA__Q8_DIM;
+    unsigned char *lines = t->work, *values = lines + tiles * 2048;       /* [side][tile][1024]; [side][2048] */
+    int32_t *c = (int32_t *)(void *)(values + 4096);                      /* [side][2][tile][256] */
+    float *scales = (float *)(void *)(c + tiles * 1024);                  /* [block][64] */
+    ssa__lines ahead = ssa__lines_ahead(t, (int64_t)blocks * 34);         /* 12 + 6 + 16 */
+    float back[2][SSA__LANES_MAX];
+    uint64_t seen[SSA__LANES_MAX];
+    __m512i offsets[2];
+    ssa__amx_q8_offsets(offsets, stride);
+    for (int32_t b = 0; b < blocks; b++)
+        ssa__amx_q8_v_scales(v + b * SSA__Q8_BYTES, stride, offsets, n, scales + b * SSA__Q8_KEYS, &ahead);
+    for (int32_t r = 0; r < t->rows; r++) seen[r] = ssa__amx_q8_seen(t, r, n);
+    for (int32_t b = 0, side = 0; b < blocks + 2; b++, side = !side) {
+        SSA__BARRIER();
+        if (b > 0 && b <= blocks) {
+            ssa__fetch_lines(&ahead, 6);
+            ssa__amx_q8_outputs(tiles, side, lines + !side * tiles * 1024, values + !side * 2048,
+                                c + !side * tiles * 512);
+        }
+        SSA__BARRIER();
+        if (b > 1) ssa__amx_q8_add(tiles, t, b - 2, c + side * tiles * 512, back[side], first);
+        if (b >= blocks) continue;
+        if (n == SSA__Q8_KEYS)
+            ssa__amx_q8_values(v + b * SSA__Q8_BYTES + 2, stride, SSA__Q8_KEYS, values + side * 2048, &ahead);
+        else ssa__amx_q8_values(v + b * SSA__Q8_BYTES + 2, stride, n, values + side * 2048, &ahead);
+        for (int32_t r = 0; r < t->rows; r++)
+            ssa__amx_q8_p(t->s + r * t->ld + at, seen[r], scales + b * SSA__Q8_KEYS, 4 * tiles,
+                          lines + side * tiles * 1024 + r * 64, &back[side][r]);
+    }
+}
+
+SSA__AMXF void ssa__amx_q8_pv(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at,
+                              int first)
+{
+    const int32_t tiles = ssa__q8_tiles(t->rows);
+    if (tiles == 1) ssa__amx_q8_pv_of(1, t, v, stride, n, at, first);
+    else if (tiles == 2) ssa__amx_q8_pv_of(2, t, v, stride, n, at, first);
+    else ssa__amx_q8_pv_of(4, t, v, stride, n, at, first);
+}
+
 /* On top of a filled avx512 table. */
 static void ssa__amx_fill(ssa__table *t)
 {
@@ -3392,6 +3806,12 @@ static void ssa__amx_fill(ssa__table *t)
     t->many.in_place = 2 * SSA__LANES_MAX;
     t->many.attend = ssa__amx_many;
     t->many.finish = ssa__amx_many_finish;
+    t->q8 = t->narrow;
+    t->q8.chunk = SSA__Q8_KEYS;
+    t->q8.q_prep = ssa__amx_q8_prep;
+    t->q8.qk[SSA_Q8_0] = ssa__amx_q8_qk;
+    t->q8.pv[SSA_Q8_0] = ssa__amx_q8_pv;
+    t->q8.shape = ssa__amx_shape;
 }
 SSA__DIAG_POP
 #endif /* SSA__HAVE_AMX */
@@ -3754,7 +4174,8 @@ static int ssa__cpu_has(ssa_isa isa)
 #ifdef SSA__AMX_EMULATED /* the tests bring the instructions along, and the permission */
     return SSA__AMX_EMULATED;
 #else
-    return (b[3] >> 22 & 1) && (b[3] >> 24 & 1) && (os & 0x60000) == 0x60000 && ssa__amx_permitted(); /* BF16, TILE */
+    if (!((b[3] >> 22 & 1) && (b[3] >> 24 & 1) && (b[3] >> 25 & 1))) return 0; /* AMX_BF16, AMX_TILE, AMX_INT8 */
+    return (os & 0x60000) == 0x60000 && ssa__amx_permitted();
 #endif
 }
 #endif
@@ -3939,6 +4360,7 @@ typedef struct {
     int32_t *chosen; int64_t chosen_stride;          /* [query][key/value head][lists], ascending, -1 at the end */
     const unsigned char *pooled; ssa_type pooled_type; int64_t pooled_head_stride;
     float   *pooled_own;           /* where the POOL phase writes when the call brought no pool */
+    int32_t  q8;                   /* 1: keys or values are in q8_0, and the unit multiplies these */
     int32_t  rank, rank_terms;     /* 1: the unit scores blocks; terms of a pooled key */
     int32_t  lays;                 /* 1: the POOL phase lays the terms out for all queries */
     uint16_t *laid; int64_t laid_head_stride;        /* [head][SSA__UNIT_BLOCK blocks][term], each turned */
@@ -4341,6 +4763,7 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
 
     c->unit = t->few.attend && what != SSA__RUN_SELECT && t->take[a->q.type] && t->take[a->k.type] &&
               t->take[a->v.type] && ssa__unit_pays(a);
+    c->q8 = t->q8.chunk && what != SSA__RUN_SELECT && (a->k.type == SSA_Q8_0 || a->v.type == SSA_Q8_0);
     ssa__resolve_rank(t, c, what);
     c->packs = what == SSA__RUN_SPARSE && c->unit && t->few.bring && !c->shaped && a->n_q >= SSA__PACK_QUERIES &&
                c->group <= SSA__UNIT_ROWS && /* all rows of a query are kept at a time */
@@ -4599,7 +5022,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     scores += 2 * SSA__LANES_MAX;  /* whole register tiles of keys, and a narrow row's padding */
     x->tiles    = (ssa__tile *)ssa__take(b, c->task_heads, (int64_t)sizeof(ssa__tile));
     for (int32_t i = c->task_heads - 1; i >= 0; i--) { /* the first one is left in tile */
-        x->tile.q   = (float *)ssa__take(b, (int64_t)rows * dk, f);
+        x->tile.q   = (float *)ssa__take(b, (int64_t)rows * dk + (c->q8 ? SSA__LANES_MAX * (dk + 1) : 0), f);
         x->tile.o   = (float *)ssa__take(b, (int64_t)all * dv, f);
         x->tile.m   = (float *)ssa__take(b, all, f);
         x->tile.l   = (float *)ssa__take(b, all, f);
@@ -4636,6 +5059,10 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
         x->tile.work = (unsigned char *)ssa__take(b, ssa__max(ssa__unit_work(keys, dv, v_terms),
                                                               c->packs ? ssa__packed_work(dk, dv) : 0), 1);
     }
+    if (c->q8)
+        x->tile.work = (unsigned char *)ssa__take(
+            b, ssa__q8_work(ssa__round_up(dk, SSA__UNIT_DIM), ssa__round_up(dv, SSA__UNIT_DIM), ssa__q8_tiles(rows)),
+            1);
     for (int32_t i = 0; x->tiles && i < c->task_heads; i++) {
         x->tiles[i].s = x->tile.s;
         x->tiles[i].k = x->tile.k;
@@ -5047,10 +5474,13 @@ static int32_t ssa__padded_rows(const ssa__table *t, const ssa__form *form, int3
     return ssa__round_up(rows, form == &t->many ? SSA__UNIT_DIM : SSA__LANES_MAX);
 }
 
-/* The form for attention. The unit takes neither few rows, which narrow does faster, nor few of f16, whose terms take
- * as long to make as its products save. */
+/* The form for attention. A unit for q8_0 takes from 2 rows, of which 1 would cost as much, up to as many as fill its
+ * tiles, or, where only keys or only values are q8_0, as narrow takes. That for bf16 takes neither few rows, which
+ * narrow does faster, nor few of f16, whose terms take as long to make as its products save. */
 static const ssa__form *ssa__attend_form(const ssa__table *t, const ssa__call *c, int64_t rows)
 {
+    const int both = c->a.k.type == SSA_Q8_0 && c->a.v.type == SSA_Q8_0;
+    if (c->q8 && rows > 1 && rows <= (both ? SSA__LANES_MAX : t->narrow_rows)) return &t->q8;
     if (!c->unit || rows <= (ssa__all_bf16(&c->a) ? ssa__least(t, c) : SSA__TILE_ROWS)) return ssa__plain_form(t, rows);
     return rows <= SSA__LANES_MAX ? &t->few : &t->many;
 }
@@ -5900,6 +6330,26 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
     }
 }
 
+/* The most keys of a chunk of a form without the unit's attend. */
+static int32_t ssa__plain_chunk(const ssa__form *form, int32_t rows)
+{
+    return form->chunk ? form->chunk : rows <= SSA__LANES_MAX ? SSA__CHUNK_FEW : SSA__CHUNK;
+}
+
+/* n keys (k = 1) or values from virtual key `at` on, copied into one piece. */
+static const unsigned char *ssa__one_piece(const ssa__call *c, const ssa__keys *keys, int k, int64_t at, int32_t n,
+                                           int64_t h, int64_t *stride, ssa__scratch *x)
+{
+    const ssa_view *v = k ? &c->a.k : &c->a.v;
+    unsigned char *dst = (unsigned char *)x->kv;
+    *stride = ssa__row_bytes(v->type, k ? c->a.head_dim : c->a.value_dim);
+    for (int32_t j = 0, run; j < n; j += run) {
+        const unsigned char *row = ssa__cache_row(&c->a, k, ssa__run_at(keys, at + j, n - j, &run), h);
+        for (int32_t i = 0; i < run; i++, dst += *stride) memcpy(dst, row + i * v->token_stride, (size_t)*stride);
+    }
+    return (const unsigned char *)x->kv;
+}
+
 /* The running state over virtual keys from .. to-1, for the tile whose first row is r0. While the scores of a chunk are
  * computed its values are prefetched, and during its values the next chunk's keys; where other heads come in between,
  * the next chunk's keys, then its values. Keys up to end will follow. */
@@ -5911,8 +6361,9 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
     const ssa_view *k = &c->a.k, *v = &c->a.v;
     const unsigned char *packed = (const unsigned char *)x->kv;
     const int32_t dk = tile->dk, dv = tile->dv;
-    const int32_t chunk = tile->rows <= SSA__LANES_MAX ? SSA__CHUNK_FEW : SSA__CHUNK;
-    const int side = c->task_heads > 1;
+    const int32_t chunk = ssa__plain_chunk(form, tile->rows);
+    const int side = c->task_heads > 1, whole_k = form == &t->q8 && k->type == SSA_Q8_0,
+              whole_v = form == &t->q8 && v->type == SSA_Q8_0;
     for (int64_t at = from; at < to; at += chunk) {
         int32_t n = (int32_t)ssa__min(chunk, to - at), run = 0, after = (int32_t)ssa__min(chunk, end - at - n);
         const int32_t *limit = tile->limit = ssa__limits(c, tile, keys, at, n, r0, x);
@@ -5926,7 +6377,12 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
                 packs = 0; /* a chunk of floats in one piece is read where it is */
             if (packs) t->pack[k->type](x->kv + (int64_t)j * dk, dk, row, k->token_stride, run, dk);
             else {
-                form->qk[k->type](tile, row, k->token_stride, run, j);
+                int64_t stride = k->token_stride;
+                if (whole_k && run < n - j && run % SSA__LANES_MAX) { /* fewer would take as long as so many */
+                    row = ssa__one_piece(c, keys, 1, at + j, n - j, h, &stride, x);
+                    run = n - j;
+                }
+                form->qk[k->type](tile, row, stride, run, j);
                 tile->ahead_rows = 0; /* all prefetched */
             }
         }
@@ -5940,14 +6396,17 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
         if (side) ssa__look_aside(tile, c, keys, 0, at + n, h, after);
         else ssa__look_ahead_keys(tile, keys, 1, at + n, h, after);
         for (int32_t j = 0; j < n; j += run) {
-            int64_t key = ssa__run_at(keys, at + j, n - j, &run);
-            if (form->packs)
-                t->pack[v->type](x->kv + (int64_t)j * dv, dv, ssa__v_row(&c->a, key, h), v->token_stride, run, dv);
-            else if (tile->sees)
-                ssa__narrow_apart(form, tile, v->type, ssa__v_row(&c->a, key, h), v->token_stride, run, j);
-            else if (limit)
-                ssa__narrow_edge(form, tile, v->type, ssa__v_row(&c->a, key, h), v->token_stride, j, run, limit);
-            else form->pv[v->type](tile, ssa__v_row(&c->a, key, h), v->token_stride, run, j, j == 0);
+            int64_t key = ssa__run_at(keys, at + j, n - j, &run), stride = v->token_stride;
+            const unsigned char *row = ssa__v_row(&c->a, key, h);
+            if (whole_v && run < n) { /* no bit may depend on where they lie in the cache */
+                row = ssa__one_piece(c, keys, 0, at, n, h, &stride, x);
+                run = n;
+            }
+            if (whole_v) form->pv[v->type](tile, row, stride, n, 0, 1);
+            else if (form->packs) t->pack[v->type](x->kv + (int64_t)j * dv, dv, row, stride, run, dv);
+            else if (tile->sees) ssa__narrow_apart(form, tile, v->type, row, stride, run, j);
+            else if (limit) ssa__narrow_edge(form, tile, v->type, row, stride, j, run, limit);
+            else form->pv[v->type](tile, row, stride, run, j, j == 0);
             if (!form->packs) tile->ahead_rows = 0;
         }
         if (form->packs && (limit || tile->sees)) ssa__wide_edge(t, c, form, h, keys, at, n, limit, x);
@@ -6030,13 +6489,15 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
             form = ssa__open_tile(t, c, h + i, r0, r1, x);
             if (heads > 1) x->tiles[i] = x->tile;
         }
-        if (heads > 1) step = form->attend ? form->chunk : SSA__CHUNK_FEW;
+        if (heads > 1) step = form->attend ? form->chunk : ssa__plain_chunk(form, (int32_t)(r1 - r0));
+        if (form == &t->q8) form->shape(1);
         for (int64_t at = from; at < to; at += step)
             for (int32_t i = 0; i < heads; i++) {
                 if (heads > 1) x->tile = x->tiles[i];
                 if (form->attend) ssa__attend_chunks(t, c, form, h + i, keys, at, ssa__min(at + step, to), to, r0, x);
                 else ssa__attend_keys(t, c, form, h + i, keys, at, ssa__min(at + step, to), to, r0, x);
             }
+        if (form == &t->q8) form->shape(0);
         finite = hides && !careful;
         for (int32_t i = 0; finite && i < heads; i++)
             finite = ssa__is_tile_finite(t, form, heads > 1 ? &x->tiles[i] : &x->tile);

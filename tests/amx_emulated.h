@@ -82,6 +82,24 @@ EMU_VECTOR void emu_dpbf16ps(int c, int a, int b)
     }
 }
 
+EMU_VECTOR void emu_dpb(int c, int a, int b, int is_signed)
+{
+    emu_need(a); emu_need(b); emu_need(c);
+    if (a == b || a == c || b == c || emu_set.rows[a] != emu_set.rows[c] || emu_set.bytes[b] != emu_set.bytes[c] ||
+        emu_set.bytes[a] != emu_set.rows[b] * 4) abort();
+    emu_products++;
+    for (int m = 0; m < emu_set.rows[c]; m++) {
+        __m512i acc = _mm512_loadu_si512(emu_tile[c][m]);
+        for (int k = 0; k < emu_set.bytes[a]; k++) { /* one byte of each column at a time */
+            __m512i y = _mm512_slli_epi32(_mm512_loadu_si512(emu_tile[b][k / 4]), 24 - 8 * (k % 4));
+            int x = is_signed ? (int8_t)emu_tile[a][m][k] : emu_tile[a][m][k];
+            y = _mm512_mullo_epi32(_mm512_srai_epi32(y, 24), _mm512_set1_epi32(x));
+            acc = _mm512_add_epi32(acc, y);
+        }
+        _mm512_storeu_si512(emu_tile[c][m], acc);
+    }
+}
+
 #undef _tile_loadconfig
 #undef _tile_storeconfig
 #undef _tile_release
@@ -89,6 +107,8 @@ EMU_VECTOR void emu_dpbf16ps(int c, int a, int b)
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
+#undef _tile_dpbssd
+#undef _tile_dpbusd
 #define _tile_loadconfig(p)  emu_load_config(p)
 #define _tile_storeconfig(p) emu_store_config(p)
 #define _tile_release()      emu_release()
@@ -96,5 +116,7 @@ EMU_VECTOR void emu_dpbf16ps(int c, int a, int b)
 #define _tile_loadd(i, p, s) emu_load(i, p, s)
 #define _tile_stored(i, p, s) emu_store(i, p, s)
 #define _tile_dpbf16ps(c, a, b) emu_dpbf16ps(c, a, b)
+#define _tile_dpbssd(c, a, b)   emu_dpb(c, a, b, 1)
+#define _tile_dpbusd(c, a, b)   emu_dpb(c, a, b, 0)
 
 #endif

@@ -695,6 +695,20 @@ void test_terms(void)
         terms t = { .window = i >= 4 ? s.n_kv - 24 : 0, .mask = i < 4 ? HOLES : NO_MASK, .mask_type = types[i % 3] };
         check_hidden(&s, &t, SSA_FULL);
     }
+    for (int i = 0; i < 18; i++) { /* a unit takes q8_0 in chunks, whose scales round what is beside them */
+        if (!test_some(i, 9)) continue;
+        static const int keys[] = { 75, 64, 330 }, heads[] = { 2, 16, 4, 5, 8, 1 };
+        int g = heads[i % 6], n_q = i % 4 == 3 || g > 8 ? 1 : g > 4 ? 2 : g > 2 ? 3 : 8;
+        shape s = { .name = "hidden, q8_0", .HQ = 2 * g, .H = 2, .D = i % 2 ? 64 : 96, .DV = i % 3 ? 32 : 64,
+                    .n_q = n_q, .n_kv = keys[i % 3], .q_pos = -1, .tq = types[i % 3],
+                    .tk = i % 5 ? SSA_Q8_0 : SSA_BF16, .tv = i % 7 ? SSA_Q8_0 : SSA_F32, .B = 16, .top_k = 4,
+                    .lay = i % 2 ? LAY_TOKEN : LAY_ODD, .seed = 190 + (uint64_t)i };
+        terms t = { .window = i % 3 == 1 ? 40 : 0, .mask = i % 3 == 1 ? NO_MASK : i % 2 ? HOLES : ROWS,
+                    .mask_type = types[i % 3], .softcap = i % 6 == 5 ? 8 : 0, .sinks = i % 2 };
+        check_hidden(&s, &t, SSA_FULL);
+        t.window = 0;
+        check_hidden(&s, &t, SSA_SPARSE);
+    }
     for (int i = 0; i < 6; i++)
         for (int mode = SSA_FULL; mode <= SSA_SPARSE; mode++) {
             shape s = { .name = "broken mask", .HQ = i & 1 ? 4 : 16, .H = i & 1 ? 4 : 1, .D = 32,
