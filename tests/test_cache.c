@@ -86,6 +86,31 @@ static void check_q8_shapes(void)
     check_q8(&split, SSA_FULL);
 }
 
+/* Heads so wide on one side that the scratch for it is the larger one, in a workspace that ends at a trap. */
+static void check_q8_wide(void)
+{
+    static const int dims[][2] = { { 1024, 32 }, { 32, 1024 }, { 1024, 1024 } }, groups[] = { 4, 1, 7, 16 };
+    for (int i = 0; i < 12; i++) {
+        if (!test_some(i, 5)) continue;
+        shape s = { .name = "q8_0, wide", .HQ = groups[i % 4], .H = 1, .D = dims[i % 3][0], .DV = dims[i % 3][1],
+                    .n_q = 1, .n_kv = i % 2 ? 80 : 133, .q_pos = -1, .tq = all_types[i % 3], .tk = SSA_Q8_0,
+                    .tv = SSA_Q8_0, .B = 16, .top_k = 3, .seed = 3000 + (uint64_t)i };
+        check_q8(&s, SSA_FULL);
+        check_q8(&s, SSA_SPARSE);
+        FOR_LEVELS(l) {
+            prob p;
+            guard g;
+            prob_make(&p, &s);
+            size_t size = ssa_workspace_size(&p.a, 1, SSA_FULL, 1);
+            guard_make(&g, (int64_t)size);
+            ssa_exec x = { 1, NULL, NULL, guard_at(&g, (int64_t)size, 1), size };
+            CHECK(ssa_attention(&p.a, SSA_FULL, &x) == SSA_OK, "status: %s", shape_text(&s));
+            guard_free(&g);
+            prob_free(&p);
+        }
+    }
+}
+
 /* Blocks of 32 through ssa_kv_append, against the steps of ggml's reference, and against what rounding allows. */
 static void check_rounding(void)
 {
@@ -468,6 +493,7 @@ void test_cache(void)
     rng r = { 99, 0 };
     check_rounding();
     check_q8_shapes();
+    check_q8_wide();
     check_pages();
     check_guarded();
     for (int from = 0; from < 3; from++)
