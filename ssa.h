@@ -929,6 +929,9 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__UNIT_FEW  64   /* .. and with few rows, where it should stay in L1; multiples of 32 */
 #define SSA__UNIT_DIM  32
 #define SSA__Q8_KEYS   64   /* a chunk of q8: values that are multiplied at once */
+#ifndef SSA__Q8_LEAST
+#define SSA__Q8_LEAST  192  /* keys for which that pays; the blocks of a sparse call are too short, too */
+#endif
 #define SSA__UNIT_BLOCK 16  /* keys packed together for sparse prefill, and how many of these at once */
 #define SSA__UNIT_BLOCKS 16
 #define SSA__UNIT_PARTS 4   /* of rows that meet pooled keys together; the scores of .. */
@@ -4763,7 +4766,6 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
 
     c->unit = t->few.attend && what != SSA__RUN_SELECT && t->take[a->q.type] && t->take[a->k.type] &&
               t->take[a->v.type] && ssa__unit_pays(a);
-    c->q8 = t->q8.chunk && what != SSA__RUN_SELECT && (a->k.type == SSA_Q8_0 || a->v.type == SSA_Q8_0);
     ssa__resolve_rank(t, c, what);
     c->packs = what == SSA__RUN_SPARSE && c->unit && t->few.bring && !c->shaped && a->n_q >= SSA__PACK_QUERIES &&
                c->group <= SSA__UNIT_ROWS && /* all rows of a query are kept at a time */
@@ -4781,6 +4783,8 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
         c->n_keys = ssa__min(a->n_kv, a->window < a->n_kv ? a->window + tokens : a->n_kv);
         if (c->n_tiles == 1) c->n_keys = ssa__max(ssa__visible(c, a->n_q - 1) - ssa__first(c, 0), 0);
     }
+    c->q8 = t->q8.chunk && what == SSA__RUN_FULL && c->n_keys >= SSA__Q8_LEAST &&
+            (a->k.type == SSA_Q8_0 || a->v.type == SSA_Q8_0);
     ssa__resolve_splits(c, what);
     return SSA_OK;
 }

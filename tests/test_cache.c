@@ -93,7 +93,7 @@ static void check_q8_wide(void)
     for (int i = 0; i < 12; i++) {
         if (!test_some(i, 5)) continue;
         shape s = { .name = "q8_0, wide", .HQ = groups[i % 4], .H = 1, .D = dims[i % 3][0], .DV = dims[i % 3][1],
-                    .n_q = 1, .n_kv = i % 2 ? 80 : 133, .q_pos = -1, .tq = all_types[i % 3], .tk = SSA_Q8_0,
+                    .n_q = 1, .n_kv = i % 2 ? 256 : 199, .q_pos = -1, .tq = all_types[i % 3], .tk = SSA_Q8_0,
                     .tv = SSA_Q8_0, .B = 16, .top_k = 3, .seed = 3000 + (uint64_t)i };
         check_q8(&s, SSA_FULL);
         check_q8(&s, SSA_SPARSE);

@@ -697,7 +697,7 @@ void test_terms(void)
     }
     for (int i = 0; i < 18; i++) { /* a unit takes q8_0 in chunks, whose scales round what is beside them */
         if (!test_some(i, 9)) continue;
-        static const int keys[] = { 75, 64, 330 }, heads[] = { 2, 16, 4, 5, 8, 1 };
+        static const int keys[] = { 203, 256, 330 }, heads[] = { 2, 16, 4, 5, 8, 1 };
         int g = heads[i % 6], n_q = i % 4 == 3 || g > 8 ? 1 : g > 4 ? 2 : g > 2 ? 3 : 8;
         shape s = { .name = "hidden, q8_0", .HQ = 2 * g, .H = 2, .D = i % 2 ? 64 : 96, .DV = i % 3 ? 32 : 64,
                     .n_q = n_q, .n_kv = keys[i % 3], .q_pos = -1, .tq = types[i % 3],
