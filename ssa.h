@@ -6875,9 +6875,9 @@ static double ssa__score_of(const ssa__call *c, int64_t i, int64_t head, int64_t
 }
 
 /* Query i and a query head: one pass over the keys that it sees, those of its list on one side, all others on the
- * other. q and row: room for a row each. */
-static void ssa__diagnose_row(const ssa__table *t, const ssa__call *c, int64_t i, int64_t head, float *q, float *row,
-                              const ssa_diagnosis *d)
+ * other. q and row: room for a row each. Not inlined: its own 8 KiB are not to be on the stack during the phases. */
+SSA__NO_INLINE void ssa__diagnose_row(const ssa__table *t, const ssa__call *c, int64_t i, int64_t head, float *q,
+                                      float *row, const ssa_diagnosis *d)
 {
     const ssa_attn *a = &c->a;
     const int64_t h = head / c->group, at = i * a->n_heads + head, visible = ssa__visible(c, i);
