@@ -3384,7 +3384,7 @@ SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *c
 }
 
 /* -- q8_0: products of int8 are exact, and q and p become integers of four digits to the base 256: q relative to its
- * row's largest element, p * scale relative to the largest scale of the chunk's block. A line holds one digit of a row:
+ * row's largest element, p * scale to the row's largest of the chunk and block. A line holds one digit of a row:
  * those of 4, 8 or 16 rows, digit * rows + row, fill 1, 2 or 4 tiles. What is made here would drive keys and values out
  * of L1 if it lay there for long: each step uses what the one before has made -- */
 
