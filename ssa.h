@@ -957,6 +957,8 @@ struct ssa__tile_of {
     uint16_t *k, *v;                 /* unit: the rows taken */
     const unsigned char *k_rows, *v_rows; /* unit: where to read them, k_stride and v_stride bytes apart: there, */
     int64_t k_stride, v_stride;      /* or in the cache when nothing is to be changed or padded */
+    const uint16_t *v_laid;          /* unit: the chunk's values as lay_values leaves them; NULL: attend does that */
+    int32_t fresh;                   /* unit, form->starts: o holds nothing yet, and attend begins it */
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     uint16_t *turned;                /* unit: SSA__UNIT_DIM pooled keys; the queries of each part, turned */
@@ -1062,8 +1064,13 @@ typedef struct {
     void (*finish)(const ssa__tile *t, const float *factor, float *rows);
     /* imp[j] += sum over rows lo <= r < hi of s(j, r) * fix[r], j < n. Any n. */
     void (*importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp);
-    /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. */
+    /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. Where
+     * v_laid is set there may be more keys than n, all of them finite. */
     void (*attend)(const ssa__tile *t, int32_t n, const int32_t *limit);
+    int starts;                                      /* unit: 1: attend needs no zeros in o where fresh is set */
+    /* unit: the n values at v_rows to [term][keys_max][dv_unit] as attend multiplies them, zeros up to whole steps of
+     * SSA__UNIT_DIM keys; NULL: there is nothing to lay out once for all tiles. Returns 1 when one is not finite. */
+    int (*lay_values)(const ssa__tile *t, int32_t n, uint16_t *dst);
     int32_t chunk;                                   /* most keys of a chunk */
     int32_t in_place;  /* up to this many rows: k_rows and v_rows lie in the cache for bf16, dims and n that are */
                        /* multiples of SSA__UNIT_DIM, and rows that see all keys; elsewhere they are k and v */
@@ -2654,18 +2661,25 @@ SSA__AMX void ssa__amx_many_scores(const ssa__tile *t, int32_t key, const unsign
     _tile_stored(3, s + 768, 64);
 }
 
-/* All dims of two groups of rows: o += V^T.P^T over n keys from `key` on, 32 dims at a time; tiles as for scores.
- * p [group][term][pair of keys][16][2] */
+/* All dims of two groups of rows: o += V^T.P^T over n keys from `key` on, 32 dims at a time; tiles as for scores. Where
+ * o is fresh it holds nothing yet. p [group][term][pair of keys][16][2] */
 SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t key, int32_t n, const uint16_t *vt,
-                                   const uint16_t *p, float *o)
+                                   const uint16_t *p, float *o, int fresh)
 {
     const int64_t group = (int64_t)t->dv_unit * 16, term = ssa__amx_span(t) * 16;
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         float *o0 = o + e * 16, *o1 = o0 + group;
-        _tile_loadd(0, o0, 64);
-        _tile_loadd(1, o0 + 256, 64);
-        _tile_loadd(2, o1, 64);
-        _tile_loadd(3, o1 + 256, 64);
+        if (fresh) {
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+        } else {
+            _tile_loadd(0, o0, 64);
+            _tile_loadd(1, o0 + 256, 64);
+            _tile_loadd(2, o1, 64);
+            _tile_loadd(3, o1 + 256, 64);
+        }
         for (int32_t j = 0; j < n; j += 32) /* terms inside: a row's order does not depend on when values are added */
             for (int32_t ab = terms * terms - 1; ab >= 0; ab--) {
                 const int32_t a = ab / terms, b = ab % terms;
@@ -2721,22 +2735,27 @@ SSA__NO_INLINE void ssa__amx_many_adjust(const ssa__tile *t, float *s, int32_t j
 /* A pair of groups of rows at a time goes through the chunk, so that its queries, output, scores and p stay in L1,
  * while keys and values come from L2: scores of 32 keys, a step ahead, their p, and after ssa__amx_span keys their
  * values. When a maximum moves, the values so far are added to the output before it is rescaled. */
-SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
+SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit, int start)
 {
     const int32_t pairs = (t->rows + 31) / 32, span = ssa__amx_span(t);
     const int64_t q_pair = (int64_t)2 * t->q_terms * (t->dk_unit / 32) * 1024, o_pair = (int64_t)t->dv_unit * 32;
     const __m512 scale = ssa__amx_scale(t);
-    uint16_t *vt = (uint16_t *)(void *)t->work;
-    float *s = (float *)(void *)(vt + (int64_t)t->keys_max * t->dv_unit * terms); /* of this step and the next */
+    const uint16_t *vt = t->v_laid;
+    uint16_t *own = (uint16_t *)(void *)t->work;
+    float *s = (float *)(void *)(own + (int64_t)t->keys_max * t->dv_unit * terms); /* of this step and the next */
     uint16_t *p = (uint16_t *)(void *)(s + 2048);
     int32_t fetched = 0, steps = 0;
-    ssa__amx_pad(t, n);
-    ssa__amx_v_transposed(t, n, vt);
+    if (vt == NULL) {
+        ssa__amx_pad(t, n);
+        ssa__amx_v_transposed(t, n, own);
+        vt = own;
+    }
     for (int32_t i = 0; i < pairs; i++) {
         const int32_t at = i * 32;
         const unsigned char *q = (const unsigned char *)t->q + i * q_pair;
         float *o = t->o + i * o_pair;
         int32_t sees = n, hidden = 0, done = 0; /* keys that some row sees; whether some sees fewer; keys done with */
+        int fresh = start;
         __m512i lim[2];
         if (t->start) done = t->start[at] / 32 * 32;
         lim[0] = lim[1] = _mm512_set1_epi32(n);
@@ -2760,11 +2779,14 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
                 float *o_g = o + g * t->dv_unit * 16, *fix = t->fix + at + g * 16;
                 if (!ssa__amx_max(terms, s_j + g * 512, j, left < 32 ? left : 32, some, lim[g], scale,
                                   t->m + at + g * 16, t->l + at + g * 16, fix)) continue;
-                if (done < j) ssa__amx_many_values(terms, t, done, j - done, vt, p, o);
+                if (done < j) {
+                    ssa__amx_many_values(terms, t, done, j - done, vt, p, o, fresh);
+                    fresh = 0;
+                }
                 done = j;
                 p_j = p;
                 SSA__BARRIER();
-                for (int32_t e = 0; e < t->dv_unit; e++)
+                for (int32_t e = 0; e < t->dv_unit && !fresh; e++)
                     _mm512_storeu_ps(o_g + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o_g + e * 16), _mm512_loadu_ps(fix)));
             }
             if (some) ssa__amx_many_p(terms, 1, j, s_j, scale, t->m + at, t->l + at, lim, p_j, span * 16, next,
@@ -2773,7 +2795,8 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
                                  t->k_stride, t->dk_unit * 2);
             SSA__BARRIER();
             if (last) {
-                ssa__amx_many_values(terms, t, done, j + 32 - done, vt, p, o);
+                ssa__amx_many_values(terms, t, done, j + 32 - done, vt, p, o, fresh);
+                fresh = 0;
                 done = j + 32;
             }
             steps++;
@@ -2784,16 +2807,29 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
                 fetched = to;
             }
         }
+        if (fresh) memset(o, 0, (size_t)o_pair * sizeof(float));
     }
     SSA__BARRIER();
 }
 
 SSA__AMXF void ssa__amx_many(const ssa__tile *t, int32_t n, const int32_t *limit)
 {
-    const int32_t from = ssa__amx_unseen(t, n, limit);
-    if (from < n && ssa__amx_broken(t, from, n)) ssa__amx_edge(t, 1, from, n, limit);
-    if (t->v_terms == 1) ssa__amx_many_of(1, t, n, limit);
-    else ssa__amx_many_of(2, t, n, limit);
+    const int32_t from = t->v_laid ? n : ssa__amx_unseen(t, n, limit);
+    int start = t->fresh;
+    if (from < n && ssa__amx_broken(t, from, n)) {
+        if (start) memset(t->o, 0, (size_t)((t->rows + 31) / 32 * 32 * t->dv_unit) * sizeof(float));
+        start = 0;
+        ssa__amx_edge(t, 1, from, n, limit);
+    }
+    if (t->v_terms == 1) ssa__amx_many_of(1, t, n, limit, start);
+    else ssa__amx_many_of(2, t, n, limit, start);
+}
+
+SSA__AMXF int ssa__amx_lay_values(const ssa__tile *t, int32_t n, uint16_t *dst)
+{
+    ssa__amx_pad(t, n);
+    ssa__amx_v_transposed(t, n, dst);
+    return ssa__amx_broken(t, 0, n);
 }
 
 SSA__AMXF void ssa__amx_many_finish(const ssa__tile *t, const float *factor, float *rows)
@@ -3808,6 +3844,8 @@ static void ssa__amx_fill(ssa__table *t)
     t->many.chunk = SSA__UNIT_KEYS;
     t->many.in_place = 2 * SSA__LANES_MAX;
     t->many.attend = ssa__amx_many;
+    t->many.starts = 1;
+    t->many.lay_values = ssa__amx_lay_values;
     t->many.finish = ssa__amx_many_finish;
     t->q8 = t->narrow;
     t->q8.chunk = SSA__Q8_KEYS;
@@ -4300,6 +4338,7 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__POOL_BLOCKS    64
 #define SSA__PACK_QUERIES   64     /* queries that are worth packing all keys and values for, where .. */
 #define SSA__PACK_USES      6      /* .. a block is chosen so often on average */
+#define SSA__LAY_TILES      4      /* of a key/value head, from which on a full call's chunks are laid out once */
 #define SSA__GATHER_FLOATS  262144 /* of output in a task of gathered rows: 1 MiB, to stay in L2 .. */
 #define SSA__GATHER_LIST    131072 /* .. and pairs of a query and a packed block .. */
 #define SSA__GATHER_TASKS   64     /* .. but so many tasks in a call, while a task has .. */
@@ -4367,10 +4406,12 @@ typedef struct {
     int32_t  rank, rank_terms;     /* 1: the unit scores blocks; terms of a pooled key */
     int32_t  lays;                 /* 1: the POOL phase lays the terms out for all queries */
     uint16_t *laid; int64_t laid_head_stride;        /* [head][SSA__UNIT_BLOCK blocks][term], each turned */
-    unsigned char *packed;         /* [head][SSA__UNIT_BLOCK keys], as the unit wants them; NULL: none */
-    unsigned char *packed_broken;  /* [head][SSA__UNIT_BLOCK keys]: 1 where a value is not finite */
+    unsigned char *packed;         /* [head][SSA__UNIT_BLOCK keys, or a chunk], as the unit wants them; NULL: none */
+    unsigned char *packed_broken;  /* likewise: 1 where a value is not finite */
     int64_t  n_packed, packed_bytes;  /* for each head, and of each */
     int32_t  packs;                /* 1: keys and values are packed, and rows gathered by the blocks they chose */
+    int32_t  lays_kv;              /* 1: a full call of many tiles: packed holds chunks of the unit's keys, keys as */
+                                   /* taken and values as lay_values leaves them, once for all tiles */
     float   *part_o;               /* [split][query][query head][value_dim]: output of each share */
     double  *part_lse;             /* [split][query][query head]: its lse; a float's rounding would be as large an */
                                    /* error of the share's weight; SSA__NO_LSE where a row saw nothing */
@@ -4678,6 +4719,12 @@ static int ssa__all_bf16(const ssa_attn *a)
     return a->q.type == SSA_BF16 && a->k.type == SSA_BF16 && a->v.type == SSA_BF16;
 }
 
+/* Bytes of a row of terms. */
+static int64_t ssa__laid_bytes(ssa_type type, int32_t dim)
+{
+    return (int64_t)ssa__terms(type) * ssa__round_up(dim, SSA__UNIT_DIM) * 2;
+}
+
 /* Whether the unit pays for these dims: numbers of two terms take four products, too many to spend on padding. */
 static int ssa__unit_pays(const ssa_attn *a)
 {
@@ -4708,6 +4755,19 @@ static int32_t ssa__gather_tokens(const ssa__call *c)
                             SSA__GATHER_LIST / lists);
     int64_t share = ssa__ceil_div(c->a.n_q * c->a.n_kv_heads, SSA__GATHER_TASKS);
     return (int32_t)ssa__max(1, ssa__min(room, ssa__max(share, SSA__GATHER_LEAST)));
+}
+
+/* A full call whose chunks are met by many tiles lays them out once, before these, where that takes no more room than
+ * its own queries and output do. A window's chunks start anywhere, and few tiles meet one. */
+static void ssa__resolve_laid(const ssa__table *t, ssa__call *c, ssa__what what)
+{
+    if (what != SSA__RUN_FULL || !c->unit || !t->many.lay_values || c->a.window > 0 || c->n_splits > 1 ||
+        c->n_tiles < SSA__LAY_TILES || c->n_rows < c->a.n_kv || c->a.n_kv < SSA__UNIT_KEYS)
+        return;
+    c->lays_kv = 1;
+    c->n_packed = ssa__ceil_div(ssa__max(ssa__visible(c, c->a.n_q - 1), 0), SSA__UNIT_KEYS);
+    c->packed_bytes = SSA__UNIT_KEYS * (ssa__laid_bytes(c->a.k.type, c->a.head_dim) +
+                                        ssa__laid_bytes(c->a.v.type, c->a.value_dim));
 }
 
 /* Everything that can be wrong with a call, and everything about it that can be known without its data. */
@@ -4786,6 +4846,7 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     c->q8 = t->q8.chunk && what == SSA__RUN_FULL && c->n_keys >= SSA__Q8_LEAST &&
             (a->k.type == SSA_Q8_0 || a->v.type == SSA_Q8_0);
     ssa__resolve_splits(c, what);
+    ssa__resolve_laid(t, c, what);
     return SSA_OK;
 }
 
@@ -4908,6 +4969,7 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
         if (what == SSA__RUN_FULL || !c->scored || (c->pooled && !c->pooled_own && !c->lays)) return 0;
         return ssa__ceil_div(c->n_pooled, SSA__POOL_BLOCKS) * c->a.n_kv_heads;
     case SSA__PACK:
+        if (c->lays_kv) return c->n_packed * c->a.n_kv_heads;
         if (!c->packs) return 0;
         return ssa__ceil_div(ssa__ceil_div(c->a.q_pos + c->a.n_q, SSA__UNIT_BLOCK), SSA__POOL_BLOCKS) * c->a.n_kv_heads;
     case SSA__SCORE:
@@ -4932,7 +4994,7 @@ static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int6
     int64_t dims = c->a.head_dim + c->a.value_dim, tile, keys, last;
     switch (kind) {
     case SSA__POOL:   return SSA__POOL_BLOCKS * (int64_t)c->a.block_size * c->a.head_dim;
-    case SSA__PACK:   return SSA__POOL_BLOCKS * SSA__UNIT_BLOCK * dims;
+    case SSA__PACK:   return (c->lays_kv ? SSA__UNIT_KEYS : SSA__POOL_BLOCKS * SSA__UNIT_BLOCK) * dims;
     case SSA__SCORE:
         return fixed + (ssa__min(c->n_rows, c->tile_tokens * c->group) + reading) * c->share_blocks * c->a.head_dim;
     case SSA__WEIGH:  return fixed + c->group * (int64_t)c->share_blocks;
@@ -5111,8 +5173,10 @@ static void ssa__take_shared(ssa__bump *b, ssa__call *c, ssa__what what)
     }
     if (c->packs) {
         c->n_packed = ssa__ceil_div(c->a.q_pos + c->a.n_q, SSA__UNIT_BLOCK);
-        c->packed_bytes = SSA__UNIT_BLOCK * 2 * (int64_t)(ssa__round_up(c->a.head_dim, SSA__UNIT_DIM) +
-                                                          ssa__round_up(c->a.value_dim, SSA__UNIT_DIM));
+        c->packed_bytes = SSA__UNIT_BLOCK * (ssa__laid_bytes(SSA_BF16, c->a.head_dim) +
+                                             ssa__laid_bytes(SSA_BF16, c->a.value_dim));
+    }
+    if (c->packs || c->lays_kv) {
         c->packed = (unsigned char *)ssa__take(b, ssa__mul(c->n_packed, c->a.n_kv_heads, &b->bad), c->packed_bytes);
         c->packed_broken = (unsigned char *)ssa__take(b, ssa__mul(c->n_packed, c->a.n_kv_heads, &b->bad), 1);
     }
@@ -5507,6 +5571,8 @@ static void ssa__shape_tile(const ssa__call *c, const ssa__form *form, ssa__tile
     tile->adjust = NULL;
     tile->sees = NULL;
     tile->shaper = NULL;
+    tile->v_laid = NULL;
+    tile->fresh = 0;
     tile->m_unit = form->attend ? SSA__LN2 : 1.0;
 }
 
@@ -6281,6 +6347,54 @@ static void ssa__ahead_aside(ssa__tile *t, const ssa__call *c, int64_t key, int6
     t->ahead_v_bytes *= heads;
 }
 
+/* The n keys and values of head h from virtual key `at` on to the tile's own, as terms. */
+static void ssa__take_chunk(const ssa__table *t, const ssa__call *c, ssa__tile *tile, const ssa__keys *keys, int64_t at,
+                            int32_t n, int64_t h)
+{
+    const ssa_view *k = &c->a.k, *v = &c->a.v;
+    int32_t run;
+    tile->k_rows = (const unsigned char *)tile->k;
+    tile->v_rows = (const unsigned char *)tile->v;
+    tile->k_stride = tile->dk_unit * 2;
+    tile->v_stride = tile->dv_unit * 2;
+    for (int32_t j = 0; j < n; j += run) {
+        int64_t key = ssa__run_at(keys, at + j, n - j, &run);
+        t->take[k->type](tile->k + (int64_t)j * tile->dk_unit, (int64_t)tile->keys_max * tile->dk_unit, tile->dk_unit,
+                         ssa__k_row(&c->a, key, h), k->token_stride, run, tile->dk);
+        t->take[v->type](tile->v + (int64_t)j * tile->dv_unit, (int64_t)tile->keys_max * tile->dv_unit, tile->dv_unit,
+                         ssa__v_row(&c->a, key, h), v->token_stride, run, tile->dv);
+    }
+}
+
+/* The number of keys of chunk `at` that were laid out. */
+static int32_t ssa__laid_keys(const ssa__call *c, int64_t at)
+{
+    return (int32_t)ssa__min(SSA__UNIT_KEYS, ssa__visible(c, c->a.n_q - 1) - at);
+}
+
+/* Points the tile at the chunk of n keys from `at` on as the PACK phase left it, if it did. Not where a value out of
+ * sight is not finite, for 0 times it is NaN. */
+static int ssa__laid_chunk(const ssa__call *c, ssa__tile *tile, int64_t h, int64_t at, int32_t n, const int32_t *limit)
+{
+    const int64_t chunk = h * c->n_packed + at / SSA__UNIT_KEYS;
+    if (!c->lays_kv || (c->packed_broken[chunk] && (limit || tile->sees || n < ssa__laid_keys(c, at)))) return 0;
+    tile->k_rows = c->packed + chunk * c->packed_bytes;
+    tile->k_stride = tile->dk_unit * 2;
+    tile->v_laid = (const uint16_t *)(const void *)tile->k_rows +
+                   SSA__UNIT_KEYS * ssa__laid_bytes(c->a.k.type, tile->dk) / 2;
+    return 1;
+}
+
+/* The same for the next n keys, which follow in the next chunk. */
+static void ssa__ahead_laid(const ssa__call *c, ssa__tile *t, int32_t n)
+{
+    t->ahead = t->k_rows + c->packed_bytes;
+    t->ahead_v = (const unsigned char *)t->v_laid + c->packed_bytes;
+    t->ahead_stride = t->ahead_bytes = t->dk_unit * 2;
+    t->ahead_v_stride = t->ahead_v_bytes = t->dv_unit * 2;
+    t->ahead_rows = n;
+}
+
 /* As ssa__attend_keys, for a form that does a chunk whole. While a chunk is computed the next one is prefetched. */
 static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h,
                                const ssa__keys *keys, int64_t from, int64_t to, int64_t end, int64_t r0,
@@ -6288,7 +6402,6 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
 {
     ssa__tile *tile = &x->tile;
     const ssa_view *k = &c->a.k, *v = &c->a.v;
-    const int64_t k_term = (int64_t)tile->keys_max * tile->dk_unit, v_term = (int64_t)tile->keys_max * tile->dv_unit;
     /* So few rows come here for bf16 alone (ssa__attend_form). */
     const int in_place = tile->rows <= form->in_place && tile->dk == tile->dk_unit && tile->dv == tile->dv_unit;
     int32_t n, run, next;
@@ -6299,27 +6412,18 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
         first = ssa__run_at(keys, at, n, &run);
         limit = ssa__limits(c, tile, keys, at, n, r0, x);
         ssa__aim(t, c, form, h, keys, at, n, r0, x);
+        tile->v_laid = NULL;
         if (in_place && run == n && n % SSA__UNIT_DIM == 0 && limit == NULL && tile->sees == NULL) {
             tile->k_rows = ssa__k_row(&c->a, first, h);
             tile->v_rows = ssa__v_row(&c->a, first, h);
             tile->k_stride = k->token_stride;
             tile->v_stride = v->token_stride;
-        } else {
-            tile->k_rows = (const unsigned char *)tile->k;
-            tile->v_rows = (const unsigned char *)tile->v;
-            tile->k_stride = tile->dk_unit * 2;
-            tile->v_stride = tile->dv_unit * 2;
-            for (int32_t j = 0; j < n; j += run) {
-                int64_t key = ssa__run_at(keys, at + j, n - j, &run);
-                t->take[k->type](tile->k + (int64_t)j * tile->dk_unit, k_term, tile->dk_unit,
-                                 ssa__k_row(&c->a, key, h), k->token_stride, run, tile->dk);
-                t->take[v->type](tile->v + (int64_t)j * tile->dv_unit, v_term, tile->dv_unit,
-                                 ssa__v_row(&c->a, key, h), v->token_stride, run, tile->dv);
-            }
-        }
+        } else if (!form->lay_values || !ssa__laid_chunk(c, tile, h, at, n, limit))
+            ssa__take_chunk(t, c, tile, keys, at, n, h);
         next = (int32_t)ssa__min(form->chunk, end - at - n);
         tile->ahead_rows = 0;
-        for (int32_t j = 0; j < next; j += run) {
+        if (tile->v_laid) ssa__ahead_laid(c, tile, next);
+        for (int32_t j = 0; j < next && !tile->v_laid; j += run) {
             int64_t key = ssa__run_at(keys, at + n + j, next - j, &run);
             if (keys->blocks == NULL && run == next) { /* in one piece; short runs: at once */
                 ssa__ahead_aside(tile, c, key, h, run);
@@ -6331,6 +6435,7 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
             tile->ahead_rows = 0;
         }
         form->attend(tile, n, limit);
+        tile->fresh = 0;
     }
 }
 
@@ -6418,15 +6523,22 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
     }
 }
 
-/* A fresh tile for query rows r0 .. r1-1 of head h, nothing attended. */
+/* A tile's output, its padding included, becomes zeros. */
+static void ssa__clear_tile(const ssa__table *t, const ssa__form *form, ssa__tile *tile)
+{
+    int64_t padded = ssa__padded_rows(t, form, tile->rows);
+    memset(tile->o, 0, (size_t)(padded * (form->attend ? tile->dv_unit : tile->dv_pad)) * sizeof(float));
+    tile->fresh = 0;
+}
+
+/* A fresh tile for query rows r0 .. r1-1 of head h, nothing attended. alone: its output may be left to attend. */
 static const ssa__form *ssa__open_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1,
-                                       ssa__scratch *x)
+                                       int alone, ssa__scratch *x)
 {
     const ssa__form *form = ssa__attend_form(t, c, r1 - r0);
-    const ssa__tile *tile = &x->tile;
-    int64_t padded = ssa__padded_rows(t, form, (int32_t)(r1 - r0));
     ssa__begin_tile(t, c, form, c->a.k.type, h, r0, r1, x);
-    memset(tile->o, 0, (size_t)(padded * (form->attend ? tile->dv_unit : tile->dv_pad)) * sizeof(float));
+    if (alone && form->starts) x->tile.fresh = 1;
+    else ssa__clear_tile(t, form, &x->tile);
     return form;
 }
 
@@ -6490,7 +6602,7 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
         x->shaper.careful = careful;
         for (int32_t i = 0; i < heads; i++) {
             if (heads > 1) x->tile = x->tiles[i];
-            form = ssa__open_tile(t, c, h + i, r0, r1, x);
+            form = ssa__open_tile(t, c, h + i, r0, r1, heads == 1, x);
             if (heads > 1) x->tiles[i] = x->tile;
         }
         if (heads > 1) step = form->attend ? form->chunk : ssa__plain_chunk(form, (int32_t)(r1 - r0));
@@ -6502,6 +6614,7 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
                 else ssa__attend_keys(t, c, form, h + i, keys, at, ssa__min(at + step, to), to, r0, x);
             }
         if (form == &t->q8) form->shape(0);
+        if (x->tile.fresh) ssa__clear_tile(t, form, &x->tile); /* no keys at all */
         finite = hides && !careful;
         for (int32_t i = 0; finite && i < heads; i++)
             finite = ssa__is_tile_finite(t, form, heads > 1 ? &x->tiles[i] : &x->tile);
@@ -6510,6 +6623,20 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
         if (heads > 1) x->tile = x->tiles[i];
         ssa__close_tile(t, c, form, h + i, r0, split, x);
     }
+}
+
+/* Chunk task % n_packed of head task / n_packed, for all tiles of a full call. */
+static void ssa__lay_chunk(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
+{
+    const ssa__keys keys = { NULL, 0, c->a.block_size, &c->a };
+    const int64_t at = task % c->n_packed * SSA__UNIT_KEYS;
+    ssa__tile tile = x->tile;
+    const int32_t n = ssa__laid_keys(c, at);
+    ssa__shape_tile(c, &t->many, &tile);
+    tile.k = (uint16_t *)(void *)(c->packed + task * c->packed_bytes); /* the keys go there at once */
+    ssa__take_chunk(t, c, &tile, &keys, at, n, task / c->n_packed);
+    c->packed_broken[task] = (unsigned char)t->many.lay_values(
+        &tile, n, tile.k + SSA__UNIT_KEYS * ssa__laid_bytes(c->a.k.type, tile.dk) / 2);
 }
 
 /* PACK task: keys and values of one head in the unit's layout: a query's blocks then lie in few pages, and are ready
@@ -6764,7 +6891,10 @@ static void ssa__run_task(const ssa__table *t, const ssa__call *c, ssa__what wha
 {
     switch (kind) {
     case SSA__POOL:   ssa__run_pool(t, c, task, x); break;
-    case SSA__PACK:   ssa__run_pack(t, c, task); break;
+    case SSA__PACK:
+        if (c->lays_kv) ssa__lay_chunk(t, c, task, x);
+        else ssa__run_pack(t, c, task);
+        break;
     case SSA__SCORE:  ssa__run_score(t, c, task, x); break;
     case SSA__WEIGH:  ssa__run_weigh(t, c, task, x); break;
     case SSA__SELECT: ssa__run_select(t, c, task, x); break;
