@@ -4338,7 +4338,10 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__POOL_BLOCKS    64
 #define SSA__PACK_QUERIES   64     /* queries that are worth packing all keys and values for, where .. */
 #define SSA__PACK_USES      6      /* .. a block is chosen so often on average */
-#define SSA__LAY_TILES      4      /* of a key/value head, from which on a full call's chunks are laid out once */
+#ifndef SSA__LAY_TILES             /* smaller only for fuzzing */
+#define SSA__LAY_TILES      4      /* tiles of a key/value head, and .. */
+#define SSA__LAY_KEYS       512    /* .. keys, from which on a full call's chunks are laid out once for all tiles */
+#endif
 #define SSA__GATHER_FLOATS  262144 /* of output in a task of gathered rows: 1 MiB, to stay in L2 .. */
 #define SSA__GATHER_LIST    131072 /* .. and pairs of a query and a packed block .. */
 #define SSA__GATHER_TASKS   64     /* .. but so many tasks in a call, while a task has .. */
@@ -4719,6 +4722,12 @@ static int ssa__all_bf16(const ssa_attn *a)
     return a->q.type == SSA_BF16 && a->k.type == SSA_BF16 && a->v.type == SSA_BF16;
 }
 
+/* Keys that a chunk of the unit has room for. */
+static int32_t ssa__chunk_keys(const ssa__call *c)
+{
+    return ssa__round_up((int32_t)ssa__max(1, ssa__min(c->n_keys, SSA__UNIT_KEYS)), SSA__UNIT_DIM);
+}
+
 /* Bytes of a row of terms. */
 static int64_t ssa__laid_bytes(ssa_type type, int32_t dim)
 {
@@ -4762,12 +4771,12 @@ static int32_t ssa__gather_tokens(const ssa__call *c)
 static void ssa__resolve_laid(const ssa__table *t, ssa__call *c, ssa__what what)
 {
     if (what != SSA__RUN_FULL || !c->unit || !t->many.lay_values || c->a.window > 0 || c->n_splits > 1 ||
-        c->n_tiles < SSA__LAY_TILES || c->n_rows < c->a.n_kv || c->a.n_kv < SSA__UNIT_KEYS)
+        c->n_tiles < SSA__LAY_TILES || c->n_rows < c->a.n_kv || c->a.n_kv < SSA__LAY_KEYS)
         return;
     c->lays_kv = 1;
     c->n_packed = ssa__ceil_div(ssa__max(ssa__visible(c, c->a.n_q - 1), 0), SSA__UNIT_KEYS);
-    c->packed_bytes = SSA__UNIT_KEYS * (ssa__laid_bytes(c->a.k.type, c->a.head_dim) +
-                                        ssa__laid_bytes(c->a.v.type, c->a.value_dim));
+    c->packed_bytes = ssa__chunk_keys(c) * (ssa__laid_bytes(c->a.k.type, c->a.head_dim) +
+                                            ssa__laid_bytes(c->a.v.type, c->a.value_dim));
 }
 
 /* Everything that can be wrong with a call, and everything about it that can be known without its data. */
@@ -5118,7 +5127,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     }
     if (c->unit) {
         int32_t v_terms = ssa__terms(c->a.v.type);
-        int32_t keys = ssa__round_up((int32_t)ssa__max(1, ssa__min(c->n_keys, SSA__UNIT_KEYS)), SSA__UNIT_DIM);
+        int32_t keys = ssa__chunk_keys(c);
         x->tile.keys_max = keys;
         x->tile.k    = (uint16_t *)ssa__take(b, (int64_t)keys * dk * ssa__terms(c->a.k.type), 2);
         x->tile.v    = (uint16_t *)ssa__take(b, (int64_t)keys * dv * v_terms, 2);
@@ -6381,7 +6390,7 @@ static int ssa__laid_chunk(const ssa__call *c, ssa__tile *tile, int64_t h, int64
     tile->k_rows = c->packed + chunk * c->packed_bytes;
     tile->k_stride = tile->dk_unit * 2;
     tile->v_laid = (const uint16_t *)(const void *)tile->k_rows +
-                   SSA__UNIT_KEYS * ssa__laid_bytes(c->a.k.type, tile->dk) / 2;
+                   tile->keys_max * ssa__laid_bytes(c->a.k.type, tile->dk) / 2;
     return 1;
 }
 
@@ -6636,7 +6645,7 @@ static void ssa__lay_chunk(const ssa__table *t, const ssa__call *c, int64_t task
     tile.k = (uint16_t *)(void *)(c->packed + task * c->packed_bytes); /* the keys go there at once */
     ssa__take_chunk(t, c, &tile, &keys, at, n, task / c->n_packed);
     c->packed_broken[task] = (unsigned char)t->many.lay_values(
-        &tile, n, tile.k + SSA__UNIT_KEYS * ssa__laid_bytes(c->a.k.type, tile.dk) / 2);
+        &tile, n, tile.k + tile.keys_max * ssa__laid_bytes(c->a.k.type, tile.dk) / 2);
 }
 
 /* PACK task: keys and values of one head in the unit's layout: a query's blocks then lie in few pages, and are ready

@@ -715,6 +715,69 @@ static void test_forms(void)
     }
 }
 
+/* ---- chunks laid out once ---------------------------------------------------------------------------------------- */
+/* A full call of many tiles lays its chunks out before them; with more keys than rows it does not, and gives the same
+ * bits when these are out of sight. */
+static void check_laid(const shape *s, int how, int terms)
+{
+    prob p;
+    prob_make(&p, s);
+    fill(&p, how, s->seed);
+    float *slopes = xalloc(s->HQ, sizeof *slopes);
+    for (int h = 0; h < s->HQ; h++) slopes[h] = 0.01f * (float)(h + 1);
+    if (terms) { p.a.softcap = 30.0f; p.a.alibi = slopes; }
+    FOR_LEVELS(l) {
+        const int64_t sees = p.q0 + s->n_q;
+        const size_t bytes = (size_t)(s->H * sees * (p.s.D + p.s.DV)) * 2;
+        size_t all = ssa_workspace_size(&p.a, 1, SSA_FULL, 1);
+        prob_clear(&p);
+        int ok = run_by(&p, SSA_FULL, 2);
+        uint64_t want = prob_hash(&p);
+        p.a.q_pos = p.q0;
+        p.a.n_kv = sees;
+        size_t laid = ssa_workspace_size(&p.a, 1, SSA_FULL, 1);
+        prob_clear(&p);
+        ok &= run_by(&p, SSA_FULL, 3);
+        CHECK(ok && prob_hash(&p) == want, "%s: laid out or not: %s", ssa_isa_name(level_at(l)), shape_text(&p.s));
+        p.a.n_kv = s->n_kv;
+        if (at_amx())
+            CHECK(laid >= all + bytes, "%d bytes with what is laid out, %d without: %s", (int)laid, (int)all,
+                  shape_text(&p.s));
+    }
+    free(slopes);
+    prob_free(&p);
+}
+
+static void test_laid(void)
+{
+    static const int dims[] = { 16, 40, 32, 80, 64, 33 };
+    static const layout lays[] = { LAY_ZERO, LAY_HEAD, LAY_ODD, LAY_PAD };
+    static const int hows[] = { NOISE, SLOPE, STAIRS, FALL, DEEP };
+    static const int from[] = { 488, 88, 1, 512, 0, 265, 128, 479 };
+    for (int i = 0; i < 16; i++) {                           /* 4 tiles of 256 rows, 8 heads */
+        if (!test_some(i, 5)) continue;
+        const ssa_type type = i % 4 == 1 ? SSA_F16 : SSA_BF16;
+        shape s = { .name = "unit, laid", .HQ = 16, .H = 8, .D = i % 4 == 1 ? 64 : dims[i % 6],
+                    .DV = i % 4 == 1 ? 32 : dims[i / 2 % 6], .n_q = 512, .n_kv = 1100, .q_pos = from[i % 8], .tq = type,
+                    .tk = type, .tv = i == 5 ? SSA_BF16 : type, .to = i % 3 ? SSA_F32 : SSA_BF16, .lay = lays[i % 4],
+                    .scale = i % 6 == 5 ? -0.15f : 0, .B = 16, .seed = (uint64_t)i * 100 };
+        check_laid(&s, hows[i % 5], i % 3 == 2);
+        if (i % 4) continue;
+        s.n_kv = i < 8 ? 600 : 1024;
+        s.q_pos = i == 4 ? 11 : -1;
+        s.noncausal = i == 8;
+        check_dense(&s, hows[i % 5], 0);
+    }
+    static const int64_t tokens[] = { 0, 31, 63, 490, 511, 512, 550, 599 };
+    for (int i = 0; i < 4; i++) {
+        if (!test_some(i, 4)) continue;
+        shape s = { .name = "unit, laid, broken", .HQ = 16, .H = 8, .D = i / 2 ? 64 : 16, .DV = 32, .n_q = 512,
+                    .n_kv = i == 3 ? 620 : 600, .q_pos = i == 3 ? 80 : -1, .tq = halves[i / 2], .tk = halves[i / 2],
+                    .tv = halves[i / 2], .noncausal = i == 1, .B = 16, .top_k = 1, .seed = (uint64_t)i * 100 };
+        check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
+    }
+}
+
 /* ---- the host's own tiles ---------------------------------------------------------------------------------------- */
 #if HAVE_TILES
 #define TILES __attribute__((target("amx-tile")))
@@ -766,6 +829,7 @@ void test_unit(void)
     test_packed();
     test_rank();
     test_forms();
+    test_laid();
     for (int type = SSA_F32; type <= SSA_BF16; type++)
         for (int change = 233; change < 300; change += 11) check_neighbours((ssa_type)type, 1 + change % 4, change);
     test_host();

@@ -7,6 +7,8 @@
 #define SSA__SHARE_LEAST 100 /* shorter contexts than others have their blocks scored in shares, and smaller ones */
 #define SSA__SHARE_MIN   32
 #define SSA__Q8_LEAST    16
+#define SSA__LAY_TILES   1   /* and so have their chunks laid out */
+#define SSA__LAY_KEYS    1
 static void *fuzz_malloc(size_t n);
 #define SSA_MALLOC(n) fuzz_malloc(n)
 #define SSA_FREE(p)   free(p)
