@@ -2280,7 +2280,7 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
  *      scores  S^T = K.Q^T:  A = 16 keys as they lie, B = Q packed once a tile, C = [key][row]: rows along the
  *              lanes, so that maximum and sum are vertical
  *      many    O^T = V^T.P^T:  B = p of key pairs as the softmax leaves them; A = V transposed, once a chunk for all
- *              rows of the tile.  o [group of 16 rows][dv_unit][16]
+ *              rows of the tile, or of the call.  o [group of 16 rows][dv_unit][16]
  *      few     O = P.V:  A = p transposed; B = V with key pairs interleaved, the cheaper of the two to prepare when
  *              there are 16 rows. Interleaving leaves the dims of 32 in the order that ssa__amx_o tells; finish
  *              restores it.  o [row][dv_unit]
@@ -4323,7 +4323,8 @@ static ssa_isa ssa__level_get(void)
  *     A plan resolves every call (strides, positions, defaults), cuts it into tasks and lays out the workspace. The
  *     kinds of task, in the order of their phases; a phase without tasks is left out:
  *       POOL    pooled keys of a call that brought none    task = SSA__POOL_BLOCKS blocks, one key/value head
- *       PACK    keys and values for the unit               task = SSA__POOL_BLOCKS * SSA__UNIT_BLOCK keys, one head
+ *       PACK    keys and values for the unit               task = SSA__POOL_BLOCKS * SSA__UNIT_BLOCK keys, one head;
+ *                                                          full: a chunk, one head
  *       SCORE   few queries against many pooled keys       task = a share of them, one key/value head, one tile
  *       WEIGH   the importance of these blocks             task = a share of them, one key/value head, one query
  *       SELECT  the blocks of each query                   task = the queries of one tile, one key/value head
@@ -5551,13 +5552,13 @@ static int32_t ssa__padded_rows(const ssa__table *t, const ssa__form *form, int3
     return ssa__round_up(rows, form == &t->many ? SSA__UNIT_DIM : SSA__LANES_MAX);
 }
 
-/* The form for attention. A unit for q8_0 takes from 2 rows, of which 1 would cost as much, up to as many as fill its
- * tiles, or, where only keys or only values are q8_0, as narrow takes. That for bf16 takes neither few rows, which
- * narrow does faster, nor few of f16, whose terms take as long to make as its products save. */
+/* The form for attention. A unit for q8_0 takes as many rows as fill its tiles, or, where only keys or only values are
+ * q8_0, as narrow takes. That for bf16 takes neither few rows, which narrow does faster, nor few of f16, whose terms
+ * take as long to make as its products save. */
 static const ssa__form *ssa__attend_form(const ssa__table *t, const ssa__call *c, int64_t rows)
 {
     const int both = c->a.k.type == SSA_Q8_0 && c->a.v.type == SSA_Q8_0;
-    if (c->q8 && rows > 1 && rows <= (both ? SSA__LANES_MAX : t->narrow_rows)) return &t->q8;
+    if (c->q8 && rows <= (both ? SSA__LANES_MAX : t->narrow_rows)) return &t->q8;
     if (!c->unit || rows <= (ssa__all_bf16(&c->a) ? ssa__least(t, c) : SSA__TILE_ROWS)) return ssa__plain_form(t, rows);
     return rows <= SSA__LANES_MAX ? &t->few : &t->many;
 }
