@@ -4323,8 +4323,8 @@ static ssa_isa ssa__level_get(void)
  *     A plan resolves every call (strides, positions, defaults), cuts it into tasks and lays out the workspace. The
  *     kinds of task, in the order of their phases; a phase without tasks is left out:
  *       POOL    pooled keys of a call that brought none    task = SSA__POOL_BLOCKS blocks, one key/value head
- *       PACK    keys and values for the unit               task = SSA__POOL_BLOCKS * SSA__UNIT_BLOCK keys, one head;
- *                                                          full: a chunk, one head
+ *       PACK    keys and values laid out for all tiles     task = SSA__POOL_BLOCKS * SSA__UNIT_BLOCK keys, one head;
+ *                                                          full: SSA__UNIT_KEYS keys
  *       SCORE   few queries against many pooled keys       task = a share of them, one key/value head, one tile
  *       WEIGH   the importance of these blocks             task = a share of them, one key/value head, one query
  *       SELECT  the blocks of each query                   task = the queries of one tile, one key/value head
@@ -4410,12 +4410,13 @@ typedef struct {
     int32_t  rank, rank_terms;     /* 1: the unit scores blocks; terms of a pooled key */
     int32_t  lays;                 /* 1: the POOL phase lays the terms out for all queries */
     uint16_t *laid; int64_t laid_head_stride;        /* [head][SSA__UNIT_BLOCK blocks][term], each turned */
-    unsigned char *packed;         /* [head][SSA__UNIT_BLOCK keys, or a chunk], as the unit wants them; NULL: none */
+    unsigned char *packed;         /* [head][SSA__UNIT_BLOCK keys, or a chunk]; NULL: none */
     unsigned char *packed_broken;  /* likewise: 1 where a value is not finite */
     int64_t  n_packed, packed_bytes;  /* for each head, and of each */
     int32_t  packs;                /* 1: keys and values are packed, and rows gathered by the blocks they chose */
-    int32_t  lays_kv;              /* 1: a full call of many tiles: packed holds chunks of the unit's keys, keys as */
-                                   /* taken and values as lay_values leaves them, once for all tiles */
+    int32_t  lays_kv;              /* 1: a full call of many tiles: packed holds what all of these read, chunks with */
+                                   /* keys as taken and values as lay_values leaves them; or, without a unit, a */
+                                   /* head's keys and then its values, as floats side by side */
     float   *part_o;               /* [split][query][query head][value_dim]: output of each share */
     double  *part_lse;             /* [split][query][query head]: its lse; a float's rounding would be as large an */
                                    /* error of the share's weight; SSA__NO_LSE where a row saw nothing */
@@ -4767,17 +4768,19 @@ static int32_t ssa__gather_tokens(const ssa__call *c)
     return (int32_t)ssa__max(1, ssa__min(room, ssa__max(share, SSA__GATHER_LEAST)));
 }
 
-/* A full call whose chunks are met by many tiles lays them out once, before these, where that takes no more room than
- * its own queries and output do. A window's chunks start anywhere, and few tiles meet one. */
+/* A full call whose keys are met by many tiles lays them out once, before these, where there are as many rows: then its
+ * queries and output take as much room. Few tiles meet a key that only a window sees. */
 static void ssa__resolve_laid(const ssa__table *t, ssa__call *c, ssa__what what)
 {
-    if (what != SSA__RUN_FULL || !c->unit || !t->many.lay_values || c->a.window > 0 || c->n_splits > 1 ||
+    if (what != SSA__RUN_FULL || (c->unit && !t->many.lay_values) || c->a.window > 0 || c->n_splits > 1 ||
         c->n_tiles < SSA__LAY_TILES || c->n_rows < c->a.n_kv || c->a.n_kv < SSA__LAY_KEYS)
         return;
     c->lays_kv = 1;
     c->n_packed = ssa__ceil_div(ssa__max(ssa__visible(c, c->a.n_q - 1), 0), SSA__UNIT_KEYS);
-    c->packed_bytes = ssa__chunk_keys(c) * (ssa__laid_bytes(c->a.k.type, c->a.head_dim) +
-                                            ssa__laid_bytes(c->a.v.type, c->a.value_dim));
+    c->packed_bytes = SSA__UNIT_KEYS * (int64_t)sizeof(float) * ((int64_t)c->a.head_dim + c->a.value_dim);
+    if (c->unit)
+        c->packed_bytes = ssa__chunk_keys(c) * (ssa__laid_bytes(c->a.k.type, c->a.head_dim) +
+                                                ssa__laid_bytes(c->a.v.type, c->a.value_dim));
 }
 
 /* Everything that can be wrong with a call, and everything about it that can be known without its data. */
@@ -6405,6 +6408,22 @@ static void ssa__ahead_laid(const ssa__call *c, ssa__tile *t, int32_t n)
     t->ahead_rows = n;
 }
 
+/* Keys (k = 1) or values of head h from `key` on, as floats that the PACK phase left. */
+static unsigned char *ssa__laid_row(const ssa__call *c, int k, int64_t key, int64_t h)
+{
+    const int64_t before = k ? 0 : c->n_packed * SSA__UNIT_KEYS * c->a.head_dim;
+    return c->packed + h * c->n_packed * c->packed_bytes +
+           (before + key * (k ? c->a.head_dim : c->a.value_dim)) * (int64_t)sizeof(float);
+}
+
+/* As ssa__look_ahead, for n of these. */
+static void ssa__look_laid(ssa__tile *t, const ssa__call *c, int k, int64_t key, int64_t h, int32_t n)
+{
+    t->ahead = ssa__laid_row(c, k, key, h);
+    t->ahead_stride = t->ahead_bytes = (k ? t->dk : t->dv) * (int32_t)sizeof(float);
+    t->ahead_rows = n;
+}
+
 /* As ssa__attend_keys, for a form that does a chunk whole. While a chunk is computed the next one is prefetched. */
 static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h,
                                const ssa__keys *keys, int64_t from, int64_t to, int64_t end, int64_t r0,
@@ -6481,13 +6500,19 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
     const unsigned char *packed = (const unsigned char *)x->kv;
     const int32_t dk = tile->dk, dv = tile->dv;
     const int32_t chunk = ssa__plain_chunk(form, tile->rows);
+    const int laid = c->lays_kv && !c->unit && form->packs; /* else that is how the unit has them */
     const int side = c->task_heads > 1, whole_k = form == &t->q8 && k->type == SSA_Q8_0,
               whole_v = form == &t->q8 && v->type == SSA_Q8_0;
     for (int64_t at = from; at < to; at += chunk) {
         int32_t n = (int32_t)ssa__min(chunk, to - at), run = 0, after = (int32_t)ssa__min(chunk, end - at - n);
         const int32_t *limit = tile->limit = ssa__limits(c, tile, keys, at, n, r0, x);
         int packs = form->packs;
-        for (int32_t j = 0; j < n; j += run) {
+        if (laid) {
+            ssa__look_laid(tile, c, 0, at, h, n);
+            form->qk[SSA_F32](tile, ssa__laid_row(c, 1, at, h), dk * (int64_t)sizeof(float), n, 0);
+            packs = 0;
+        }
+        for (int32_t j = 0; j < n && !laid; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run);
             const unsigned char *row = ssa__k_row(&c->a, key, h);
             if (!side) ssa__look_ahead(tile, &c->a, 0, key, h, run, keys->blocks || run < n);
@@ -6513,7 +6538,12 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
         form->softmax(tile, n, limit);
 
         if (side) ssa__look_aside(tile, c, keys, 0, at + n, h, after);
+        else if (laid) ssa__look_laid(tile, c, 1, at + n, h, after);
         else ssa__look_ahead_keys(tile, keys, 1, at + n, h, after);
+        if (laid && !limit && !tile->sees) {
+            form->pv[SSA_F32](tile, ssa__laid_row(c, 0, at, h), dv * (int64_t)sizeof(float), n, 0, 1);
+            continue;
+        }
         for (int32_t j = 0; j < n; j += run) {
             int64_t key = ssa__run_at(keys, at + j, n - j, &run), stride = v->token_stride;
             const unsigned char *row = ssa__v_row(&c->a, key, h);
@@ -6635,16 +6665,26 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
     }
 }
 
-/* Chunk task % n_packed of head task / n_packed, for all tiles of a full call. */
+/* PACK task of a full call: chunk task % n_packed of head task / n_packed, for all tiles. */
 static void ssa__lay_chunk(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
 {
     const ssa__keys keys = { NULL, 0, c->a.block_size, &c->a };
-    const int64_t at = task % c->n_packed * SSA__UNIT_KEYS;
+    const int64_t at = task % c->n_packed * SSA__UNIT_KEYS, h = task / c->n_packed;
+    const ssa_attn *a = &c->a;
     ssa__tile tile = x->tile;
     const int32_t n = ssa__laid_keys(c, at);
+    int32_t run;
+    for (int32_t j = 0; j < n && !c->unit; j += run) {
+        const int64_t key = ssa__run_at(&keys, at + j, n - j, &run);
+        t->pack[a->k.type]((float *)(void *)ssa__laid_row(c, 1, at + j, h), a->head_dim, ssa__k_row(a, key, h),
+                           a->k.token_stride, run, a->head_dim);
+        t->pack[a->v.type]((float *)(void *)ssa__laid_row(c, 0, at + j, h), a->value_dim, ssa__v_row(a, key, h),
+                           a->v.token_stride, run, a->value_dim);
+    }
+    if (!c->unit) return;
     ssa__shape_tile(c, &t->many, &tile);
     tile.k = (uint16_t *)(void *)(c->packed + task * c->packed_bytes); /* the keys go there at once */
-    ssa__take_chunk(t, c, &tile, &keys, at, n, task / c->n_packed);
+    ssa__take_chunk(t, c, &tile, &keys, at, n, h);
     c->packed_broken[task] = (unsigned char)t->many.lay_values(
         &tile, n, tile.k + tile.keys_max * ssa__laid_bytes(c->a.k.type, tile.dk) / 2);
 }

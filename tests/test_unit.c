@@ -716,8 +716,21 @@ static void test_forms(void)
 }
 
 /* ---- chunks laid out once ---------------------------------------------------------------------------------------- */
-/* A full call of many tiles lays its chunks out before them; with more keys than rows it does not, and gives the same
- * bits when these are out of sight. */
+/* A copy of a cache of n tokens, contiguous, whose pages of 48 tokens are in reverse. */
+static void *paged(const tensor *t, int64_t n, int64_t token, int32_t *pages)
+{
+    const int64_t page = 48 * token, count = (n + 47) / 48;
+    char *copy = xalloc(count, page);
+    for (int64_t i = 0; i < count; i++) {
+        pages[i] = (int32_t)(count - 1 - i);
+        memcpy(copy + pages[i] * page, (const char *)t->view.data + i * page,
+               (size_t)(i < count - 1 ? page : n * token - i * page));
+    }
+    return copy;
+}
+
+/* A full call of many tiles lays its keys and values out before them; with more keys than rows it does not, and gives
+ * the same bits when these are out of sight. So does a cache in pages. */
 static void check_laid(const shape *s, int how, int terms)
 {
     prob p;
@@ -739,8 +752,23 @@ static void check_laid(const shape *s, int how, int terms)
         prob_clear(&p);
         ok &= run_by(&p, SSA_FULL, 3);
         CHECK(ok && prob_hash(&p) == want, "%s: laid out or not: %s", ssa_isa_name(level_at(l)), shape_text(&p.s));
+        if (s->lay == LAY_ZERO) {
+            const ssa_attn a = p.a;
+            int32_t pages[64];
+            p.a.pages = pages;
+            p.a.page_tokens = 48;
+            p.a.k.data = paged(&p.k, sees, s->H * row_bytes(s->tk, p.s.D), pages);
+            p.a.v.data = paged(&p.v, sees, s->H * row_bytes(s->tv, p.s.DV), pages);
+            prob_clear(&p);
+            ok &= run_by(&p, SSA_FULL, 2);
+            CHECK(ok && prob_hash(&p) == want, "%s: laid out from pages: %s", ssa_isa_name(level_at(l)),
+                  shape_text(&p.s));
+            free(p.a.k.data);
+            free(p.a.v.data);
+            p.a = a;
+        }
         p.a.n_kv = s->n_kv;
-        if (at_amx())
+        if (at_amx() || !level_rounds(level_at(l), s->tq, s->tk, s->tv))
             CHECK(laid >= all + bytes, "%d bytes with what is laid out, %d without: %s", (int)laid, (int)all,
                   shape_text(&p.s));
     }
@@ -756,11 +784,14 @@ static void test_laid(void)
     static const int from[] = { 488, 88, 1, 512, 0, 265, 128, 479 };
     for (int i = 0; i < 16; i++) {                           /* 4 tiles of 256 rows, 8 heads */
         if (!test_some(i, 5)) continue;
-        const ssa_type type = i % 4 == 1 ? SSA_F16 : SSA_BF16;
-        shape s = { .name = "unit, laid", .HQ = 16, .H = 8, .D = i % 4 == 1 ? 64 : dims[i % 6],
-                    .DV = i % 4 == 1 ? 32 : dims[i / 2 % 6], .n_q = 512, .n_kv = 1100, .q_pos = from[i % 8], .tq = type,
-                    .tk = type, .tv = i == 5 ? SSA_BF16 : type, .to = i % 3 ? SSA_F32 : SSA_BF16, .lay = lays[i % 4],
-                    .scale = i % 6 == 5 ? -0.15f : 0, .B = 16, .seed = (uint64_t)i * 100 };
+        static const ssa_type types[] = { SSA_BF16, SSA_F16, SSA_BF16, SSA_Q8_0, SSA_F32, SSA_BF16 };
+        const ssa_type type = types[i % 6];
+        const int whole = type == SSA_F16 || type == SSA_Q8_0;
+        shape s = { .name = "unit, laid", .HQ = 16, .H = 8, .D = whole ? 64 : dims[i % 6],
+                    .DV = whole ? 32 : dims[i / 2 % 6], .n_q = 512, .n_kv = 1100, .q_pos = from[i % 8],
+                    .tq = type == SSA_Q8_0 ? SSA_F32 : type, .tk = type, .tv = i == 7 ? SSA_BF16 : type,
+                    .to = i % 3 ? SSA_F32 : SSA_BF16, .lay = lays[i % 4], .scale = i % 6 == 5 ? -0.15f : 0, .B = 16,
+                    .seed = (uint64_t)i * 100 };
         check_laid(&s, hows[i % 5], i % 3 == 2);
         if (i % 4) continue;
         s.n_kv = i < 8 ? 600 : 1024;
