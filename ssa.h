@@ -320,9 +320,11 @@ SSA_API ssa_status  ssa_check(const ssa_attn *a, ssa_mode mode);
 /* Bytes of workspace for ssa_attention_batch(a, n, mode, x) or ssa_plan_make with n_threads workers (below 1 counts as
  * 1). 0 when a call is invalid or the size overflows. Depends on shapes, strides, types, positions, the selection's
  * fields, window, on whether softcap, alibi, a mask, a pool or blocks are given, and on the level in use; not on data.
- * It grows with n_kv but not always with n_q: a decode splits a long cache into shares, a prefill does not; take the
- * maximum over the shapes you use. Sparse without a pool needs n_kv_heads * head_dim * 4 bytes for each block of the
- * cache, and a sparse prefill on level amx another copy of the keys and values it reads. Any alignment will do. */
+ * What serves n_kv keys serves fewer, but not always fewer queries: a decode splits a long cache into shares, a prefill
+ * does not; take the maximum over the shapes you use. Sparse without a pool needs n_kv_heads * head_dim * 4 bytes for
+ * each block of the cache, and a sparse prefill on level amx another copy of the keys and values it reads; so does a
+ * full prefill of at least as many query rows (n_q * n_heads / n_kv_heads) as keys, as floats where it is not in halves
+ * on amx, and goes without where a workspace has no room for that. Any alignment will do. */
 SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads);
 
 /* out = gate * softmax(scores) . V over the visible keys (SSA_FULL), or over those in the selected blocks
@@ -5209,9 +5211,10 @@ static void ssa__take_shared(ssa__bump *b, ssa__call *c, ssa__what what)
     }
 }
 
-/* Checks n calls and lays them out; with ws NULL only the size in bytes comes back, in *total. */
-static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what what, int n_threads, void *ws,
-                            size_t size, size_t *total)
+/* Checks n calls and lays them out; with ws NULL only the size in bytes comes back, in *total. lays 0: no call's keys
+ * and values are laid out. */
+static ssa_status ssa__plan_with(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what what, int n_threads, int lays,
+                                 void *ws, size_t size, size_t *total)
 {
     ssa__bump shared = { NULL, 0, 0 };
     ssa__table table;
@@ -5233,6 +5236,7 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
         ssa__bump own = { NULL, 0, 0 };
         ssa_status s = ssa__resolve(&table, &one, &a[i], what);
         if (s != SSA_OK) return s;
+        one.lays_kv &= lays;
         units |= one.unit || one.rank;
         ssa__take_shared(&shared, &one, one.what);
         ssa__take_scratch(&own, &one, one.what, &x);
@@ -5261,6 +5265,7 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     for (int32_t i = 0; i < n; i++) {
         call = (ssa__call *)(void *)p->calls + i;
         (void)ssa__resolve(&table, call, &a[i], what);
+        call->lays_kv &= lays;
         ssa__take_shared(&shared, call, call->what);
         for (int kind = 0; kind < SSA__KINDS; kind++) {
             call->n_tasks[kind] = ssa__count_tasks(call, call->what, kind);
@@ -5278,6 +5283,15 @@ static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what
     p->scratch = shared.base + shared.at;
     p->scratch_stride = (size_t)scratch;
     return SSA_OK;
+}
+
+/* The same; in a workspace that was measured for more keys there may be no room to lay any out. */
+static ssa_status ssa__plan(ssa_plan *p, const ssa_attn *a, int32_t n, ssa__what what, int n_threads, void *ws,
+                            size_t size, size_t *total)
+{
+    size_t least;
+    ssa_status s = ssa__plan_with(p, a, n, what, n_threads, 1, ws, size, total);
+    return s == SSA_ERR_WORKSPACE && ws ? ssa__plan_with(p, a, n, what, n_threads, 0, ws, size, &least) : s;
 }
 
 /* =====================================================================================================================

@@ -442,14 +442,16 @@ static void check_long_decode(ssa_type t, int n_kv, ssa_mode mode)
     prob_free(&p);
 }
 
-/* Which phases a call has: pool, score and weigh, select, attend, merge, each only where there is something to do. A
- * long decode, full or sparse with a large budget, must be split over the cache, and so must the scores of many blocks
- * for few queries; else the threads would have nothing to share. */
+/* Which phases a call has: pool, pack, score and weigh, select, attend, merge, each only where there is something to
+ * do. Keys that many tiles read are laid out before these, where there are as many rows. A long decode, full or sparse
+ * with a large budget, must be split over the cache, and so must the scores of many blocks for few queries; else the
+ * threads would have nothing to share. */
 static void check_phases(void)
 {
     static const struct { ssa_mode mode; int n_q, n_kv, top_k; ssa_select select; int phases; } cases[] = {
         { SSA_FULL, 1, 300, 16, SSA_SELECT_TOPK, 1 },       { SSA_FULL, 1, 20011, 16, SSA_SELECT_TOPK, 2 },
-        { SSA_FULL, 1000, 1000, 16, SSA_SELECT_TOPK, 1 },   { SSA_SPARSE, 1, 300, 4, SSA_SELECT_TOPK, 3 },
+        { SSA_FULL, 1000, 1000, 16, SSA_SELECT_TOPK, 2 },   { SSA_FULL, 1000, 8001, 16, SSA_SELECT_TOPK, 1 },
+        { SSA_FULL, 24, 1000, 16, SSA_SELECT_TOPK, 2 },     { SSA_SPARSE, 1, 300, 4, SSA_SELECT_TOPK, 3 },
         { SSA_SPARSE, 1, 300, 1000, SSA_SELECT_TOPK, 2 },   { SSA_SPARSE, 1, 300, 4, SSA_SELECT_GIVEN, 2 },
         { SSA_SPARSE, 1, 32768, 1000, SSA_SELECT_TOPK, 4 }, { SSA_SPARSE, 1, 32768, 16, SSA_SELECT_REFERENCE, 3 },
         { SSA_SPARSE, 1, 131071, 16, SSA_SELECT_TOPK, 3 },  { SSA_SPARSE, 1, 131072, 16, SSA_SELECT_TOPK, 5 },

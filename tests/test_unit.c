@@ -768,6 +768,16 @@ static void check_laid(const shape *s, int how, int terms)
             p.a = a;
         }
         p.a.n_kv = s->n_kv;
+        if (all < laid) { /* what serves these keys without laying them out serves fewer of them */
+            const ssa_exec x = { 1, NULL, NULL, xalloc((int64_t)all, 1), all };
+            p.a.n_kv = sees;
+            prob_clear(&p);
+            ok &= ssa_attention(&p.a, SSA_FULL, &x) == SSA_OK;
+            CHECK(ok && prob_hash(&p) == want, "%s: no room to lay out: %s", ssa_isa_name(level_at(l)),
+                  shape_text(&p.s));
+            free(x.workspace);
+            p.a.n_kv = s->n_kv;
+        }
         if (at_amx() || !level_rounds(level_at(l), s->tq, s->tk, s->tv))
             CHECK(laid >= all + bytes, "%d bytes with what is laid out, %d without: %s", (int)laid, (int)all,
                   shape_text(&p.s));
