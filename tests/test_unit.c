@@ -217,7 +217,7 @@ static void check_broken(const shape *s, ssa_mode mode, const int64_t *tokens, i
     FOR_LEVELS(l) {
         prob_fill(&p, s->seed);
         prob_clear(&p);
-        CHECK(ssa_attention(&p.a, mode, &one) == SSA_OK, "status: %s", shape_text(&p.s));
+        CHECK(run_by(&p, mode, 1), "status: %s", shape_text(&p.s));
         for (int64_t i = 0; i < s->n_q; i++) want[i] = query_hash(&p, i);
         for (int what = 0; what < n_tokens * 2; what++) {
             tensor *t = what & 1 ? &p.v : &p.k;
@@ -227,7 +227,7 @@ static void check_broken(const shape *s, ssa_mode mode, const int64_t *tokens, i
             for (int d = t->dim / 2; d < t->dim; d += 7) t->val[head * t->dim + d] = bad;
             tensor_store(t);
             prob_clear(&p);
-            CHECK(ssa_attention(&p.a, mode, &one) == SSA_OK, "status: %s", shape_text(&p.s));
+            CHECK(run_by(&p, mode, 1), "status: %s", shape_text(&p.s));
             tensor_load(&p.o);
             for (int64_t i = 0; i < s->n_q; i++) {
                 int sees = p.q0 + i >= token || s->noncausal, listed = mode == SSA_FULL;
