@@ -199,9 +199,10 @@ static void check_decode(const shape *s, int how)
 }
 
 /* ---- what is not finite ------------------------------------------------------------------------------------------ */
-/* Puts what is not finite into key or value `token` of the last key/value head. Queries that do not see it keep every
- * bit; of those that see it, the heads of that key/value head become not finite: in the dims that were spoilt (values),
- * or in all (keys); dims next to them stay finite. Sparse: with the lists given, so that only their contents count. */
+/* Puts what is not finite into key or value `token` of the first or last key/value head. Queries that do not see it
+ * keep every bit; of those that see it, the heads of that key/value head become not finite: in the dims that were spoilt
+ * (values), or in all (keys); dims next to them stay finite. Sparse: with the lists given, so that only their contents
+ * count. */
 static void check_broken(const shape *s, ssa_mode mode, const int64_t *tokens, int n_tokens)
 {
     static const float bads[] = { NAN, INFINITY, -INFINITY };
@@ -221,7 +222,8 @@ static void check_broken(const shape *s, ssa_mode mode, const int64_t *tokens, i
         for (int64_t i = 0; i < s->n_q; i++) want[i] = query_hash(&p, i);
         for (int what = 0; what < n_tokens * 2; what++) {
             tensor *t = what & 1 ? &p.v : &p.k;
-            int64_t token = tokens[what / 2], head = token * s->H + s->H - 1, moved = 0, spared = 0, spoilt = 0;
+            int h = what / 2 % 2 ? s->H - 1 : 0; /* the first one's tiles find nothing but NaN in the workspace */
+            int64_t token = tokens[what / 2], head = token * s->H + h, moved = 0, spared = 0, spoilt = 0;
             float bad = bads[what % 3];
             prob_fill(&p, s->seed);
             for (int d = t->dim / 2; d < t->dim; d += 7) t->val[head * t->dim + d] = bad;
@@ -232,12 +234,12 @@ static void check_broken(const shape *s, ssa_mode mode, const int64_t *tokens, i
             for (int64_t i = 0; i < s->n_q; i++) {
                 int sees = p.q0 + i >= token || s->noncausal, listed = mode == SSA_FULL;
                 for (int e = 0; e < p.s.top_k && !listed; e++)
-                    listed |= p.blocks[(i * s->H + s->H - 1) * p.s.top_k + e] == token / p.s.B;
+                    listed |= p.blocks[(i * s->H + h) * p.s.top_k + e] == token / p.s.B;
                 sees = sees && listed;
                 if (!sees) moved += want[i] != query_hash(&p, i);
                 for (int g = 0; g < s->HQ; g++)
                     for (int d = 0; d < DV; d++) {
-                        int hit = sees && g >= s->HQ - G && (!(what & 1) || (d >= DV / 2 && (d - DV / 2) % 7 == 0));
+                        int hit = sees && g / G == h && (!(what & 1) || (d >= DV / 2 && (d - DV / 2) % 7 == 0));
                         float x = p.o.val[(i * s->HQ + g) * DV + d];
                         if (hit && (what & 1 || isnan(bad))) spared += isfinite(x) != 0;
                         if (!hit) spoilt += !isfinite(x);
