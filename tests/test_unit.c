@@ -200,9 +200,9 @@ static void check_decode(const shape *s, int how)
 
 /* ---- what is not finite ------------------------------------------------------------------------------------------ */
 /* Puts what is not finite into key or value `token` of the first or last key/value head. Queries that do not see it
- * keep every bit; of those that see it, the heads of that key/value head become not finite: in the dims that were spoilt
- * (values), or in all (keys); dims next to them stay finite. Sparse: with the lists given, so that only their contents
- * count. */
+ * keep every bit; of those that see it, the heads of that key/value head become not finite: in the dims that were
+ * spoilt (values), or in all (keys); dims next to them stay finite. Sparse: with the lists given, so that only their
+ * contents count. */
 static void check_broken(const shape *s, ssa_mode mode, const int64_t *tokens, int n_tokens)
 {
     static const float bads[] = { NAN, INFINITY, -INFINITY };
