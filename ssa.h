@@ -2628,31 +2628,29 @@ SSA__AMXF void ssa__amx_v_transposed(const ssa__tile *t, int32_t n, uint16_t *vt
             }
 }
 
-/* Keys whose p is collected before values are multiplied: more where the output, which comes and goes with them, is
- * large. ssa__unit_work has room for 256. */
-static int32_t ssa__amx_span(const ssa__tile *t) { return t->dv_unit > 64 ? 256 : 128; }
+/* Keys whose p is collected before values are multiplied, as the output comes and goes with them: what ssa__unit_work
+ * has room for. */
+#define SSA__AMX_SPAN 256
 
 /* Scores of 32 keys, from `key` on, for two groups of 16 rows: s [group][32][16]. Four results from four operands a
  * step: tiles 0 to 3 are the results, 4 and 5 the keys, 6 and 7 the groups' queries. */
 SSA__AMX void ssa__amx_many_scores(const ssa__tile *t, int32_t key, const unsigned char *q, float *s)
 {
-    const int32_t steps = t->dk_unit / 32;
-    const int64_t group = (int64_t)t->q_terms * steps * 1024;
+    const int64_t stride = t->k_stride, size = (int64_t)t->dk_unit * 32; /* of a group's queries, one term */
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     for (int32_t ab = t->k_terms * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
-        const int32_t a = ab / t->q_terms, b = ab % t->q_terms;
-        const unsigned char *k = t->k_rows + (int64_t)a * t->keys_max * t->dk_unit * 2 + key * t->k_stride;
-        for (int32_t i = 0; i < steps; i++) {
-            const unsigned char *q0 = q + (b * steps + i) * 1024;
-            _tile_loadd(4, k + i * 64, t->k_stride);
+        const unsigned char *k = t->k_rows + (ab >= t->q_terms) * (int64_t)t->keys_max * t->dk_unit * 2 + key * stride;
+        const unsigned char *q0 = q + (t->q_terms == 2 && ab & 1) * size, *q1 = q0 + t->q_terms * size;
+        for (const unsigned char *end = q0 + size; q0 < end; q0 += 1024, q1 += 1024, k += 64) {
+            _tile_loadd(4, k, stride);
             _tile_loadd(6, q0, 64);
             _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(5, k + i * 64 + 16 * t->k_stride, t->k_stride);
+            _tile_loadd(5, k + 16 * stride, stride);
             _tile_dpbf16ps(1, 5, 6);
-            _tile_loadd(7, q0 + group, 64);
+            _tile_loadd(7, q1, 64);
             _tile_dpbf16ps(2, 4, 7);
             _tile_dpbf16ps(3, 5, 7);
         }
@@ -2663,12 +2661,38 @@ SSA__AMX void ssa__amx_many_scores(const ssa__tile *t, int32_t key, const unsign
     _tile_stored(3, s + 768, 64);
 }
 
+/* The same for queries of one term and up to 64 dims, which stay in tiles 4 to 7 until values are multiplied. */
+SSA__AMX void ssa__amx_held_queries(const unsigned char *q)
+{
+    _tile_loadd(4, q, 64);
+    _tile_loadd(5, q + 1024, 64);
+    _tile_loadd(6, q + 2048, 64);
+    _tile_loadd(7, q + 3072, 64);
+}
+SSA__AMX void ssa__amx_held_scores(const ssa__tile *t, int32_t key, float *s)
+{
+    const unsigned char *k = t->k_rows + key * t->k_stride;
+    SSA__UNROLL
+    for (int i = 0; i < 2; i++, k += 16 * t->k_stride, s += 256) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_loadd(2, k, t->k_stride);
+        _tile_dpbf16ps(0, 2, 4);
+        _tile_dpbf16ps(1, 2, 6);
+        _tile_loadd(3, k + 64, t->k_stride);
+        _tile_dpbf16ps(0, 3, 5);
+        _tile_dpbf16ps(1, 3, 7);
+        _tile_stored(0, s, 64);
+        _tile_stored(1, s + 512, 64);
+    }
+}
+
 /* All dims of two groups of rows: o += V^T.P^T over n keys from `key` on, 32 dims at a time; tiles as for scores. Where
  * o is fresh it holds nothing yet. p [group][term][pair of keys][16][2] */
 SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t key, int32_t n, const uint16_t *vt,
                                    const uint16_t *p, float *o, int fresh)
 {
-    const int64_t group = (int64_t)t->dv_unit * 16, term = ssa__amx_span(t) * 16;
+    const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__AMX_SPAN * 16;
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         float *o0 = o + e * 16, *o1 = o0 + group;
         if (fresh) {
@@ -2703,28 +2727,43 @@ SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t 
     }
 }
 
-/* p of 32 keys, from j on, for a pair of groups of rows: s [group][32][16], m and l are the pair's state, p goes to
- * [group][term][pair of keys][16][2]. Rows from next on are brought into L1 meanwhile, two with every two keys. */
-SSA__AMX void ssa__amx_many_p(const int terms, const int hidden, int32_t j, const float *s, __m512 scale,
-                              const float *m, float *l, const __m512i *limit, uint16_t *p, int64_t term,
-                              const unsigned char *next, int64_t stride, int32_t bytes)
+/* p of 32 keys, from j on, for the pair of groups of rows that starts at row at: s [group][32][16], p goes to
+ * [group][term][pair of keys][16][2]. The keys after the next 32 are brought into L1 meanwhile, two with every two, up
+ * to 128 dims of them and without a loop. 0: a row's p are more than 2^SSA__AMX_LAG on average, or NaN, and l stays as
+ * it was: then one is more. Not where that is sure not to happen. */
+SSA__AMX int ssa__amx_many_p(const int terms, const int hidden, const int sure, const ssa__tile *t, int32_t at,
+                             int32_t j, const float *s, __m512 scale, const __m512i *limit, uint16_t *p)
 {
-    const __m512 m0 = _mm512_loadu_ps(m), m1 = _mm512_loadu_ps(m + 16);
-    __m512 sum0 = _mm512_loadu_ps(l), sum1 = _mm512_loadu_ps(l + 16);
-    uint16_t *p1 = p + terms * term;
-    for (int32_t i = 0; i < 32; i += 2) {
+    const __m512 m0 = _mm512_loadu_ps(t->m + at), m1 = _mm512_loadu_ps(t->m + at + 16);
+    const __m512 most = _mm512_set1_ps(32.0f * (1 << (int)SSA__AMX_LAG));
+    const int64_t stride = t->k_stride;
+    const unsigned char *next = t->k_rows + (j + 64) * stride;
+    const int wide = t->dk_unit > 64;
+    __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
+    uint16_t *p1 = p + terms * SSA__AMX_SPAN * 16;
+    for (int32_t i = 0; i < 32; i += 2, next += 2 * stride) {
         __m512i x[2], y[2];
-        for (int r = 0; r < 2; r++, next += stride)
-            for (int32_t k = 0; k < bytes; k += 64) SSA__PREFETCH(next + k);
+        SSA__PREFETCH(next);
+        SSA__PREFETCH(next + 64);
+        SSA__PREFETCH(next + stride);
+        SSA__PREFETCH(next + stride + 64);
+        if (wide) {
+            SSA__PREFETCH(next + 128);
+            SSA__PREFETCH(next + 192);
+            SSA__PREFETCH(next + stride + 128);
+            SSA__PREFETCH(next + stride + 192);
+        }
         sum0 = ssa__amx_p(terms, hidden, s + i * 16, j + i, scale, m0, limit[0], x, sum0);
         sum1 = ssa__amx_p(terms, hidden, s + (32 + i) * 16, j + i, scale, m1, limit[1], y, sum1);
         for (int a = 0; a < terms; a++) {
-            _mm512_storeu_si512(p + a * term + i * 16, x[a]);
-            _mm512_storeu_si512(p1 + a * term + i * 16, y[a]);
+            _mm512_storeu_si512(p + a * SSA__AMX_SPAN * 16 + i * 16, x[a]);
+            _mm512_storeu_si512(p1 + a * SSA__AMX_SPAN * 16 + i * 16, y[a]);
         }
     }
-    _mm512_storeu_ps(l, sum0);
-    _mm512_storeu_ps(l + 16, sum1);
+    if (!sure && _mm512_cmp_ps_mask(sum0, most, _CMP_NLE_UQ) | _mm512_cmp_ps_mask(sum1, most, _CMP_NLE_UQ)) return 0;
+    _mm512_storeu_ps(t->l + at, _mm512_add_ps(_mm512_loadu_ps(t->l + at), sum0));
+    _mm512_storeu_ps(t->l + at + 16, _mm512_add_ps(_mm512_loadu_ps(t->l + at + 16), sum1));
+    return 1;
 }
 
 /* The scores of n keys from j on, for the pair of groups of rows that starts at row at. */
@@ -2735,12 +2774,14 @@ SSA__NO_INLINE void ssa__amx_many_adjust(const ssa__tile *t, float *s, int32_t j
 }
 
 /* A pair of groups of rows at a time goes through the chunk, so that its queries, output, scores and p stay in L1,
- * while keys and values come from L2: scores of 32 keys, a step ahead, their p, and after ssa__amx_span keys their
- * values. When a maximum moves, the values so far are added to the output before it is rescaled. */
+ * while keys and values come from L2: scores of 32 keys, a step ahead, their p, and after SSA__AMX_SPAN keys their
+ * values. With one term p is made first, and looked at whether m is too low for it; two terms look for the maximum.
+ * When it moves, the values so far are added to the output before that is rescaled. */
 SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit, int start)
 {
-    const int32_t pairs = (t->rows + 31) / 32, span = ssa__amx_span(t);
+    const int32_t pairs = (t->rows + 31) / 32;
     const int64_t q_pair = (int64_t)2 * t->q_terms * (t->dk_unit / 32) * 1024, o_pair = (int64_t)t->dv_unit * 32;
+    const int held = t->dk_unit == 64 && t->q_terms * t->k_terms == 1;
     const __m512 scale = ssa__amx_scale(t);
     const uint16_t *vt = t->v_laid;
     uint16_t *own = (uint16_t *)(void *)t->work;
@@ -2756,10 +2797,10 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
         const int32_t at = i * 32;
         const unsigned char *q = (const unsigned char *)t->q + i * q_pair;
         float *o = t->o + i * o_pair;
-        int32_t sees = n, hidden = 0, done = 0; /* keys that some row sees; whether some sees fewer; keys done with */
+        const int32_t first = t->start ? t->start[at] / 32 * 32 : 0;
+        int32_t sees = n, hidden = 0, done = first; /* keys that some row sees, that all see, whose values are added */
         int fresh = start;
         __m512i lim[2];
-        if (t->start) done = t->start[at] / 32 * 32;
         lim[0] = lim[1] = _mm512_set1_epi32(n);
         if (limit) {
             lim[0] = _mm512_loadu_si512(limit + at);
@@ -2767,22 +2808,29 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
             sees = _mm512_reduce_max_epi32(_mm512_max_epi32(lim[0], lim[1]));
             hidden = _mm512_reduce_min_epi32(_mm512_min_epi32(lim[0], lim[1]));
         } else hidden = n;
-        if (sees > done) ssa__amx_many_scores(t, done, q, s + (done & 32) * 32);
+        if (held) ssa__amx_held_queries(q);
+        if (sees > done && held) ssa__amx_held_scores(t, done, s + (done & 32) * 32);
+        else if (sees > done) ssa__amx_many_scores(t, done, q, s + (done & 32) * 32);
         for (int32_t j = done; j < sees; j += 32) {
             const int32_t left = sees - j, some = hidden < j + 32;
+            const int last = left <= 32 || j + 32 - done == SSA__AMX_SPAN;
             float *s_j = s + (j & 32) * 32;
-            const int last = left <= 32 || j + 32 - done == span;
-            const unsigned char *next = t->k_rows + (j + 64) * t->k_stride;
             uint16_t *p_j = p + (j - done) * 16;
+            int made = 0;
             SSA__BARRIER();
-            if (left > 32) ssa__amx_many_scores(t, j + 32, q, s + (~j & 32) * 32);
+            if (left > 32 && held) ssa__amx_held_scores(t, j + 32, s + (~j & 32) * 32);
+            else if (left > 32) ssa__amx_many_scores(t, j + 32, q, s + (~j & 32) * 32);
             if (t->adjust) ssa__amx_many_adjust(t, s_j, j, left < 32 ? left : 32, at);
-            for (int g = 0; g < 2; g++) {
+            if (terms == 1 && (j > first || !start))
+                made = some ? ssa__amx_many_p(1, 1, 0, t, at, j, s_j, scale, lim, p_j)
+                            : ssa__amx_many_p(1, 0, 0, t, at, j, s_j, scale, lim, p_j);
+            for (int g = 0; g < 2 && !made; g++) {
                 float *o_g = o + g * t->dv_unit * 16, *fix = t->fix + at + g * 16;
                 if (!ssa__amx_max(terms, s_j + g * 512, j, left < 32 ? left : 32, some, lim[g], scale,
                                   t->m + at + g * 16, t->l + at + g * 16, fix)) continue;
                 if (done < j) {
                     ssa__amx_many_values(terms, t, done, j - done, vt, p, o, fresh);
+                    if (held) ssa__amx_held_queries(q);
                     fresh = 0;
                 }
                 done = j;
@@ -2791,13 +2839,12 @@ SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, c
                 for (int32_t e = 0; e < t->dv_unit && !fresh; e++)
                     _mm512_storeu_ps(o_g + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o_g + e * 16), _mm512_loadu_ps(fix)));
             }
-            if (some) ssa__amx_many_p(terms, 1, j, s_j, scale, t->m + at, t->l + at, lim, p_j, span * 16, next,
-                                      t->k_stride, t->dk_unit * 2);
-            else ssa__amx_many_p(terms, 0, j, s_j, scale, t->m + at, t->l + at, lim, p_j, span * 16, next,
-                                 t->k_stride, t->dk_unit * 2);
+            if (!made && (terms == 1 || some)) ssa__amx_many_p(terms, 1, 1, t, at, j, s_j, scale, lim, p_j);
+            else if (!made) ssa__amx_many_p(terms, 0, 1, t, at, j, s_j, scale, lim, p_j);
             SSA__BARRIER();
             if (last) {
                 ssa__amx_many_values(terms, t, done, j + 32 - done, vt, p, o, fresh);
+                if (held) ssa__amx_held_queries(q);
                 fresh = 0;
                 done = j + 32;
             }
