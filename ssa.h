@@ -928,8 +928,8 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__TILE_ROWS 64
 #define SSA__UNIT_ROWS 1024 /* rows of a tile of the unit form: what it costs to bring in a chunk is shared by these */
 #define SSA__UNIT_KEYS 512  /* a chunk of the unit form, to stay in L2 .. */
-#define SSA__UNIT_FEW  64   /* .. and with few rows, where it should stay in L1; multiples of 32 */
 #define SSA__UNIT_DIM  32
+#define SSA__UNIT_FEW  SSA__UNIT_DIM /* .. and with few rows: one step, so that the next keys come in evenly */
 #define SSA__Q8_KEYS   64   /* a chunk of q8: values that are multiplied at once */
 #ifndef SSA__Q8_LEAST
 #define SSA__Q8_LEAST  192  /* keys for which that pays; the blocks of a sparse call are too short, too */
@@ -2529,18 +2529,18 @@ SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t key, int32_t 
 }
 
 /* Scores of 32 keys for one group: s [32][16]. */
-SSA__AMX void ssa__amx_scores_few(const ssa__tile *t, int32_t key, float *s)
+SSA__AMX void ssa__amx_scores_few(const ssa__tile *t, float *s, ssa__lines *ahead)
 {
-    const int32_t steps = t->dk_unit / 32;
-    const unsigned char *k = t->k_rows + key * t->k_stride;
+    const unsigned char *k = t->k_rows;
     _tile_zero(0);
     _tile_zero(1);
-    for (int32_t i = 0; i < steps; i++) {
-        _tile_loadd(6, (const unsigned char *)t->q + i * 1024, 64);
-        _tile_loadd(4, k + i * 64, t->k_stride);
+    for (int32_t e = 0; e < t->dk_unit; e += 32) {
+        _tile_loadd(6, (const unsigned char *)t->q + e * 32, 64);
+        _tile_loadd(4, k + e * 2, t->k_stride);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(5, k + i * 64 + 16 * t->k_stride, t->k_stride);
+        _tile_loadd(5, k + e * 2 + 16 * t->k_stride, t->k_stride);
         _tile_dpbf16ps(1, 5, 6);
+        ssa__fetch_lines(ahead, 3);
     }
     _tile_stored(0, s, 64);
     _tile_stored(1, s + 256, 64);
@@ -2892,15 +2892,18 @@ SSA__AMXF void ssa__amx_many_finish(const ssa__tile *t, const float *factor, flo
     }
 }
 
-/* -- few rows: scores of the whole chunk, then its p, then its values, each through L1 -- */
+/* -- few rows: 32 keys at a time, each head's rows lie far apart there. The next ones are brought in all along: keys
+ * beside the scores and while pairs of values are interleaved, values beside p and the products. The weights are about
+ * what each step takes. -- */
 
-/* p [16 rows][SSA__UNIT_FEW] of the n keys of a chunk from s [key][16]. Rescales the output when a maximum moved;
- * prefetches the values ahead. hidden: a row may see fewer keys than n, lim says how many. */
-SSA__AMX void ssa__amx_few_p(const ssa__tile *t, int32_t n, int hidden, __m512i lim, float *s, uint16_t *p)
+/* p [16 rows][32] of n keys from s [key][16]. Rescales the output when a maximum moved. hidden: a row may see fewer
+ * keys than n, lim says how many. */
+SSA__AMX void ssa__amx_few_p(const ssa__tile *t, int32_t n, int hidden, __m512i lim, float *s, uint16_t *p,
+                             ssa__lines *ahead)
 {
     const __m512 scale = ssa__amx_scale(t);
-    ssa__lines ahead = ssa__lines_of(t->ahead_v, t->ahead_v_stride, t->ahead_rows, t->ahead_v_bytes, (n + 1) / 2);
-    __m512 m, sum;
+    const int some = hidden || n < SSA__UNIT_FEW;
+    __m512 m, sum, x[16];
     if (t->adjust) t->adjust(t, s, 16, 1, 0, n, 0, t->rows);
     if (ssa__amx_max(1, s, 0, n, hidden, lim, scale, t->m, t->l, t->fix))
         for (int32_t r = 0; r < t->rows; r++)
@@ -2910,63 +2913,55 @@ SSA__AMX void ssa__amx_few_p(const ssa__tile *t, int32_t n, int hidden, __m512i 
             }
     m = _mm512_loadu_ps(t->m);
     sum = _mm512_loadu_ps(t->l);
-    for (int32_t j = 0; j < n; j += 32, p += 32) {
-        __m512 x[16];
-        const int some = hidden || j + 32 > n;
-        for (int32_t i = 0; i < 16; i++) {
-            __m512i y;
-            const int32_t key = j + 2 * i;
-            ssa__fetch_lines(&ahead, 1);
-            if (some) sum = ssa__amx_p(1, 1, s + key * 16, key, scale, m, lim, &y, sum);
-            else sum = ssa__amx_p(1, 0, s + key * 16, key, scale, m, lim, &y, sum);
-            x[i] = _mm512_castsi512_ps(y);
-        }
-        ssa__avx512_transpose(x);
-        for (int i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(p + i * SSA__UNIT_FEW), x[i]);
+    for (int32_t i = 0; i < 16; i++) {
+        __m512i y;
+        ssa__fetch_lines(ahead, 1);
+        if (some) sum = ssa__amx_p(1, 1, s + i * 32, 2 * i, scale, m, lim, &y, sum);
+        else sum = ssa__amx_p(1, 0, s + i * 32, 2 * i, scale, m, lim, &y, sum);
+        x[i] = _mm512_castsi512_ps(y);
     }
+    ssa__avx512_transpose(x);
+    for (int i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(p + i * 32), x[i]);
     _mm512_storeu_ps(t->l, sum);
+    ssa__fetch_lines(ahead, 4);
 }
 
 /* One term: few rows of f16 are narrow. */
 SSA__AMXF void ssa__amx_few(const ssa__tile *t, int32_t n, const int32_t *limit)
 {
-    const int32_t n32 = ssa__amx_keys(n), from = ssa__amx_unseen(t, n, limit);
+    const int32_t from = ssa__amx_unseen(t, n, limit), ld = t->dv_unit * 4, dims = t->dv_unit / 32;
     uint16_t *vp = (uint16_t *)(void *)t->work;                       /* [key pair][dv_unit][2] */
-    float *s = (float *)(void *)(vp + (int64_t)t->keys_max * t->dv_unit);
-    uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_FEW * 16);       /* [16 rows][SSA__UNIT_FEW] */
+    float *s = (float *)(void *)(vp + SSA__UNIT_FEW * t->dv_unit);    /* [key][16] */
+    uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_FEW * 16);       /* [16 rows][key] */
     const __m512i lim = limit ? _mm512_loadu_si512(limit) : _mm512_set1_epi32(n);
-    ssa__lines ahead = ssa__lines_ahead(t, (n + 1) / 2);
+    ssa__lines keys = ssa__lines_ahead(t, t->dk_unit / 32 * 3 + 16 * dims);
+    ssa__lines values = ssa__lines_of(t->ahead_v, t->ahead_v_stride, t->ahead_rows, t->ahead_v_bytes, 20 + 4 * dims);
     if (from < n && ssa__amx_broken(t, from, n)) ssa__amx_edge(t, 0, from, n, limit);
-    if (n32 > n) ssa__amx_pad(t, n);
+    if (n < SSA__UNIT_FEW) ssa__amx_pad(t, n);
     SSA__BARRIER();
-    for (int32_t j = 0; j < n; j += 32) {
-        ssa__amx_scores_few(t, j, s + j * 16);
-        for (int32_t i = j; i < j + 32; i += 2) {
-            const unsigned char *v = t->v_rows + i * t->v_stride;
-            uint16_t *dst = vp + (int64_t)i * t->dv_unit;
-            ssa__fetch_lines(&ahead, 1);
-            for (int32_t e = 0; e < t->dv_unit; e += 32) {
-                __m512i x = _mm512_loadu_si512(v + 2 * e), y = _mm512_loadu_si512(v + t->v_stride + 2 * e);
-                _mm512_storeu_si512(dst + 2 * e, _mm512_unpacklo_epi16(x, y));
-                _mm512_storeu_si512(dst + 2 * e + 32, _mm512_unpackhi_epi16(x, y));
-            }
+    ssa__amx_scores_few(t, s, &keys);
+    for (int32_t i = 0; i < SSA__UNIT_FEW; i += 2) {
+        const unsigned char *v = t->v_rows + i * t->v_stride;
+        uint16_t *dst = vp + (int64_t)i * t->dv_unit;
+        ssa__fetch_lines(&keys, dims);
+        for (int32_t e = 0; e < t->dv_unit; e += 32) {
+            __m512i x = _mm512_loadu_si512(v + 2 * e), y = _mm512_loadu_si512(v + t->v_stride + 2 * e);
+            _mm512_storeu_si512(dst + 2 * e, _mm512_unpacklo_epi16(x, y));
+            _mm512_storeu_si512(dst + 2 * e + 32, _mm512_unpackhi_epi16(x, y));
         }
     }
     SSA__BARRIER();
-    ssa__amx_few_p(t, n, limit != NULL, lim, s, p);
+    ssa__amx_few_p(t, n, limit != NULL, lim, s, p, &values);
     SSA__BARRIER();
+    _tile_loadd(4, p, 64);
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
-        const int32_t ld = t->dv_unit * 4;
         _tile_loadd(0, t->o + e, ld);
         _tile_loadd(1, t->o + e + 16, ld);
-        for (int32_t j = 0; j < n32; j += 32) {
-            const uint16_t *v = vp + (int64_t)j * t->dv_unit + 2 * e;
-            _tile_loadd(4, p + j, SSA__UNIT_FEW * 2);
-            _tile_loadd(6, v, ld);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(7, v + 32, ld);
-            _tile_dpbf16ps(1, 4, 7);
-        }
+        _tile_loadd(6, vp + 2 * e, ld);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, vp + 2 * e + 32, ld);
+        _tile_dpbf16ps(1, 4, 7);
+        ssa__fetch_lines(&values, 4);
         _tile_stored(0, t->o + e, ld);
         _tile_stored(1, t->o + e + 16, ld);
     }
@@ -3871,7 +3866,7 @@ SSA__AMXF void ssa__amx_q8_pv(const ssa__tile *t, const unsigned char *v, int64_
 static void ssa__amx_fill(ssa__table *t)
 {
     t->isa = SSA_ISA_AMX;
-    t->unit_rows = 4;
+    t->unit_rows = 3;
     t->enter = ssa__amx_enter;
     t->leave = ssa__amx_leave;
     t->take[SSA_F16] = ssa__amx_take_f16;
@@ -4793,10 +4788,12 @@ static int ssa__unit_pays(const ssa_attn *a)
     return ssa__all_bf16(a) || 4 * padded <= 5 * dims;
 }
 
-/* The most rows of bf16 that narrow takes. A full call's keys lie side by side, where the unit reads them. */
+/* The most rows of bf16 that narrow takes. A full call's keys lie side by side, where the unit reads them; one row more
+ * is narrow where dims need padding, and so copying. */
 static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
 {
-    return c->what == SSA__RUN_FULL ? t->unit_rows : t->narrow_rows;
+    const int padded = c->a.head_dim % SSA__UNIT_DIM || c->a.value_dim % SSA__UNIT_DIM;
+    return c->what == SSA__RUN_FULL ? t->unit_rows + padded : t->narrow_rows;
 }
 
 /* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not
