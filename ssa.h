@@ -959,6 +959,7 @@ struct ssa__tile_of {
     uint16_t *k, *v;                 /* unit: the rows taken */
     const unsigned char *k_rows, *v_rows; /* unit: where to read them, k_stride and v_stride bytes apart: there, */
     int64_t k_stride, v_stride;      /* or in the cache when nothing is to be changed or padded */
+    const unsigned char *k_half, *v_half; /* few: those from SSA__UNIT_FEW / 2 on, which may lie elsewhere */
     const uint16_t *v_laid;          /* unit: the chunk's values as lay_values leaves them; NULL: attend does that */
     int32_t fresh;                   /* unit, form->starts: o holds nothing yet, and attend begins it */
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
@@ -1076,6 +1077,7 @@ typedef struct {
     int32_t chunk;                                   /* most keys of a chunk */
     int32_t in_place;  /* up to this many rows: k_rows and v_rows lie in the cache for bf16, dims and n that are */
                        /* multiples of SSA__UNIT_DIM, and rows that see all keys; elsewhere they are k and v */
+    int      halves;                                 /* and a chunk's halves may lie apart: k_half, v_half */
     /* unit: n <= SSA__UNIT_BLOCK pooled keys of d elements as terms that add up to them, each of a term side by side:
      * [term][32 dims]([pair of dims][key][2]); zeros for keys and dims that there are not. */
     void (*lay)(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride, int32_t n,
@@ -2538,7 +2540,7 @@ SSA__AMX void ssa__amx_scores_few(const ssa__tile *t, float *s, ssa__lines *ahea
         _tile_loadd(6, (const unsigned char *)t->q + e * 32, 64);
         _tile_loadd(4, k + e * 2, t->k_stride);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(5, k + e * 2 + 16 * t->k_stride, t->k_stride);
+        _tile_loadd(5, t->k_half + e * 2, t->k_stride);
         _tile_dpbf16ps(1, 5, 6);
         ssa__fetch_lines(ahead, 3);
     }
@@ -2941,7 +2943,7 @@ SSA__AMXF void ssa__amx_few(const ssa__tile *t, int32_t n, const int32_t *limit)
     SSA__BARRIER();
     ssa__amx_scores_few(t, s, &keys);
     for (int32_t i = 0; i < SSA__UNIT_FEW; i += 2) {
-        const unsigned char *v = t->v_rows + i * t->v_stride;
+        const unsigned char *v = i < 16 ? t->v_rows + i * t->v_stride : t->v_half + (i - 16) * t->v_stride;
         uint16_t *dst = vp + (int64_t)i * t->dv_unit;
         ssa__fetch_lines(&keys, dims);
         for (int32_t e = 0; e < t->dv_unit; e += 32) {
@@ -3873,6 +3875,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->take[SSA_BF16] = ssa__amx_take_bf16;
     t->few.chunk = SSA__UNIT_FEW;
     t->few.in_place = SSA__LANES_MAX;
+    t->few.halves = 1;
     t->few.q_prep = t->many.q_prep = ssa__amx_q_prep;
     t->few.q_turn = t->many.q_turn = ssa__amx_q_turn;
     t->few.attend = ssa__amx_few;
@@ -6364,20 +6367,22 @@ static int32_t ssa__aside(const ssa__call *c, const ssa_view *v, int64_t bytes, 
     return (int32_t)heads;
 }
 
-/* As ssa__look_ahead_keys, for heads side by side. */
+/* As ssa__look_ahead_keys, for heads side by side. A share may lie in one page where the n keys do not. */
 static void ssa__look_aside(ssa__tile *t, const ssa__call *c, const ssa__keys *keys, int k, int64_t x, int64_t h,
                             int32_t n)
 {
     const ssa_view *v = k ? &c->a.k : &c->a.v;
-    int32_t run = 0, heads;
-    int64_t key = n > 0 ? ssa__run_at(keys, x, n, &run) : 0;
-    if (n == 0 || run < n) {
-        ssa__look_ahead_keys(t, keys, k, x, h, n);
-        return;
+    int32_t run = 0, share = n;
+    int64_t key = n > 0 ? ssa__run_at(keys, x, n, &run) : 0, first = h;
+    if (n > 0 && (keys->blocks == NULL || run == n)) {
+        const int32_t heads = ssa__aside(c, v, ssa__row_bytes(v->type, k ? t->dk : t->dv), &key, &first, &share);
+        if (share == 0 || ssa__adjacent(&c->a, key, share) >= share) {
+            ssa__look_ahead(t, &c->a, k, key, first, share, 0);
+            t->ahead_bytes *= heads;
+            return;
+        }
     }
-    heads = ssa__aside(c, v, ssa__row_bytes(v->type, k ? t->dk : t->dv), &key, &h, &n);
-    ssa__look_ahead(t, &c->a, k, key, h, n, 0);
-    t->ahead_bytes *= heads;
+    ssa__look_ahead_keys(t, keys, k, x, h, n);
 }
 
 /* Where the causal edge crosses the n keys from virtual key at on: how many of them each row of the tile sees, padding
@@ -6406,16 +6411,18 @@ static void ssa__ahead(ssa__tile *t, const ssa__call *c, int64_t key, int64_t h,
     t->ahead_v_bytes = (int32_t)ssa__row_bytes(c->a.v.type, t->dv);
 }
 
-/* The same for heads side by side. */
-static void ssa__ahead_aside(ssa__tile *t, const ssa__call *c, int64_t key, int64_t h, int32_t n)
+/* The same for heads side by side. Returns 0 where they are not in one piece. */
+static int ssa__ahead_aside(ssa__tile *t, const ssa__call *c, int64_t key, int64_t h, int32_t n)
 {
-    int32_t heads;
+    int32_t heads = 1;
     ssa__ahead(t, c, key, h, n);
-    if (c->a.v.head_stride != t->ahead_v_bytes || c->task_heads * (int64_t)t->ahead_v_bytes > 1 << 20) return;
-    heads = ssa__aside(c, &c->a.k, t->ahead_bytes, &key, &h, &n);
+    if (c->a.v.head_stride == t->ahead_v_bytes && c->task_heads * (int64_t)t->ahead_v_bytes <= 1 << 20)
+        heads = ssa__aside(c, &c->a.k, t->ahead_bytes, &key, &h, &n);
+    if (n > 0 && ssa__adjacent(&c->a, key, n) < n) return 0;
     ssa__ahead(t, c, key, h, n);
     t->ahead_bytes *= heads;
     t->ahead_v_bytes *= heads;
+    return 1;
 }
 
 /* The n keys and values of head h from virtual key `at` on to the tile's own, as terms. */
@@ -6428,6 +6435,8 @@ static void ssa__take_chunk(const ssa__table *t, const ssa__call *c, ssa__tile *
     tile->v_rows = (const unsigned char *)tile->v;
     tile->k_stride = tile->dk_unit * 2;
     tile->v_stride = tile->dv_unit * 2;
+    tile->k_half = tile->k_rows + SSA__UNIT_FEW / 2 * tile->k_stride;
+    tile->v_half = tile->v_rows + SSA__UNIT_FEW / 2 * tile->v_stride;
     for (int32_t j = 0; j < n; j += run) {
         int64_t key = ssa__run_at(keys, at + j, n - j, &run);
         t->take[k->type](tile->k + (int64_t)j * tile->dk_unit, (int64_t)tile->keys_max * tile->dk_unit, tile->dk_unit,
@@ -6435,6 +6444,28 @@ static void ssa__take_chunk(const ssa__table *t, const ssa__call *c, ssa__tile *
         t->take[v->type](tile->v + (int64_t)j * tile->dv_unit, (int64_t)tile->keys_max * tile->dv_unit, tile->dv_unit,
                          ssa__v_row(&c->a, key, h), v->token_stride, run, tile->dv);
     }
+}
+
+/* Points the tile at the n keys from virtual key `at` on where they lie, if that is in one piece, or in two halves that
+ * the form takes. */
+static int ssa__take_in_place(const ssa__call *c, const ssa__form *form, ssa__tile *tile, const ssa__keys *keys,
+                              int64_t at, int32_t n, int64_t h)
+{
+    const int32_t rest = n / 2;
+    int32_t run, more = rest;
+    int64_t key = ssa__run_at(keys, at, n, &run), half = key + rest;
+    if (run < n) {
+        if (!form->halves || run != n - rest) return 0;
+        half = ssa__run_at(keys, at + run, rest, &more);
+    }
+    if (more < rest) return 0;
+    tile->k_rows = ssa__k_row(&c->a, key, h);
+    tile->v_rows = ssa__v_row(&c->a, key, h);
+    tile->k_half = ssa__k_row(&c->a, half, h);
+    tile->v_half = ssa__v_row(&c->a, half, h);
+    tile->k_stride = c->a.k.token_stride;
+    tile->v_stride = c->a.v.token_stride;
+    return 1;
 }
 
 /* The number of keys of chunk `at` that were laid out. */
@@ -6488,34 +6519,26 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
                                ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
-    const ssa_view *k = &c->a.k, *v = &c->a.v;
     /* So few rows come here for bf16 alone (ssa__attend_form). */
     const int in_place = tile->rows <= form->in_place && tile->dk == tile->dk_unit && tile->dv == tile->dv_unit;
     int32_t n, run, next;
     for (int64_t at = from; at < to; at += n) {
         const int32_t *limit;
-        int64_t first;
         n = (int32_t)ssa__min(form->chunk, to - at);
-        first = ssa__run_at(keys, at, n, &run);
         limit = ssa__limits(c, tile, keys, at, n, r0, x);
         ssa__aim(t, c, form, h, keys, at, n, r0, x);
         tile->v_laid = NULL;
-        if (in_place && run == n && n % SSA__UNIT_DIM == 0 && limit == NULL && tile->sees == NULL) {
-            tile->k_rows = ssa__k_row(&c->a, first, h);
-            tile->v_rows = ssa__v_row(&c->a, first, h);
-            tile->k_stride = k->token_stride;
-            tile->v_stride = v->token_stride;
-        } else if (!form->lay_values || !ssa__laid_chunk(c, tile, h, at, n, limit))
+        if ((!in_place || n % SSA__UNIT_DIM || limit || tile->sees || !ssa__take_in_place(c, form, tile, keys, at, n, h))
+            && (!form->lay_values || !ssa__laid_chunk(c, tile, h, at, n, limit)))
             ssa__take_chunk(t, c, tile, keys, at, n, h);
         next = (int32_t)ssa__min(form->chunk, end - at - n);
         tile->ahead_rows = 0;
-        if (tile->v_laid) ssa__ahead_laid(c, tile, next);
-        for (int32_t j = 0; j < next && !tile->v_laid; j += run) {
+        if (tile->v_laid) {
+            ssa__ahead_laid(c, tile, next);
+            next = 0;
+        } else if (keys->blocks == NULL && ssa__ahead_aside(tile, c, at + n, h, next)) next = 0;
+        for (int32_t j = 0; j < next; j += run) { /* short runs: at once */
             int64_t key = ssa__run_at(keys, at + n + j, next - j, &run);
-            if (keys->blocks == NULL && run == next) { /* in one piece; short runs: at once */
-                ssa__ahead_aside(tile, c, key, h, run);
-                break;
-            }
             ssa__ahead(tile, c, key, h, run);
             ssa__fetch_rows(tile->ahead, tile->ahead_stride, 0, run, run, tile->ahead_bytes);
             ssa__fetch_rows(tile->ahead_v, tile->ahead_v_stride, 0, run, run, tile->ahead_v_bytes);
