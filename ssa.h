@@ -6528,8 +6528,9 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
         limit = ssa__limits(c, tile, keys, at, n, r0, x);
         ssa__aim(t, c, form, h, keys, at, n, r0, x);
         tile->v_laid = NULL;
-        if ((!in_place || n % SSA__UNIT_DIM || limit || tile->sees || !ssa__take_in_place(c, form, tile, keys, at, n, h))
-            && (!form->lay_values || !ssa__laid_chunk(c, tile, h, at, n, limit)))
+        if (in_place && n % SSA__UNIT_DIM == 0 && !limit && !tile->sees
+            && ssa__take_in_place(c, form, tile, keys, at, n, h)) {
+        } else if (!form->lay_values || !ssa__laid_chunk(c, tile, h, at, n, limit))
             ssa__take_chunk(t, c, tile, keys, at, n, h);
         next = (int32_t)ssa__min(form->chunk, end - at - n);
         tile->ahead_rows = 0;

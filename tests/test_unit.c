@@ -718,10 +718,10 @@ static void test_forms(void)
 }
 
 /* ---- chunks laid out once ---------------------------------------------------------------------------------------- */
-/* A copy of a cache of n tokens, contiguous, whose pages of 48 tokens are in reverse. */
-static void *paged(const tensor *t, int64_t n, int64_t token, int32_t *pages)
+/* A copy of a cache of n tokens, contiguous, whose pages are in reverse. */
+static void *paged(const tensor *t, int64_t n, int64_t token, int64_t page_tokens, int32_t *pages)
 {
-    const int64_t page = 48 * token, count = (n + 47) / 48;
+    const int64_t page = page_tokens * token, count = (n + page_tokens - 1) / page_tokens;
     char *copy = xalloc(count, page);
     for (int64_t i = 0; i < count; i++) {
         pages[i] = (int32_t)(count - 1 - i);
@@ -759,8 +759,8 @@ static void check_laid(const shape *s, int how, int terms)
             int32_t pages[64];
             p.a.pages = pages;
             p.a.page_tokens = 48;
-            p.a.k.data = paged(&p.k, sees, s->H * row_bytes(s->tk, p.s.D), pages);
-            p.a.v.data = paged(&p.v, sees, s->H * row_bytes(s->tv, p.s.DV), pages);
+            p.a.k.data = paged(&p.k, sees, s->H * row_bytes(s->tk, p.s.D), 48, pages);
+            p.a.v.data = paged(&p.v, sees, s->H * row_bytes(s->tv, p.s.DV), 48, pages);
             prob_clear(&p);
             ok &= run_by(&p, SSA_FULL, 2);
             CHECK(ok && prob_hash(&p) == want, "%s: laid out from pages: %s", ssa_isa_name(level_at(l)),
@@ -786,6 +786,84 @@ static void check_laid(const shape *s, int how, int terms)
     }
     free(slopes);
     prob_free(&p);
+}
+
+/* ---- where keys and values lie ----------------------------------------------------------------------------------- */
+/* A few rows read keys where they lie, in one piece or in two halves of a chunk: any pages give the bits of none. */
+static void check_places(const shape *s)
+{
+    static const int sizes[] = { 8, 16, 24, 32, 40, 48, 256, 264 };
+    prob p;
+    prob_make(&p, s);
+    const int64_t k_token = s->H * row_bytes(s->tk, p.s.D), v_token = s->H * row_bytes(s->tv, p.s.DV);
+    int32_t *pages = xalloc(s->n_kv, sizeof *pages);
+    FOR_LEVELS(l) {
+        const ssa_attn a = p.a;
+        prob_clear(&p);
+        CHECK(ssa_attention(&p.a, SSA_FULL, &one) == SSA_OK, "status: %s", shape_text(&p.s));
+        const uint64_t want = prob_hash(&p);
+        for (int i = 0; i < COUNT(sizes); i++) {
+            p.a.pages = pages;
+            p.a.page_tokens = sizes[i];
+            p.a.k.data = paged(&p.k, s->n_kv, k_token, sizes[i], pages);
+            p.a.v.data = paged(&p.v, s->n_kv, v_token, sizes[i], pages);
+            prob_clear(&p);
+            CHECK(ssa_attention(&p.a, SSA_FULL, &one) == SSA_OK && prob_hash(&p) == want,
+                  "%s: the same bits from pages of %d tokens: %s", ssa_isa_name(level_at(l)), sizes[i],
+                  shape_text(&p.s));
+            free(p.a.k.data);
+            free(p.a.v.data);
+            p.a = a;
+        }
+    }
+    free(pages);
+    prob_free(&p);
+}
+
+/* Lists of blocks of 8 whose gaps cut chunks of 32 keys anywhere: 16 + 8 + 8, 8 + 16 + 8, 16 + 16, and so on. */
+static void check_short_blocks(int heads, int dim)
+{
+    static const int32_t lists[][12] = { { 0, 1, 3, 5, 7, 8, 9, 10, 12, 13, 15, 16 }, { 1, 3, 4, 6, 8, 10, 12, 14 },
+                                         { 0, 2, 3, 5, 6, 7, 9, 11, 12, 14, 16, 18 } };
+    for (int i = 0; i < COUNT(lists); i++) {
+        const int n = i == 1 ? 8 : 12;
+        shape s = { .name = "unit, blocks of 8", .HQ = heads, .H = 1, .D = dim, .n_q = 1, .n_kv = 160, .q_pos = -1,
+                    .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .select = SSA_SELECT_GIVEN, .B = 8, .top_k = n,
+                    .seed = (uint64_t)(10 * i + heads) };
+        two_x out = { 0 }, lse = { 0 };
+        o_result r;
+        prob p;
+        prob_make(&p, &s);
+        p.a.blocks = p.blocks;
+        memcpy(p.blocks, lists[i], (size_t)n * sizeof *p.blocks);
+        o_solve(&p, p.blocks, &r, &out, &lse);
+        FOR_LEVELS(l) {
+            prob_clear(&p);
+            memcpy(p.blocks, lists[i], (size_t)n * sizeof *p.blocks);
+            CHECK(ssa_attention(&p.a, SSA_SPARSE, &one) == SSA_OK, "status: %s", shape_text(&p.s));
+            o_compare(&p, &r, l, &out, &lse);
+        }
+        two_x_check(&out, p.s.to, "out", shape_text(&p.s), __FILE__, __LINE__);
+        two_x_check(&lse, SSA_F32, "lse", shape_text(&p.s), __FILE__, __LINE__);
+        o_result_free(&r);
+        prob_free(&p);
+    }
+}
+
+static void test_places(void)
+{
+    static const int groups[] = { 4, 5, 16, 17, 32, 1, 3, 9 };
+    for (int i = 0; i < COUNT(groups); i++) {
+        shape s = { .name = "unit, places", .HQ = groups[i] * 2, .H = 2, .D = i % 3 == 2 ? 40 : 64, .DV = 32, .n_q = 1,
+                    .n_kv = i % 2 ? 1100 : 545, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .B = 16,
+                    .lay = LAY_ZERO, .seed = (uint64_t)i };
+        if (test_some(i, 3)) check_places(&s);
+        s.D = 96;
+        s.noncausal = 1;
+        s.n_q = 3;
+        if (test_some(i, 5)) check_places(&s);
+    }
+    for (int i = 0; i < 3; i++) check_short_blocks(i == 2 ? 9 : 16, i ? 64 : 96);
 }
 
 static void test_laid(void)
@@ -873,6 +951,7 @@ void test_unit(void)
     test_rank();
     test_forms();
     test_laid();
+    test_places();
     for (int type = SSA_F32; type <= SSA_BF16; type++)
         for (int change = 233; change < 300; change += 11) check_neighbours((ssa_type)type, 1 + change % 4, change);
     test_host();
