@@ -4792,11 +4792,12 @@ static int ssa__unit_pays(const ssa_attn *a)
 }
 
 /* The most rows of bf16 that narrow takes. A full call's keys lie side by side, where the unit reads them; one row more
- * is narrow where dims need padding, and so copying. */
+ * is narrow where dims are many, or need padding and so copying. */
 static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
 {
-    const int padded = c->a.head_dim % SSA__UNIT_DIM || c->a.value_dim % SSA__UNIT_DIM;
-    return c->what == SSA__RUN_FULL ? t->unit_rows + padded : t->narrow_rows;
+    const int32_t dk = c->a.head_dim, dv = c->a.value_dim;
+    const int more = dk % SSA__UNIT_DIM || dv % SSA__UNIT_DIM || dk + dv > 192;
+    return c->what == SSA__RUN_FULL ? t->unit_rows + more : t->narrow_rows;
 }
 
 /* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not
