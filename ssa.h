@@ -2309,7 +2309,7 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
  *
  *    Both: p is rounded to a bf16 (two terms when V has two), and l sums what p was rounded to: so the weights of a row
  *    add up to 1. m is in powers of 2. In AMX's with one term it follows the maximum only when that is 8 ahead: p may
- *    reach 2^8, which costs no accuracy, and the output is rarely rescaled.
+ *    reach 2^8, or for many rows 32 times that, which costs no accuracy, and the output is rarely rescaled.
  * ================================================================================================================== */
 #if SSA__HAVE_AMX
 #define SSA__AMX  SSA__FORCE_INLINE SSA__TARGET_AMX
@@ -2663,7 +2663,7 @@ SSA__AMX void ssa__amx_many_scores(const ssa__tile *t, int32_t key, const unsign
     _tile_stored(3, s + 768, 64);
 }
 
-/* The same for queries of one term and up to 64 dims, which stay in tiles 4 to 7 until values are multiplied. */
+/* The same for queries of one term and 33 to 64 dims, which stay in tiles 4 to 7 until values are multiplied. */
 SSA__AMX void ssa__amx_held_queries(const unsigned char *q)
 {
     _tile_loadd(4, q, 64);
@@ -2762,7 +2762,7 @@ SSA__AMX int ssa__amx_many_p(const int terms, const int hidden, const int sure, 
             _mm512_storeu_si512(p1 + a * SSA__AMX_SPAN * 16 + i * 16, y[a]);
         }
     }
-    if (!sure && _mm512_cmp_ps_mask(sum0, most, _CMP_NLE_UQ) | _mm512_cmp_ps_mask(sum1, most, _CMP_NLE_UQ)) return 0;
+    if (!sure && (_mm512_cmp_ps_mask(sum0, most, _CMP_NLE_UQ) | _mm512_cmp_ps_mask(sum1, most, _CMP_NLE_UQ))) return 0;
     _mm512_storeu_ps(t->l + at, _mm512_add_ps(_mm512_loadu_ps(t->l + at), sum0));
     _mm512_storeu_ps(t->l + at + 16, _mm512_add_ps(_mm512_loadu_ps(t->l + at + 16), sum1));
     return 1;
@@ -6412,7 +6412,7 @@ static void ssa__ahead(ssa__tile *t, const ssa__call *c, int64_t key, int64_t h,
     t->ahead_v_bytes = (int32_t)ssa__row_bytes(c->a.v.type, t->dv);
 }
 
-/* The same for heads side by side. Returns 0 where they are not in one piece. */
+/* The same for n > 0 keys and heads side by side. Returns 0 where they are not in one piece. */
 static int ssa__ahead_aside(ssa__tile *t, const ssa__call *c, int64_t key, int64_t h, int32_t n)
 {
     int32_t heads = 1;
@@ -6420,7 +6420,7 @@ static int ssa__ahead_aside(ssa__tile *t, const ssa__call *c, int64_t key, int64
     if (c->a.v.head_stride == t->ahead_v_bytes && c->task_heads * (int64_t)t->ahead_v_bytes <= 1 << 20)
         heads = ssa__aside(c, &c->a.k, t->ahead_bytes, &key, &h, &n);
     if (n > 0 && ssa__adjacent(&c->a, key, n) < n) return 0;
-    ssa__ahead(t, c, key, h, n);
+    ssa__ahead(t, c, key, h, n); /* a share may be of no keys: the bytes are those from above */
     t->ahead_bytes *= heads;
     t->ahead_v_bytes *= heads;
     return 1;
@@ -6538,7 +6538,7 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
         if (tile->v_laid) {
             ssa__ahead_laid(c, tile, next);
             next = 0;
-        } else if (keys->blocks == NULL && ssa__ahead_aside(tile, c, at + n, h, next)) next = 0;
+        } else if (keys->blocks == NULL && next > 0 && ssa__ahead_aside(tile, c, at + n, h, next)) next = 0;
         for (int32_t j = 0; j < next; j += run) { /* short runs: at once */
             int64_t key = ssa__run_at(keys, at + n + j, next - j, &run);
             ssa__ahead(tile, c, key, h, run);
