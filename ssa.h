@@ -965,7 +965,8 @@ struct ssa__tile_of {
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     uint16_t *turned;                /* unit: SSA__UNIT_DIM pooled keys; the queries of each part, turned */
-    uint16_t *queries;               /* unit, gathered rows: [row][dk_unit]; rank: [term][SSA__LANES_MAX][dk_unit] */
+    const uint16_t *queries;         /* unit, gathered rows: [row][dk_unit]; rank: [term][SSA__LANES_MAX][dk_unit]; */
+    int64_t q_stride;                /* of a row's own blocks: there, or in the call's queries, q_stride bytes apart */
     float   *sums;                   /* likewise: l in parts, [row][SSA__UNIT_SUMS] */
     const int32_t *limit;            /* row r sees the chunk's first limit[r] keys, never fewer than the row before: */
                                      /* wide qk and pv may leave out the rest; NULL: all rows see all */
@@ -1048,6 +1049,9 @@ typedef struct {
 } ssa__gathered;
 #define SSA__GATHER_STEPS 5 /* of work on gathered rows */
 
+/* Rows that a unit's rows come from or go to soon, SSA__LANES_MAX of them, to be brought in meanwhile. */
+typedef struct { const unsigned char *at; int64_t stride; int32_t bytes; } ssa__beside;
+
 typedef struct {
     int packs;                                       /* 1: qk and pv take packed f32 rows, in entry [SSA_F32] alone */
     /* q from rows [rows rounded up][dk_pad], the padding zero. */
@@ -1104,8 +1108,10 @@ typedef struct {
      * through all steps, in order. o as few has it, m and sums of each row; l is the sum of its sums. */
     void (*gather)(const ssa__tile *t, ssa__gathered *const *g);
     /* unit: as gather, for SSA__LANES_MAX rows that chose the same n <= SSA__UNIT_BLOCKS blocks, all steps at once. Of
-     * the last block they see `last` keys. The tile's arrays start at the first of the rows. */
-    void (*attend_blocks)(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last);
+     * the last block they see `last` keys. The tile is of these rows alone, and l is whole; q_stride tells where their
+     * queries lie, fresh as elsewhere that o holds nothing yet. beside: two of them. */
+    void (*attend_blocks)(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last,
+                          const ssa__beside *beside);
     /* dst = the packed block src with the values of keys from `seen` on taken out. */
     void (*hide)(unsigned char *dst, const unsigned char *src, int32_t seen, int32_t dk, int32_t dv);
     void (*shape)(int half); /* 1: before gather, attend_blocks and the entries of q8, 0: before others */
@@ -2989,22 +2995,28 @@ SSA__AMXF void ssa__amx_few_finish(const ssa__tile *t, const float *factor, floa
 
 /* -- block selection -- */
 
-/* The sums over the lanes of 16 vectors, in a vector. */
-SSA__AMX __m512 ssa__amx_sums(__m512 *x)
+/* The sums over the lanes of 16 vectors, or their maxima, in a vector. */
+SSA__AMX __m512 ssa__amx_join(const int most, __m512 a, __m512 b)
+{
+    return most ? _mm512_max_ps(a, b) : _mm512_add_ps(a, b);
+}
+SSA__AMX __m512 ssa__amx_fold(const int most, __m512 *x)
 {
     SSA__UNROLL
     for (int i = 0; i < 8; i++)
-        x[i] = _mm512_add_ps(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
+        x[i] = ssa__amx_join(most, _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]),
+                             _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
     SSA__UNROLL
     for (int i = 0; i < 4; i++) {
         __m512d a = _mm512_castps_pd(x[2 * i]), b = _mm512_castps_pd(x[2 * i + 1]);
-        x[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+        x[i] = ssa__amx_join(most, _mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                             _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
     }
     SSA__UNROLL
     for (int i = 0; i < 2; i++)
-        x[i] = _mm512_add_ps(_mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0x88),
+        x[i] = ssa__amx_join(most, _mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0x88),
                              _mm512_shuffle_f32x4(x[2 * i], x[2 * i + 1], 0xdd));
-    return _mm512_add_ps(_mm512_shuffle_f32x4(x[0], x[1], 0x88), _mm512_shuffle_f32x4(x[0], x[1], 0xdd));
+    return ssa__amx_join(most, _mm512_shuffle_f32x4(x[0], x[1], 0x88), _mm512_shuffle_f32x4(x[0], x[1], 0xdd));
 }
 
 /* n <= 16 keys of a float type in terms of bf16: each the rest cut to 8 bits, so that three hold a float. */
@@ -3233,7 +3245,7 @@ SSA__AMXF int ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *la
     for (int32_t i = 0; i < parts; i++) {
         const ssa__ranked *p = of + i;
         if (raw) for (int32_t r = 0; r < 16; r++) p->sums[r] = _mm512_add_ps(p->sums[r], _mm512_set1_ps(0.0625f));
-        _mm512_storeu_ps(t->l + i * part, ssa__amx_sums(p->sums));
+        _mm512_storeu_ps(t->l + i * part, ssa__amx_fold(0, p->sums));
     }
     return moved;
 }
@@ -3402,23 +3414,17 @@ SSA__AMXF void ssa__amx_gather(const ssa__tile *t, ssa__gathered *const *g)
             for (int32_t e = 0; e < dv; e += 16) SSA__PREFETCH(t->o + (int64_t)g[3]->row[r] * dv + e);
 }
 
-/* s [block][16 rows][16 keys], p [16 rows][16 blocks][16 keys]: the keys of a row along the lanes. */
-SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last)
+/* s [block][16 rows][16 keys] of n blocks. These are not prefetched: the processor's own reading ahead does as well. */
+SSA__AMX void ssa__amx_blocks_scores(const ssa__tile *t, const unsigned char *const *block, int32_t n, float *s)
 {
-    const int32_t dk = t->dk_unit, ld = t->dv_unit * 4;
-    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E);
-    float *s = (float *)(void *)t->work;
-    uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_BLOCKS * 256);
     SSA__BARRIER();
     for (int32_t b = 0; b < n; b++) {
-        const unsigned char *v = block[b] + 32 * dk, *next = block[b + 2 < n ? b + 2 : n - 1];
-        for (int32_t i = 0; i < 32 * t->dv_unit; i += 64) SSA__PREFETCH(v + i);
-        for (int32_t i = 0; i < 32 * dk; i += 64) SSA__PREFETCH(next + i);
+        const unsigned char *k = block[b], *q = (const unsigned char *)t->queries;
         if (b & 1) _tile_zero(1);
         else _tile_zero(0);
-        for (int32_t e = 0; e < dk; e += 32) {
-            _tile_loadd(4, t->queries + e, dk * 2);
-            _tile_loadd(6, block[b] + 32 * e, 64);
+        for (int32_t e = 0; e < t->dk_unit; e += 32, k += 1024, q += 64) {
+            _tile_loadd(4, q, t->q_stride);
+            _tile_loadd(6, k, 64);
             if (b & 1) _tile_dpbf16ps(1, 4, 6);
             else _tile_dpbf16ps(0, 4, 6);
         }
@@ -3426,43 +3432,121 @@ SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *c
         else _tile_stored(0, s + b * 256, 64);
     }
     SSA__BARRIER();
+}
+
+/* m of the 16 rows moves up to the largest of their scores s where that is SSA__AMX_LAG above, and what came before
+ * shrinks. A NaN is passed over: it makes its row's output NaN. */
+SSA__AMX void ssa__amx_blocks_max(const ssa__tile *t, const float *s, int32_t n, __mmask16 last)
+{
+    const float to_log2 = t->scale * (float)SSA__LOG2E;
+    const __m512 old = _mm512_loadu_ps(t->m);
+    __m512 x[16], top, f;
+    __mmask16 moved;
     for (int32_t r = 0; r < 16; r++) {
         const float *s_r = s + r * 16;
-        __m512 top = _mm512_set1_ps(-FLT_MAX), m;
-        __m256 sums;
-        for (int32_t b = 0; b < n; b++) {
-            const __mmask16 seen = ssa__avx512_first_mask(b < n - 1 ? 16 : last);
-            top = _mm512_mask_max_ps(top, seen, _mm512_mul_ps(_mm512_loadu_ps(s_r + b * 256), scale), top);
+        const __m512 end = _mm512_loadu_ps(s_r + (n - 1) * 256);
+        if (to_log2 < 0.0f) { /* the least, its sign changed */
+            x[r] = _mm512_set1_ps(FLT_MAX);
+            for (int32_t b = 0; b < n - 1; b++) x[r] = _mm512_min_ps(_mm512_loadu_ps(s_r + b * 256), x[r]);
+            x[r] = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mask_min_ps(x[r], last, end, x[r]));
+        } else {
+            x[r] = _mm512_set1_ps(-FLT_MAX);
+            for (int32_t b = 0; b < n - 1; b++) x[r] = _mm512_max_ps(_mm512_loadu_ps(s_r + b * 256), x[r]);
+            x[r] = _mm512_mask_max_ps(x[r], last, end, x[r]);
         }
-        if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(t->m[r] + SSA__AMX_LAG), _CMP_NLE_UQ))
-            ssa__amx_gather_rise(t, r, 0xffff, top);
-        m = _mm512_set1_ps(t->m[r]);
-        sums = _mm256_loadu_ps(t->sums + r * SSA__UNIT_SUMS);
-        for (int32_t b = 0; b < n; b++) {
-            const __mmask16 seen = ssa__avx512_first_mask(b < n - 1 ? 16 : last);
-            __m512 x = ssa__amx_exp2_of(1, 0.0f, _mm512_fmsub_ps(_mm512_loadu_ps(s_r + b * 256), scale, m));
-            __m256i y = (__m256i)_mm512_maskz_cvtneps_pbh(seen, x);
-            _mm256_storeu_si256((__m256i *)(void *)(p + r * 256 + b * 16), y);
-            sums = _mm256_dpbf16_ps(sums, (__m256bh)y, (__m256bh)_mm256_set1_epi16(0x3f80));
-        }
-        _mm256_storeu_ps(t->sums + r * SSA__UNIT_SUMS, sums);
     }
+    top = _mm512_mul_ps(ssa__amx_fold(1, x), _mm512_set1_ps(to_log2 < 0.0f ? -to_log2 : to_log2));
+    moved = _mm512_cmp_ps_mask(top, _mm512_add_ps(old, _mm512_set1_ps(SSA__AMX_LAG)), _CMP_NLE_UQ) &
+            _mm512_cmp_ps_mask(top, old, _CMP_GT_OQ);
+    if (!moved) return;
+    f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top)));
+    _mm512_storeu_ps(t->m, _mm512_mask_mov_ps(old, moved, top));
+    _mm512_storeu_ps(t->l, _mm512_mul_ps(f, _mm512_loadu_ps(t->l)));
+    _mm512_storeu_ps(t->fix, f);
+    for (int32_t r = 0; r < 16 && !t->fresh; r++) {
+        float *o = t->o + (int64_t)r * t->dv_unit;
+        for (int32_t e = 0; e < t->dv_unit; e += 16)
+            _mm512_storeu_ps(o + e, _mm512_mul_ps(_mm512_set1_ps(t->fix[r]), _mm512_loadu_ps(o + e)));
+    }
+}
+
+/* p [16 rows][16 blocks][16 keys] from s; adds to l. */
+SSA__AMX void ssa__amx_blocks_p(const ssa__tile *t, const float *s, int32_t n, __mmask16 last, uint16_t *p,
+                                const ssa__beside *beside)
+{
+    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E);
+    __m512 sums[16];
+    for (int32_t r = 0; r < 16; r++, s += 16, p += 256) {
+        const __m512 m = _mm512_set1_ps(t->m[r]);
+        sums[r] = _mm512_setzero_ps();
+        for (int i = 0; i < 2; i++)
+            for (int32_t at = 0; at < beside[i].bytes; at += 64) SSA__PREFETCH(beside[i].at + r * beside[i].stride + at);
+        for (int32_t b = 0; b < n; b += 2) {
+            const float *next = s + (b + 1 < n ? b + 1 : b) * 256;
+            __m512 x = ssa__amx_exp2_of(1, 0.0f, _mm512_fmsub_ps(_mm512_loadu_ps(s + b * 256), scale, m));
+            __m512 y = ssa__amx_exp2_of(1, 0.0f, _mm512_fmsub_ps(_mm512_loadu_ps(next), scale, m));
+            __m512i both;
+            if (b + 2 >= n) { /* of a pair's second there may be none */
+                x = _mm512_maskz_mov_ps(b + 1 < n ? (__mmask16)0xffff : last, x);
+                y = _mm512_maskz_mov_ps(b + 1 < n ? last : (__mmask16)0, y);
+            }
+            both = (__m512i)_mm512_cvtne2ps_pbh(y, x);
+            _mm512_storeu_si512(p + b * 16, both);
+            sums[r] = ssa__amx_sum(sums[r], both);
+        }
+    }
+    _mm512_storeu_ps(t->l, _mm512_add_ps(_mm512_loadu_ps(t->l), ssa__amx_fold(0, sums)));
+}
+
+/* o += P.V, 64 dims at a time, whose four sums hide how long a product takes. */
+SSA__AMX void ssa__amx_blocks_values(const ssa__tile *t, const unsigned char *const *block, int32_t n,
+                                     const uint16_t *p)
+{
+    const int32_t ld = t->dv_unit * 4;
     SSA__BARRIER();
-    for (int32_t e = 0; e < t->dv_unit; e += 32) {
-        _tile_loadd(0, t->o + e, ld);
-        _tile_loadd(1, t->o + e + 16, ld);
+    for (int32_t e = 0; e < t->dv_unit; e += 64) {
+        const int more = e + 32 < t->dv_unit;
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        if (!t->fresh) {
+            _tile_loadd(0, t->o + e, ld);
+            _tile_loadd(1, t->o + e + 16, ld);
+            if (more) _tile_loadd(2, t->o + e + 32, ld);
+            if (more) _tile_loadd(3, t->o + e + 48, ld);
+        }
         for (int32_t b = 0; b < n; b++) {
-            const unsigned char *v = block[b] + 32 * dk + 4 * e;
+            const unsigned char *v = block[b] + 32 * t->dk_unit + 4 * e;
             _tile_loadd(5, p + b * 16, 512);
             _tile_loadd(7, v, ld);
             _tile_dpbf16ps(0, 5, 7);
             _tile_loadd(7, v + 64, ld);
             _tile_dpbf16ps(1, 5, 7);
+            if (!more) continue;
+            _tile_loadd(7, v + 128, ld);
+            _tile_dpbf16ps(2, 5, 7);
+            _tile_loadd(7, v + 192, ld);
+            _tile_dpbf16ps(3, 5, 7);
         }
         _tile_stored(0, t->o + e, ld);
         _tile_stored(1, t->o + e + 16, ld);
+        if (more) _tile_stored(2, t->o + e + 32, ld);
+        if (more) _tile_stored(3, t->o + e + 48, ld);
     }
     SSA__BARRIER();
+}
+
+SSA__AMXF void ssa__amx_attend_blocks(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last,
+                                      const ssa__beside *beside)
+{
+    const __mmask16 seen = ssa__avx512_first_mask(last);
+    float *s = (float *)(void *)t->work;
+    uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_BLOCKS * 256);
+    ssa__amx_blocks_scores(t, block, n, s);
+    ssa__amx_blocks_max(t, s, n, seen);
+    ssa__amx_blocks_p(t, s, n, seen, p, beside);
+    ssa__amx_blocks_values(t, block, n, p);
 }
 
 /* -- q8_0: products of int8 are exact, and q and p become integers of four digits to the base 256: q relative to its
@@ -5117,6 +5201,7 @@ typedef struct {
     int32_t *limit;                /* [row]: keys of the chunk, or pooled keys, that the row sees */
     int32_t  rows_max;             /* what the arrays of rows have room for */
     unsigned char *hidden;         /* a packed block for each step of gathered rows, without the values out of sight */
+    uint16_t *take;                /* queries as the unit takes them: of a tile that it ranks, of a task of rows */
     int32_t *start, *asked;        /* gathered rows: for each packed block where its list starts; the lists: queries */
     ssa__shaper shaper;
     int32_t *low;                  /* [row]: the start of ssa__tile */
@@ -5168,7 +5253,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
         x->hidden = (unsigned char *)ssa__take(b, SSA__GATHER_STEPS, c->packed_bytes);
         x->start = (int32_t *)ssa__take(b, ssa__max(c->n_packed, 0) + 2, (int64_t)sizeof(int32_t));
         x->asked = (int32_t *)ssa__take(b, ssa__mul(c->task_tokens, lists, &b->bad), (int64_t)sizeof(int32_t));
-        x->tile.queries = (uint16_t *)ssa__take(b, (int64_t)all * dk, 2);
+        x->take = (uint16_t *)ssa__take(b, (int64_t)all * dk, 2);
         x->tile.sums = (float *)ssa__take(b, (int64_t)all * SSA__UNIT_SUMS, f);
     }
     if (c->shaped || c->a.window > 0)
@@ -5177,7 +5262,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     if (c->rank) {
         int64_t queries = (int64_t)SSA__UNIT_PARTS * SSA__LANES_MAX * dk * ssa__terms(c->a.q.type);
         if (!c->lays) x->tile.turned = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_DIM * dk + queries, 2);
-        if (!c->packs) x->tile.queries = (uint16_t *)ssa__take(b, queries, 2);
+        if (!c->packs) x->take = (uint16_t *)ssa__take(b, queries, 2);
     }
     if (c->unit) {
         int32_t v_terms = ssa__terms(c->a.v.type);
@@ -5759,8 +5844,9 @@ static void ssa__rank_tile(const ssa__table *t, const ssa__call *c, int64_t h, i
     const int64_t stride = ssa__row_bytes(c->pooled_type, c->a.head_dim);
     const unsigned char *pooled = c->pooled + h * c->pooled_head_stride + from * stride;
     const uint16_t *laid = c->laid ? c->laid + h * c->laid_head_stride : NULL;
-    uint16_t *queries = x->tile.queries;
+    uint16_t *queries = x->take;
     ssa__shape_tile(c, &t->few, &x->tile);
+    x->tile.queries = queries;
     x->tile.rows = (int32_t)(r1 - r0);
     x->part = part;
     x->part_keys = ssa__round_up(n, SSA__UNIT_DIM);
@@ -6893,29 +6979,46 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
     }
 }
 
-/* The same, query by query, for groups that share a list and fill the unit's tiles. */
+/* The same, query by query, for groups that share a list and fill the unit's tiles. Queries that need no padding are
+ * read where they lie; they and the output are long out of the caches, and are brought in a step ahead. */
 static void ssa__attend_listed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
                                ssa__scratch *x)
 {
-    ssa__tile tile = x->tile;
-    const unsigned char *block[SSA__UNIT_BLOCKS];
-    const int64_t parts = c->a.block_size / SSA__UNIT_BLOCK;
-    for (int64_t r = 0; r < (i1 - i0) * c->group; r += SSA__LANES_MAX) {
-        const int64_t i = i0 + r / c->group;
+    ssa__tile *tile = &x->tile;
+    const unsigned char *block[SSA__UNIT_BLOCKS], *q, *next;
+    const int64_t parts = c->a.block_size / SSA__UNIT_BLOCK, r1 = i1 * c->group;
+    const int padded = c->a.head_dim % SSA__UNIT_DIM != 0;
+    tile->rows = SSA__LANES_MAX;
+    tile->queries = x->take;
+    tile->q_stride = padded ? tile->dk_unit * 2 : c->a.q.head_stride;
+    for (int64_t r = i0 * c->group, past; r < r1; r = past) {
+        const int64_t i = r / c->group, head = h * c->group + r % c->group;
         const ssa__keys keys = ssa__listed_keys(c, i, h);
+        ssa__beside beside[2];
         int32_t m = 0;
-        tile.o = x->tile.o + r * tile.dv_unit;
-        tile.m = x->tile.m + r;
-        tile.sums = x->tile.sums + r * SSA__UNIT_SUMS;
-        tile.queries = x->tile.queries + r * tile.dk_unit;
+        past = r + SSA__LANES_MAX;
+        q = ssa__row(&c->a.q, i, head);
+        next = past < r1 ? ssa__row(&c->a.q, past / c->group, h * c->group + past % c->group) : q;
+        beside[0].at = next;
+        beside[0].stride = c->a.q.head_stride;
+        beside[0].bytes = c->a.head_dim * 2;
+        beside[1].at = ssa__row(&c->a.out, i, head);
+        beside[1].stride = c->a.out.head_stride;
+        beside[1].bytes = (int32_t)ssa__row_bytes(c->a.out.type, c->a.value_dim);
+        if (padded) ssa__take_queries(t, c, h, r, past, 0, x->take);
+        else tile->queries = (const uint16_t *)(const void *)q;
+        for (int k = 0; k < SSA__LANES_MAX; k++) { tile->m[k] = -FLT_MAX; tile->l[k] = 0.0f; }
+        tile->fresh = 1;
         for (int64_t n = 0, part = 0, at = 0; at < keys.n; at += SSA__UNIT_BLOCK) {
             const int32_t seen = (int32_t)ssa__min(SSA__UNIT_BLOCK, keys.n - at);
             block[m++] = ssa__packed_block(t, c, h, keys.blocks[n] * parts + part, seen, x->hidden);
             if (++part == parts) { part = 0; n++; }
             if (m < SSA__UNIT_BLOCKS && at + SSA__UNIT_BLOCK < keys.n) continue;
-            t->few.attend_blocks(&tile, block, m, seen);
-            m = 0;
+            t->few.attend_blocks(tile, block, m, seen, beside);
+            tile->fresh = m = 0;
         }
+        if (tile->fresh) memset(tile->o, 0, (size_t)(SSA__LANES_MAX * tile->dv_unit) * sizeof(float));
+        ssa__close_tile(t, c, &t->few, h, r, 0, x);
     }
 }
 
@@ -6925,15 +7028,20 @@ static void ssa__attend_packed(const ssa__table *t, const ssa__call *c, int64_t 
 {
     ssa__tile *tile = &x->tile, all;
     const int64_t rows = (i1 - i0) * c->group;
+    const int listed = c->list_group % SSA__LANES_MAX == 0;
     ssa__shape_tile(c, &t->few, tile);
-    memset(tile->o, 0, (size_t)(rows * tile->dv_unit) * sizeof(float));
-    memset(tile->sums, 0, (size_t)(rows * SSA__UNIT_SUMS) * sizeof(float));
-    for (int64_t r = 0; r < rows; r++) tile->m[r] = -FLT_MAX;
-    ssa__take_queries(t, c, h, i0 * c->group, i1 * c->group, 0, tile->queries); /* a copy, in few pages */
     t->few.shape(1);
-    if (c->list_group % SSA__LANES_MAX == 0) ssa__attend_listed(t, c, h, i0, i1, x);
-    else ssa__attend_gathered(t, c, h, i0, i1, x);
+    if (listed) ssa__attend_listed(t, c, h, i0, i1, x);
+    else {
+        memset(tile->o, 0, (size_t)(rows * tile->dv_unit) * sizeof(float));
+        memset(tile->sums, 0, (size_t)(rows * SSA__UNIT_SUMS) * sizeof(float));
+        for (int64_t r = 0; r < rows; r++) tile->m[r] = -FLT_MAX;
+        ssa__take_queries(t, c, h, i0 * c->group, i1 * c->group, 0, x->take); /* a copy, in few pages */
+        tile->queries = x->take;
+        ssa__attend_gathered(t, c, h, i0, i1, x);
+    }
     t->few.shape(0);
+    if (listed) return;
     all = *tile;
     for (int64_t r = 0; r < rows; r += tile->rows) {
         tile->rows = (int32_t)ssa__min(SSA__LANES_MAX, rows - r);
