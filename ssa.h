@@ -1083,18 +1083,20 @@ typedef struct {
                        /* multiples of SSA__UNIT_DIM, and rows that see all keys; elsewhere they are k and v */
     int      halves;                                 /* and a chunk's halves may lie apart: k_half, v_half */
     /* unit: n <= SSA__UNIT_BLOCK pooled keys of d elements as terms that add up to them, each of a term side by side:
-     * [term][32 dims]([pair of dims][key][2]); zeros for keys and dims that there are not. */
-    void (*lay)(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride, int32_t n,
-                int32_t d);
+     * [term][32 dims]([pair of dims][key][2]); zeros for keys and dims that there are not. Returns the largest norm of
+     * a key's third term, or where one is not finite whatever comes. */
+    float (*lay)(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride, int32_t n,
+                 int32_t d);
     /* unit: s = exp(scale * q.pooled - m) for n pooled keys, l with it; row r counts the first limit[r]. m starts where
      * it is, for whole parts, and moves only when a score is far above it. The rows go in parts of `part` <=
      * SSA__LANES_MAX, each with queries [SSA__LANES_MAX] and an s of n rounded up to SSA__UNIT_DIM keys of its own:
      * [SSA__UNIT_DIM blocks][row of the part][SSA__UNIT_DIM]. laid: [SSA__UNIT_BLOCK blocks] as lay leaves them, the
-     * blocks rounded up to SSA__UNIT_DIM; NULL: pooled has them as bf16 rows. raw: s = scale * q.pooled, and l is 1, or
-     * NaN where one is not finite. Returns 1 when m moved on the way: equal blocks before and after may then differ in
-     * their last bits, which they do not when all is done again from there. */
+     * blocks rounded up to SSA__UNIT_DIM, of whose terms the first `used` count; NULL: pooled has bf16 rows. raw: s = scale * q.pooled, and l is 1, or
+     * NaN where one is not finite. fix is left with the norms of the queries' first terms. Returns 1 when m moved on the
+     * way: equal blocks before and after may then differ in their last bits, which they do not when all is done again
+     * from there. */
     int (*rank)(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled, int32_t terms,
-                int32_t n, const int32_t *limit, int raw);
+                int32_t used, int32_t n, const int32_t *limit, int raw);
     /* unit: the importance of n blocks for some of a part's queries, a group of rows each, from what rank left; s and
      * fix start at the first one's: imp[query][j] = sum over the group's rows of s(j, r) * fix[r], queries ld apart. */
     void (*importances)(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp, int64_t ld);
@@ -3019,11 +3021,14 @@ SSA__AMX __m512 ssa__amx_fold(const int most, __m512 *x)
     return ssa__amx_join(most, _mm512_shuffle_f32x4(x[0], x[1], 0x88), _mm512_shuffle_f32x4(x[0], x[1], 0xdd));
 }
 
-/* n <= 16 keys of a float type in terms of bf16: each the rest cut to 8 bits, so that three hold a float. */
-SSA__AMXF void ssa__amx_lay(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride,
-                            int32_t n, int32_t d)
+/* n <= 16 keys of a float type in terms of bf16, each the rest rounded, so that three hold a float. A NaN or an
+ * infinity is left in some term, and so is what rounds to one. */
+SSA__AMXF float ssa__amx_lay(uint16_t *dst, ssa_type type, int32_t terms, const unsigned char *rows, int64_t stride,
+                             int32_t n, int32_t d)
 {
     const int32_t part = 16 * ssa__round_up(d, 32), size = type == SSA_F32 ? 4 : 2;
+    __m512 rest[16];
+    for (int32_t j = 0; j < 16; j++) rest[j] = _mm512_setzero_ps();
     for (int32_t e = 0; e < d; e += 32) {
         __m512 x[3][16];
         for (int32_t j = 0; j < 16; j++) {
@@ -3036,10 +3041,9 @@ SSA__AMXF void ssa__amx_lay(uint16_t *dst, ssa_type type, int32_t terms, const u
                                   : type == SSA_F16 ? ssa__avx512_load_f16_n(from, left)
                                                     : ssa__avx512_load_bf16_n(from, left);
                 for (int32_t a = 0; a < terms; a++) {
-                    const __m512 cut = _mm512_castsi512_ps(
-                        _mm512_and_si512(_mm512_castps_si512(y), _mm512_set1_epi32((int)0xffff0000u)));
-                    half[a][i] = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(cut), 16));
-                    y = _mm512_sub_ps(y, cut); /* inf - inf: a key that is not finite leaves no finite l */
+                    if (a == 2) rest[j] = _mm512_fmadd_ps(y, y, rest[j]);
+                    half[a][i] = (__m256i)_mm512_cvtneps_pbh(y);
+                    y = _mm512_sub_ps(y, ssa__avx512_widen_bf16(half[a][i]));
                 }
             }
             for (int32_t a = 0; a < terms; a++)
@@ -3051,20 +3055,20 @@ SSA__AMXF void ssa__amx_lay(uint16_t *dst, ssa_type type, int32_t terms, const u
                 _mm512_storeu_ps((float *)(void *)(dst + a * part + 16 * e + 32 * i), x[a][i]);
         }
     }
+    return _mm512_reduce_max_ps(_mm512_sqrt_ps(ssa__amx_fold(0, rest)));
 }
 
-/* s [16 rows][32] of the pooled keys j .. j+31, laid out, for a part's queries [term][16 rows][dk_unit]; with two, for
- * the next part's too, s_part further: then four sums hide how long a product takes. */
+/* s [part][16 rows][32] of the pooled keys j .. j+31, laid out, for a part's queries [term][16 rows][dk_unit]; with
+ * two, for the next part's too: then four sums hide how long a product takes. */
 SSA__AMX void ssa__amx_rank_laid(const int two, const ssa__tile *t, const uint16_t *queries, const uint16_t *laid,
-                                 int32_t terms, int32_t j, float *s, int64_t s_part)
+                                 int32_t terms, int32_t used, int32_t j, float *s)
 {
     const int32_t dk = t->dk_unit, block = 16 * dk;
     laid += (int64_t)j * terms * dk;
-    SSA__BARRIER();
     _tile_zero(0);
     _tile_zero(1);
     if (two) { _tile_zero(2); _tile_zero(3); }
-    for (int32_t ab = terms * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
+    for (int32_t ab = used * t->q_terms - 1; ab >= 0; ab--) { /* the small products first */
         const uint16_t *q = queries + ab % t->q_terms * block, *k = laid + ab / t->q_terms * block;
         for (int32_t e = 0; e < dk; e += 32) {
             _tile_loadd(4, q + e, dk * 2);
@@ -3080,8 +3084,35 @@ SSA__AMX void ssa__amx_rank_laid(const int two, const ssa__tile *t, const uint16
     }
     _tile_stored(0, s, 128);
     _tile_stored(1, s + 16, 128);
-    if (two) { _tile_stored(2, s + s_part, 128); _tile_stored(3, s + s_part + 16, 128); }
-    SSA__BARRIER();
+    if (two) { _tile_stored(2, s + 512, 128); _tile_stored(3, s + 528, 128); }
+}
+
+/* The same for two parts' queries of one term and 64 dims, which stay in tiles 4 to 7. */
+SSA__AMX void ssa__amx_rank_hold(const uint16_t *queries)
+{
+    _tile_loadd(4, queries, 128);
+    _tile_loadd(5, queries + 32, 128);
+    _tile_loadd(6, queries + 1024, 128);
+    _tile_loadd(7, queries + 1056, 128);
+}
+SSA__AMX void ssa__amx_rank_held(const uint16_t *laid, int32_t terms, int32_t used, int32_t j, float *s)
+{
+    laid += (int64_t)j * terms * 64;
+    SSA__UNROLL
+    for (int i = 0; i < 2; i++, laid += terms * 1024, s += 16) {
+        _tile_zero(0);
+        _tile_zero(1);
+        for (int32_t a = used - 1; a >= 0; a--) {
+            _tile_loadd(2, laid + a * 1024, 64);
+            _tile_dpbf16ps(0, 4, 2);
+            _tile_dpbf16ps(1, 6, 2);
+            _tile_loadd(3, laid + a * 1024 + 512, 64);
+            _tile_dpbf16ps(0, 5, 3);
+            _tile_dpbf16ps(1, 7, 3);
+        }
+        _tile_stored(0, s, 128);
+        _tile_stored(1, s + 512, 128);
+    }
 }
 
 /* The same of bf16 rows as they lie, with turned queries: their products are turned instead, which is less. Never reads
@@ -3131,86 +3162,134 @@ typedef struct {
 /* Which of 16 blocks from j on count for a row. */
 SSA__AMX __mmask16 ssa__amx_counted(int32_t limit, int32_t j) { return ssa__avx512_first_mask(limit - j); }
 
-/* m of the rows from `from` on that have a score of the blocks j .. j+31 more than SSA__AMX_LAG above it moves there;
- * what came before shrinks: s and the sums. A row moves by what it sees alone, whichever row asked. */
-SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int32_t from, int32_t j)
+/* p of the blocks j .. j+31 of row r, from the scores s; returns their sum by lanes. hidden: it may count fewer. */
+SSA__AMX __m512 ssa__amx_rank_row(const int hidden, const ssa__ranked *p, int32_t r, int32_t j, const float *s,
+                                  __m512 scale, __m512 *x)
+{
+    const __m512 m = _mm512_set1_ps(p->m[r]);
+    for (int i = 0; i < 2; i++) {
+        x[i] = ssa__amx_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + i * 16), scale, m));
+        if (hidden) x[i] = _mm512_maskz_mov_ps(ssa__amx_counted(p->limit[r], j + i * 16), x[i]);
+    }
+    return _mm512_add_ps(x[0], x[1]);
+}
+
+/* Where two p add up to more than 2 * 2^SSA__AMX_LAG, or to NaN. p >= 0, so their bits compare as they do. */
+SSA__AMX __mmask16 ssa__amx_rank_high(__m512i sums)
+{
+    return _mm512_cmpgt_epu32_mask(sums, _mm512_castps_si512(_mm512_set1_ps(2 * (1 << (int)SSA__AMX_LAG))));
+}
+
+/* m of the rows whose p of the blocks j .. j+31 are high moves to the maximum of their scores s, at first, before there
+ * is a p, where that is SSA__AMX_LAG above; what came before shrinks, and is summed again, for these p have spoilt the
+ * sums. A row moves by what it sees alone, whichever row asked. */
+SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s)
 {
     const float to_log2 = t->scale * (float)SSA__LOG2E;
     const __m512 sign = _mm512_set1_ps(to_log2 < 0.0f ? -0.0f : 0.0f);
     const __m512 scale = _mm512_set1_ps(to_log2 < 0.0f ? -to_log2 : to_log2);
-    const float *s = p->s + (int64_t)j * 16;
     float factor[16];
-    __m512 old = _mm512_loadu_ps(p->m), top, f, x[16];
-    __mmask16 moved;
-    for (int32_t r = 0; r < 16; r++) {
-        x[r] = _mm512_set1_ps(ssa__float(SSA__NEG_INF_BITS));
-        for (int32_t i = 0; i < 32 && r >= from && r < p->rows; i += 16) /* a NaN leaves what is there */
+    __m512 old = _mm512_loadu_ps(p->m), top, x[16], y[2];
+    __mmask16 moved = 0;
+    for (int32_t r = 0; r < 16; r++) x[r] = _mm512_set1_ps(ssa__float(SSA__NEG_INF_BITS));
+    for (int32_t r = 0; r < p->rows; r++) {
+        if (j > 0) {
+            const __m512 sum = ssa__amx_rank_row(1, p, r, j, s + r * 32, _mm512_set1_ps(to_log2), y);
+            if (ssa__amx_rank_high(_mm512_castps_si512(sum))) moved |= (__mmask16)(1u << r);
+        }
+        for (int32_t i = 0; i < 32; i += 16) /* a NaN leaves what is there */
             x[r] = _mm512_mask_max_ps(x[r], ssa__amx_counted(p->limit[r], j + i),
                                       _mm512_xor_ps(_mm512_loadu_ps(s + r * 32 + i), sign), x[r]);
     }
-    ssa__avx512_transpose(x);
-    for (int32_t r = 1; r < 16; r++) x[0] = _mm512_max_ps(x[0], x[r]);
-    top = _mm512_mul_ps(x[0], scale);
-    moved = _mm512_cmp_ps_mask(_mm512_fmsub_ps(x[0], scale, old), _mm512_set1_ps(SSA__AMX_LAG), _CMP_GT_OQ);
-    f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top)));
+    top = _mm512_mul_ps(ssa__amx_fold(1, x), scale);
+    if (j > 0) moved &= _mm512_cmp_ps_mask(top, old, _CMP_GT_OQ);
+    else moved = _mm512_cmp_ps_mask(top, _mm512_add_ps(old, _mm512_set1_ps(SSA__AMX_LAG)), _CMP_GT_OQ);
+    _mm512_storeu_ps(factor, _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved,
+                                                ssa__amx_exp2(2, _mm512_sub_ps(old, top))));
     _mm512_storeu_ps(p->m, _mm512_mask_mov_ps(old, moved, top)); /* the next part's first rows stay as they are */
-    _mm512_storeu_ps(factor, f);
     *p->moved |= j > 0 && moved;
-    for (int32_t r = from; r < p->rows; r++) {
-        if (!(moved >> r & 1)) continue;
-        f = _mm512_set1_ps(factor[r]);
-        p->sums[r] = _mm512_mul_ps(p->sums[r], f);
-        for (float *x_r = p->s + r * 32; x_r < s; x_r += 512) {
-            _mm512_storeu_ps(x_r, _mm512_mul_ps(_mm512_loadu_ps(x_r), f));
-            _mm512_storeu_ps(x_r + 16, _mm512_mul_ps(_mm512_loadu_ps(x_r + 16), f));
+    for (int32_t r = 0; r < p->rows; r++) {
+        const __m512 f = _mm512_set1_ps(factor[r]);
+        p->sums[r] = _mm512_setzero_ps();
+        for (float *x_r = p->s + r * 32; x_r < p->s + (int64_t)j * 16; x_r += 512) {
+            y[0] = _mm512_mul_ps(_mm512_loadu_ps(x_r), f);
+            y[1] = _mm512_mul_ps(_mm512_loadu_ps(x_r + 16), f);
+            _mm512_storeu_ps(x_r, y[0]);
+            _mm512_storeu_ps(x_r + 16, y[1]);
+            p->sums[r] = _mm512_add_ps(p->sums[r], _mm512_add_ps(y[0], y[1]));
         }
     }
 }
 
-/* p of the blocks j .. j+31 in place of their scores. hidden: rows may count fewer. */
-SSA__AMX void ssa__amx_rank_p(const int hidden, const ssa__tile *t, const ssa__ranked *p, int32_t j)
+/* p of the blocks j .. j+31 from their scores s [16 rows][32]. Returns whether some are high: then m is too low. */
+SSA__AMX int ssa__amx_rank_p(const int hidden, const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s)
 {
-    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E), lag = _mm512_set1_ps(SSA__AMX_LAG);
-    float *s = p->s + (int64_t)j * 16;
-    for (int32_t r = 0; r < p->rows; r++, s += 32) {
-        const __mmask16 a = hidden ? ssa__amx_counted(p->limit[r], j) : (__mmask16)0xffff;
-        const __mmask16 b = hidden ? ssa__amx_counted(p->limit[r], j + 16) : (__mmask16)0xffff;
-        const __m512 s0 = _mm512_loadu_ps(s), s1 = _mm512_loadu_ps(s + 16);
-        __m512 m = _mm512_set1_ps(p->m[r]), x0 = _mm512_fmsub_ps(s0, scale, m), x1 = _mm512_fmsub_ps(s1, scale, m);
-        if (hidden ? _mm512_mask_cmp_ps_mask(a, x0, lag, _CMP_NLE_UQ) | _mm512_mask_cmp_ps_mask(b, x1, lag, _CMP_NLE_UQ)
-                   : _mm512_cmp_ps_mask(_mm512_max_ps(x0, x1), lag, _CMP_NLE_UQ)) {
-            ssa__amx_rank_rise(t, p, r, j);
-            m = _mm512_set1_ps(p->m[r]);
-            x0 = _mm512_fmsub_ps(s0, scale, m);
-            x1 = _mm512_fmsub_ps(s1, scale, m);
-        }
-        x0 = _mm512_maskz_mov_ps(a, ssa__amx_exp2(2, x0));
-        x1 = _mm512_maskz_mov_ps(b, ssa__amx_exp2(2, x1));
-        _mm512_storeu_ps(s, x0);
-        _mm512_storeu_ps(s + 16, x1);
-        p->sums[r] = _mm512_add_ps(p->sums[r], _mm512_add_ps(x0, x1));
+    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E);
+    float *dst = p->s + (int64_t)j * 16;
+    __m512i top = _mm512_setzero_si512();
+    for (int32_t r = 0; r < p->rows; r++, s += 32, dst += 32) {
+        __m512 x[2], sum = ssa__amx_rank_row(hidden, p, r, j, s, scale, x);
+        _mm512_storeu_ps(dst, x[0]);
+        _mm512_storeu_ps(dst + 16, x[1]);
+        p->sums[r] = _mm512_add_ps(p->sums[r], sum);
+        top = _mm512_max_epu32(top, _mm512_castps_si512(sum));
     }
+    return ssa__amx_rank_high(top) != 0;
 }
 
 /* The scores of the blocks j .. j+31 as they are; sums become NaN where one that counts is not finite. */
-SSA__AMX void ssa__amx_rank_raw(const ssa__tile *t, const ssa__ranked *p, int32_t j)
+SSA__AMX void ssa__amx_rank_raw(const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s)
 {
-    const __m512 scale = _mm512_set1_ps(t->scale);
-    float *s = p->s + (int64_t)j * 16;
-    for (int32_t r = 0; r < p->rows; r++, s += 32) {
-        const __m512 x0 = _mm512_mul_ps(_mm512_loadu_ps(s), scale), x1 = _mm512_mul_ps(_mm512_loadu_ps(s + 16), scale);
-        const __m512 zero = _mm512_setzero_ps();
-        p->sums[r] = _mm512_mask3_fmadd_ps(x0, zero, p->sums[r], ssa__amx_counted(p->limit[r], j));
-        p->sums[r] = _mm512_mask3_fmadd_ps(x1, zero, p->sums[r], ssa__amx_counted(p->limit[r], j + 16));
-        _mm512_storeu_ps(s, x0);
-        _mm512_storeu_ps(s + 16, x1);
+    const __m512 scale = _mm512_set1_ps(t->scale), zero = _mm512_setzero_ps();
+    float *dst = p->s + (int64_t)j * 16;
+    for (int32_t r = 0; r < p->rows; r++, s += 32, dst += 32)
+        for (int32_t i = 0; i < 32; i += 16) {
+            const __m512 x = _mm512_mul_ps(_mm512_loadu_ps(s + i), scale);
+            p->sums[r] = _mm512_mask3_fmadd_ps(x, zero, p->sums[r], ssa__amx_counted(p->limit[r], j + i));
+            _mm512_storeu_ps(dst + i, x);
+        }
+}
+
+/* Up to two parts, the first of which is number i, meet the blocks from .. to-1, 32 at a time, scores a step ahead of
+ * p. p is made first and looked at whether m is too low for it. */
+SSA__AMX void ssa__amx_rank_parts(const ssa__tile *t, const ssa__ranked *of, int32_t i, int32_t parts,
+                                  const uint16_t *laid, const unsigned char *pooled, int32_t terms, int32_t used,
+                                  int32_t n, int32_t from, int32_t to, int raw)
+{
+    const int32_t block = 16 * t->dk_unit * t->q_terms;
+    const int two = i + 1 < parts, held = laid && two && t->q_terms == 1 && t->dk_unit == 64;
+    const uint16_t *q = t->queries + i * block;
+    float s[2048]; /* of this step and the next */
+    if (held) ssa__amx_rank_hold(q);
+    for (int32_t j = from - 32; j < to; j += 32) {
+        float *s_j = s + (j & 32) * 32, *next = s + (~j & 32) * 32;
+        SSA__BARRIER();
+        if (j + 32 >= to) {
+        } else if (held) ssa__amx_rank_held(laid, terms, used, j + 32, next);
+        else if (laid && two) ssa__amx_rank_laid(1, t, q, laid, terms, used, j + 32, next);
+        else if (laid) ssa__amx_rank_laid(0, t, q, laid, terms, used, j + 32, next);
+        for (int g = 0; g <= two && j + 32 < to && !laid; g++)
+            ssa__amx_rank_rows(t, t->turned + 32 * t->dk_unit + (i + g) * block, pooled, j + 32, n, next + g * 512);
+        SSA__BARRIER();
+        for (int g = 0; g <= two && j >= from; g++) {
+            const ssa__ranked *p = of + i + g;
+            if (raw) {
+                ssa__amx_rank_raw(t, p, j, s_j + g * 512);
+                continue;
+            }
+            if (j == 0) ssa__amx_rank_rise(t, p, j, s_j + g * 512);
+            if (!(p->limit[0] < j + 32 ? ssa__amx_rank_p(1, t, p, j, s_j + g * 512)
+                                       : ssa__amx_rank_p(0, t, p, j, s_j + g * 512))) continue;
+            ssa__amx_rank_rise(t, p, j, s_j + g * 512);
+            ssa__amx_rank_p(1, t, p, j, s_j + g * 512);
+        }
     }
 }
 
-/* All parts meet 32 pooled keys while these are in L1, in pairs, and a step ahead of their exponentials, to hide the
- * unit's latency. m follows a maximum only when that is SSA__AMX_LAG above. Each lane has a sum of its own. */
+/* Parts meet the blocks in pairs, and all parts the same SSA__AMX_SPAN before the next, while these are in L2. Each
+ * lane has a sum of its own. */
 SSA__AMXF int ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled,
-                            int32_t terms, int32_t n, const int32_t *limit, int raw)
+                            int32_t terms, int32_t used, int32_t n, const int32_t *limit, int raw)
 {
     const int32_t parts = (t->rows + part - 1) / part, block = 16 * t->dk_unit * t->q_terms;
     const int64_t s_part = (int64_t)16 * ssa__amx_keys(n);
@@ -3220,28 +3299,25 @@ SSA__AMXF int ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *la
     for (int32_t i = 0; i < parts; i++) {
         ssa__ranked p = { t->s + i * s_part, t->m + i * part, limit + i * part,
                           t->rows - i * part < part ? t->rows - i * part : part, &sums[i * 16], &moved };
-        for (int32_t r = 0; r < 16; r++) p.sums[r] = _mm512_setzero_ps();
+        __m512 norm[16];
+        for (int32_t r = 0; r < 16; r++) {
+            p.sums[r] = norm[r] = _mm512_setzero_ps();
+            for (int32_t e = 0; e < t->dk_unit; e += 32) {
+                const __m512i q = _mm512_loadu_si512(t->queries + i * block + r * t->dk_unit + e);
+                norm[r] = _mm512_dpbf16_ps(norm[r], (__m512bh)q, (__m512bh)q);
+            }
+        }
+        _mm512_storeu_ps(t->fix + i * part, _mm512_sqrt_ps(ssa__amx_fold(0, norm)));
         for (int32_t a = 0; !laid && a < t->q_terms; a++)
             ssa__amx_turn(t->turned + 32 * t->dk_unit + i * block + a * 16 * t->dk_unit,
                           (const unsigned char *)(t->queries + i * block + a * 16 * t->dk_unit), t->dk_unit * 2, 16,
                           t->dk);
         of[i] = p;
     }
-    for (int32_t j = -32; j < n; j += 32)
-        for (int32_t i = 0; i < parts; i++) {
-            const ssa__ranked *p = of + i;
-            const uint16_t *q = t->queries + i * block;
-            float *next = p->s + (int64_t)(j + 32) * 16;
-            if (j + 32 >= n) {
-            } else if (!laid)
-                ssa__amx_rank_rows(t, t->turned + 32 * t->dk_unit + i * block, pooled, j + 32, n, next);
-            else if (i % 2 == 0 && i + 1 < parts) ssa__amx_rank_laid(1, t, q, laid, terms, j + 32, next, s_part);
-            else if (i % 2 == 0) ssa__amx_rank_laid(0, t, q, laid, terms, j + 32, next, s_part);
-            if (j < 0) continue;
-            if (raw) ssa__amx_rank_raw(t, p, j);
-            else if (p->limit[0] < j + 32) ssa__amx_rank_p(1, t, p, j);
-            else ssa__amx_rank_p(0, t, p, j);
-        }
+    for (int32_t j = 0; j < n; j += SSA__AMX_SPAN)
+        for (int32_t i = 0; i < parts; i += 2)
+            ssa__amx_rank_parts(t, of, i, parts, laid, pooled, terms, used, n, j,
+                                n - j < SSA__AMX_SPAN ? n : j + SSA__AMX_SPAN, raw);
     for (int32_t i = 0; i < parts; i++) {
         const ssa__ranked *p = of + i;
         if (raw) for (int32_t r = 0; r < 16; r++) p->sums[r] = _mm512_add_ps(p->sums[r], _mm512_set1_ps(0.0625f));
@@ -4539,8 +4615,10 @@ typedef struct {
     float   *pooled_own;           /* where the POOL phase writes when the call brought no pool */
     int32_t  q8;                   /* 1: keys or values are in q8_0, and the unit multiplies these */
     int32_t  rank, rank_terms;     /* 1: the unit scores blocks; terms of a pooled key */
+    int32_t  rank_used;            /* how many of these are used at first: a third one rarely changes a list */
     int32_t  lays;                 /* 1: the POOL phase lays the terms out for all queries */
     uint16_t *laid; int64_t laid_head_stride;        /* [head][SSA__UNIT_BLOCK blocks][term], each turned */
+    float   *left_out;             /* the largest norm of a key's third term, for each POOL task */
     unsigned char *packed;         /* [head][SSA__UNIT_BLOCK keys, or a chunk]; NULL: none */
     unsigned char *packed_broken;  /* likewise: 1 where a value is not finite */
     int64_t  n_packed, packed_bytes;  /* for each head, and of each */
@@ -4809,16 +4887,20 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
 }
 
 /* Whether the unit scores blocks: rows enough, and queries enough to lay out the terms of the pooled keys first; fewer
- * take pooled keys that are bf16 as they lie. Of three terms there is more to lay out: more queries or more rows. */
+ * take pooled keys that are bf16 as they lie. Of several terms there is more to lay out: more queries or more rows.
+ * Where lists are of the best blocks, and scored in one go, it can be told whether a third term might change one. */
 static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
 {
-    int bf16 = c->pooled && c->pooled_type == SSA_BF16;
+    const int bf16 = c->pooled && c->pooled_type == SSA_BF16;
+    const int best = c->a.select == SSA_SELECT_TOPK && !c->nucleus && c->a.score == SSA_SCORE_SOFTMAX &&
+                     c->list_group > 1 && c->list_group <= SSA__LANES_MAX;
     if (t->few.rank == NULL || what == SSA__RUN_FULL || !c->scored || !ssa__terms(c->a.q.type) || c->n_rows < 4 ||
         (!bf16 && c->a.n_q < (c->n_rows < 8 * SSA__LANES_MAX ? 2 : 1) * SSA__LANES_MAX))
         return;
     c->rank = 1;
     c->lays = c->a.n_q >= SSA__LANES_MAX;
     c->rank_terms = bf16 ? 1 : 3;
+    c->rank_used = bf16 ? 1 : best ? 2 : 3;
 }
 
 /* The rows of a part of a tile whose blocks the unit scores: of whole lists. */
@@ -5206,6 +5288,7 @@ typedef struct {
     ssa__shaper shaper;
     int32_t *low;                  /* [row]: the start of ssa__tile */
     int32_t part, part_keys;       /* what the unit scored: rows of a part, pooled keys of its s */
+    float   doubt;                 /* by how much two importances may each be wrong, together and at most, relatively */
     float   *imp;                  /* [query][imp_ld]: importance of blocks; of one query, or of a part of the unit's */
     int64_t  imp_ld;
     float   *heap_key, *pick_key;  /* candidates' importance and block: the best of the past, and of the best */
@@ -5305,6 +5388,8 @@ static void ssa__take_shared(ssa__bump *b, ssa__call *c, ssa__what what)
         int32_t dk = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM);
         c->laid_head_stride = ssa__mul(blocks, (int64_t)dk * c->rank_terms, &b->bad);
         c->laid = (uint16_t *)ssa__take(b, ssa__mul(c->laid_head_stride, c->a.n_kv_heads, &b->bad), 2);
+        c->left_out = (float *)ssa__take(
+            b, ssa__mul(ssa__ceil_div(c->n_pooled, SSA__POOL_BLOCKS), c->a.n_kv_heads, &b->bad), f);
     }
     if (c->pooled == NULL && ssa__count_tasks(c, what, SSA__POOL) > 0) {
         int64_t per_head = ssa__mul(c->n_pooled, c->a.head_dim, &b->bad);
@@ -5505,11 +5590,14 @@ static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task,
         t->pool[c->a.k.type](x->rows, ssa__k_row(&c->a, b * block, h), c->a.k.token_stride, block, dim);
         ssa__pool_finish(x->rows, block, dim, SSA_F32, (unsigned char *)own);
     }
+    if (c->lays) c->left_out[task] = 0.0f;
     for (int64_t b = from; c->lays && b < ssa__ceil_div(to, SSA__UNIT_DIM) * SSA__UNIT_DIM; b += SSA__UNIT_BLOCK) {
         const int64_t row = ssa__row_bytes(c->pooled_type, dim);
-        t->few.lay(c->laid + h * c->laid_head_stride + b * ssa__round_up(dim, SSA__UNIT_DIM) * c->rank_terms,
-                   c->pooled_type, c->rank_terms, c->pooled + h * c->pooled_head_stride + b * row, row,
-                   (int32_t)ssa__max(ssa__min(SSA__UNIT_BLOCK, to - b), 0), dim);
+        const float left =
+            t->few.lay(c->laid + h * c->laid_head_stride + b * ssa__round_up(dim, SSA__UNIT_DIM) * c->rank_terms,
+                       c->pooled_type, c->rank_terms, c->pooled + h * c->pooled_head_stride + b * row, row,
+                       (int32_t)ssa__max(ssa__min(SSA__UNIT_BLOCK, to - b), 0), dim);
+        if (left > c->left_out[task]) c->left_out[task] = left;
     }
 }
 
@@ -5642,16 +5730,32 @@ static int32_t ssa__reach(const ssa__call *c, int32_t cur, const float *imp, int
     return m;
 }
 
+/* Whether the n best of the candidates from <= i < to, of importances key, are the best whatever the doubt: no other
+ * is near the last of them. */
+static int ssa__sure(const ssa__table *t, const float *imp, int32_t from, int32_t to, int32_t n, const float *key,
+                     float doubt)
+{
+    float last = FLT_MAX;
+    int32_t found[SSA__RUNNERS], near = 0;
+    if (n == 0 || n == to - from || ssa__bits(doubt) << 1 == 0) return 1;
+    for (int32_t j = 0; j < n; j++) last = key[j] < last ? key[j] : last;
+    last *= 1.0f - doubt;
+    if (n <= SSA__RUNNERS - 2 * SSA__LANES_MAX) return t->all_above(imp, from, to, last, found) == n;
+    for (int64_t i = t->above(imp, from, to, last); i < to && near <= n; i = t->above(imp, i + 1, to, last)) near++;
+    return near == n;
+}
+
 /* Chooses at most `keep` blocks for a query whose own block is cur by imp[0..cur-1]; list gets them ascending. Returns
- * how many. What is always kept lies at both ends, so that the candidates are adjacent; where it meets there are none.
- * */
+ * how many, or -1 where the doubt about the importances leaves the best of them open. What is always kept lies at both
+ * ends, so that the candidates are adjacent; where it meets there are none. */
 static int32_t ssa__choose(const ssa__table *t, const ssa__call *c, int32_t cur, int32_t keep, const float *imp,
-                           ssa__scratch *x, int32_t *list)
+                           float doubt, ssa__scratch *x, int32_t *list)
 {
     int32_t n, block = c->a.block_size, past = keep - 1;
     int32_t from = (int32_t)ssa__min(c->a.sink_blocks, cur), to = (int32_t)ssa__max(from, cur - c->a.local_blocks);
     if (c->a.select == SSA_SELECT_TOPK || cur < block) {
         n = ssa__best(t, imp, NULL, from, to, past - c->a.sink_blocks - c->a.local_blocks, x->heap_key, x->heap);
+        if (!ssa__sure(t, imp, from, to, n, x->heap_key, doubt)) return -1;
         if (c->nucleus) n = ssa__reach(c, cur, imp, from, to, n, x->heap_key, x->heap);
         memcpy(list, x->heap, (size_t)n * sizeof *list);
     } else { /* the best half of all before the chunk of cur, and the best half of that chunk, cur always first */
@@ -5836,6 +5940,21 @@ static int ssa__raw(const ssa__call *c)
     return c->a.score == SSA_SCORE_DOT || (c->list_group == 1 && !c->nucleus && !c->n_shares);
 }
 
+/* A score without the third term is off by up to |scale| * |q| * |third|, and so, relatively, are its p and l, the
+ * importances twice that; two of them compare as they should where they are four times that apart, and what floats
+ * round off. */
+static float ssa__doubt(const ssa__call *c, int64_t h, int32_t n, const ssa__tile *tile)
+{
+    const float scale = tile->scale < 0.0f ? -tile->scale : tile->scale;
+    float q = 0.0f, left = 0.0f;
+    for (int32_t r = 0; r < tile->rows; r++) q = tile->fix[r] > q ? tile->fix[r] : q;
+    for (int64_t b = 0; b < n; b += SSA__POOL_BLOCKS) {
+        const float x = c->left_out[b / SSA__POOL_BLOCKS * c->a.n_kv_heads + h];
+        left = x > left ? x : left;
+    }
+    return 4.1f * scale * q * left + 2e-6f;
+}
+
 /* A fresh tile of query rows r0 .. r1-1 scored against n blocks from `from` on by the unit, in parts of `part` rows; m:
  * where m of the rows starts, or NULL. Rows that met a number that is not finite are left without a finite l. */
 static void ssa__rank_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t part,
@@ -5859,7 +5978,27 @@ static void ssa__rank_tile(const ssa__table *t, const ssa__call *c, int64_t h, i
     for (int32_t r = 0; r < SSA__UNIT_PARTS * SSA__LANES_MAX; r++)
         x->tile.m[r] = m && r < r1 - r0 ? m[r] : -FLT_MAX;
     for (int again = 1, done = 0; again && done < 2; done++) /* once more when m has moved, from where it is then */
-        again = t->few.rank(&x->tile, part, laid, pooled, c->rank_terms, n, x->limit, ssa__raw(c));
+        again = t->few.rank(&x->tile, part, laid, pooled, c->rank_terms, c->rank_used, n, x->limit,
+                             ssa__raw(c));
+    if (c->rank_used < c->rank_terms) x->doubt = ssa__doubt(c, h, n, &x->tile);
+}
+
+/* The part that the tile's row r is in, once more, with all terms. */
+static void ssa__rank_again(const ssa__table *t, const ssa__call *c, int64_t h, int32_t r, ssa__scratch *x)
+{
+    const int32_t i = r / x->part, at = i * x->part, rows = (int32_t)ssa__min(x->part, x->tile.rows - at);
+    ssa__tile view = x->tile;
+    float l[SSA__LANES_MAX], fix[SSA__LANES_MAX];
+    view.rows = rows;
+    view.queries += (int64_t)i * SSA__LANES_MAX * view.dk_unit * view.q_terms;
+    view.s += (int64_t)i * SSA__LANES_MAX * x->part_keys;
+    view.m += at;
+    view.l = l;
+    view.fix = fix;
+    for (int again = 1, done = 0; again && done < 2; done++)
+        again = t->few.rank(&view, x->part, c->laid + h * c->laid_head_stride, NULL, c->rank_terms, c->rank_terms,
+                            x->limit[at + rows - 1], x->limit + at, 0);
+    memcpy(x->tile.l + at, l, (size_t)rows * sizeof *l);
 }
 
 /* The same by a plain form, which is left. Returns 1 when a key is broken. */
@@ -5938,6 +6077,7 @@ static void ssa__score_lists(const ssa__table *t, const ssa__call *c, int64_t h,
         finite = ssa__alike(&x->tile, (int32_t)group, &alike);
         s->end = u + alike;
     }
+    if (!finite) x->doubt = 0.0f;
     s->form = &t->few;
     s->broken = finite ? 0 : ssa__score_tile(t, c, h, u * group, s->end * group, 0,
                                              x->limit[(s->end - 1 - u) * group], NULL, x, &s->form);
@@ -6163,7 +6303,12 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
             }
             if (s.broken) ssa__mark_broken(c, h, 0, cur, imp);
             if (c->a.score == SSA_SCORE_DOT && !c->n_shares) ssa__mark_infinite(cur, imp);
-            n = ssa__choose(t, c, cur, keep, imp, x, list);
+            n = ssa__choose(t, c, cur, keep, imp, x->doubt, x, list);
+            if (n < 0) {
+                ssa__rank_again(t, c, h, (int32_t)(u - s.first) * c->list_group, x);
+                s.summed = -1;
+                n = ssa__choose(t, c, cur, keep, ssa__importance_of(c, u, cur, per, x, &s), 0.0f, x, list);
+            }
         }
         for (int64_t j = n; j < c->chosen_stride; j++) list[j] = -1;
     }
