@@ -3115,20 +3115,19 @@ SSA__AMX void ssa__amx_rank_held(const uint16_t *laid, int32_t terms, int32_t us
     }
 }
 
-/* The same of bf16 rows as they lie, with turned queries: their products are turned instead, which is less. Never reads
- * past the last row. */
+/* The same of bf16 rows as they lie, with turned queries, s [32][16 rows]: it is turned where p is made, which is less
+ * than turning the rows. Never reads past the last row. */
 SSA__AMX void ssa__amx_rank_rows(const ssa__tile *t, const uint16_t *turned, const unsigned char *pooled, int32_t j,
                                  int32_t n, float *s)
 {
     const int32_t dk = t->dk_unit, block = 16 * dk;
     const unsigned char *rows = pooled + (int64_t)j * t->dk * 2;
-    float products[512];
     if (n - j < 32 || t->dk < dk) {
         memset(t->turned, 0, (size_t)block * 4);
         ssa__amx_take_bf16(t->turned, 0, dk, rows, t->dk * 2, n - j < 32 ? n - j : 32, t->dk);
         rows = (const unsigned char *)t->turned;
+        SSA__BARRIER();
     }
-    SSA__BARRIER();
     _tile_zero(0);
     _tile_zero(1);
     for (int32_t b = t->q_terms - 1; b >= 0; b--)
@@ -3139,15 +3138,19 @@ SSA__AMX void ssa__amx_rank_rows(const ssa__tile *t, const uint16_t *turned, con
             _tile_loadd(5, rows + 2 * (block + e), dk * 2);
             _tile_dpbf16ps(1, 5, 6);
         }
-    _tile_stored(0, products, 64);
-    _tile_stored(1, products + 256, 64);
-    SSA__BARRIER();
+    _tile_stored(0, s, 64);
+    _tile_stored(1, s + 256, 64);
+}
+SSA__AMX const float *ssa__amx_rank_turn(int turned, const float *s, float *dst) /* s [16 rows][32], in dst if turned */
+{
+    if (!turned) return s;
     for (int32_t i = 0; i < 32; i += 16) {
         __m512 x[16];
-        for (int32_t k = 0; k < 16; k++) x[k] = _mm512_loadu_ps(products + (i + k) * 16);
+        for (int32_t k = 0; k < 16; k++) x[k] = _mm512_loadu_ps(s + (i + k) * 16);
         ssa__avx512_transpose(x);
-        for (int32_t r = 0; r < 16; r++) _mm512_storeu_ps(s + r * 32 + i, x[r]);
+        for (int32_t r = 0; r < 16; r++) _mm512_storeu_ps(dst + r * 32 + i, x[r]);
     }
+    return dst;
 }
 
 /* What rank knows of a part: where its arrays are, and the sums so far [row][16 lanes]. */
@@ -3183,14 +3186,15 @@ SSA__AMX __mmask16 ssa__amx_rank_high(__m512i sums)
 /* m of the rows whose p of the blocks j .. j+31 are high moves to the maximum of their scores s, at first, before there
  * is a p, where that is SSA__AMX_LAG above; what came before shrinks, and is summed again, for these p have spoilt the
  * sums. A row moves by what it sees alone, whichever row asked. */
-SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s)
+SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s, int turned)
 {
     const float to_log2 = t->scale * (float)SSA__LOG2E;
     const __m512 sign = _mm512_set1_ps(to_log2 < 0.0f ? -0.0f : 0.0f);
     const __m512 scale = _mm512_set1_ps(to_log2 < 0.0f ? -to_log2 : to_log2);
-    float factor[16];
+    float factor[16], own[512];
     __m512 old = _mm512_loadu_ps(p->m), top, x[16], y[2];
     __mmask16 moved = 0;
+    s = ssa__amx_rank_turn(turned, s, own);
     for (int32_t r = 0; r < 16; r++) x[r] = _mm512_set1_ps(ssa__float(SSA__NEG_INF_BITS));
     for (int32_t r = 0; r < p->rows; r++) {
         if (j > 0) {
@@ -3221,7 +3225,7 @@ SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int3
     }
 }
 
-/* p of the blocks j .. j+31 from their scores s [16 rows][32]. Returns whether some are high: then m is too low. */
+/* p of the blocks j .. j+31 from their scores s. Returns whether some are high: then m is too low. */
 SSA__AMX int ssa__amx_rank_p(const int hidden, const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s)
 {
     const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E);
@@ -3237,11 +3241,39 @@ SSA__AMX int ssa__amx_rank_p(const int hidden, const ssa__tile *t, const ssa__ra
     return ssa__amx_rank_high(top) != 0;
 }
 
+/* The same from s [32][16 rows], which is turned on the way. */
+SSA__AMX int ssa__amx_rank_p_turned(const int hidden, const ssa__tile *t, const ssa__ranked *p, int32_t j,
+                                    const float *s)
+{
+    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E);
+    __m512i top = _mm512_setzero_si512();
+    __m512 first[16];
+    for (int32_t i = 0; i < 32; i += 16) {
+        float *dst = p->s + (int64_t)j * 16 + i;
+        __m512 x[16];
+        for (int32_t k = 0; k < 16; k++) x[k] = _mm512_loadu_ps(s + (i + k) * 16);
+        ssa__avx512_transpose(x);
+        SSA__UNROLL
+        for (int32_t r = 0; r < 16; r++, dst += 32) {
+            if (r >= p->rows) break;
+            x[r] = ssa__amx_exp2(2, _mm512_fmsub_ps(x[r], scale, _mm512_set1_ps(p->m[r])));
+            if (hidden) x[r] = _mm512_maskz_mov_ps(ssa__amx_counted(p->limit[r], j + i), x[r]);
+            _mm512_storeu_ps(dst, x[r]);
+            if (i == 0) { first[r] = x[r]; continue; }
+            x[r] = _mm512_add_ps(first[r], x[r]);
+            p->sums[r] = _mm512_add_ps(p->sums[r], x[r]);
+            top = _mm512_max_epu32(top, _mm512_castps_si512(x[r]));
+        }
+    }
+    return ssa__amx_rank_high(top) != 0;
+}
+
 /* The scores of the blocks j .. j+31 as they are; sums become NaN where one that counts is not finite. */
-SSA__AMX void ssa__amx_rank_raw(const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s)
+SSA__AMX void ssa__amx_rank_raw(const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s, int turned)
 {
     const __m512 scale = _mm512_set1_ps(t->scale), zero = _mm512_setzero_ps();
-    float *dst = p->s + (int64_t)j * 16;
+    float *dst = p->s + (int64_t)j * 16, own[512];
+    s = ssa__amx_rank_turn(turned, s, own);
     for (int32_t r = 0; r < p->rows; r++, s += 32, dst += 32)
         for (int32_t i = 0; i < 32; i += 16) {
             const __m512 x = _mm512_mul_ps(_mm512_loadu_ps(s + i), scale);
@@ -3250,8 +3282,27 @@ SSA__AMX void ssa__amx_rank_raw(const ssa__tile *t, const ssa__ranked *p, int32_
         }
 }
 
+/* A part meets the blocks j .. j+31, whose scores are s, or turned. p is made first, and looked at whether m is too low
+ * for it. */
+SSA__AMX void ssa__amx_rank_step(const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s, int turned,
+                                 int raw)
+{
+    int low = j == 0; /* m is of nothing yet */
+    if (raw) {
+        ssa__amx_rank_raw(t, p, j, s, turned);
+        return;
+    }
+    for (int tries = 0; tries < 2; tries++) {
+        if (low) ssa__amx_rank_rise(t, p, j, s, turned);
+        if (p->limit[0] >= j + 32)
+            low = turned ? ssa__amx_rank_p_turned(0, t, p, j, s) : ssa__amx_rank_p(0, t, p, j, s);
+        else low = turned ? ssa__amx_rank_p_turned(1, t, p, j, s) : ssa__amx_rank_p(1, t, p, j, s);
+        if (!low) break;
+    }
+}
+
 /* Up to two parts, the first of which is number i, meet the blocks from .. to-1, 32 at a time, scores a step ahead of
- * p. p is made first and looked at whether m is too low for it. */
+ * p. */
 SSA__AMX void ssa__amx_rank_parts(const ssa__tile *t, const ssa__ranked *of, int32_t i, int32_t parts,
                                   const uint16_t *laid, const unsigned char *pooled, int32_t terms, int32_t used,
                                   int32_t n, int32_t from, int32_t to, int raw)
@@ -3271,18 +3322,8 @@ SSA__AMX void ssa__amx_rank_parts(const ssa__tile *t, const ssa__ranked *of, int
         for (int g = 0; g <= two && j + 32 < to && !laid; g++)
             ssa__amx_rank_rows(t, t->turned + 32 * t->dk_unit + (i + g) * block, pooled, j + 32, n, next + g * 512);
         SSA__BARRIER();
-        for (int g = 0; g <= two && j >= from; g++) {
-            const ssa__ranked *p = of + i + g;
-            if (raw) {
-                ssa__amx_rank_raw(t, p, j, s_j + g * 512);
-                continue;
-            }
-            if (j == 0) ssa__amx_rank_rise(t, p, j, s_j + g * 512);
-            if (!(p->limit[0] < j + 32 ? ssa__amx_rank_p(1, t, p, j, s_j + g * 512)
-                                       : ssa__amx_rank_p(0, t, p, j, s_j + g * 512))) continue;
-            ssa__amx_rank_rise(t, p, j, s_j + g * 512);
-            ssa__amx_rank_p(1, t, p, j, s_j + g * 512);
-        }
+        for (int g = 0; g <= two && j >= from; g++)
+            ssa__amx_rank_step(t, of + i + g, j, s_j + g * 512, laid == NULL, raw);
     }
 }
 
