@@ -1042,7 +1042,7 @@ SSA__FORCE_INLINE void ssa__fetch_rows(const unsigned char *ahead, int64_t strid
 
 /* Up to SSA__LANES_MAX rows of a tile that chose the same packed block. */
 typedef struct {
-    const unsigned char *block, *after;      /* the block; one that follows soon, or NULL */
+    const unsigned char *block;
     int32_t n, row[SSA__LANES_MAX], seen[SSA__LANES_MAX]; /* which row of the tile; keys of the block that it sees */
     float   m[SSA__LANES_MAX];               /* what m was for its p */
     int     side;                            /* 0 and 1 in turn: which half of the scratch is its own */
@@ -3482,7 +3482,8 @@ SSA__AMX void ssa__amx_gather_values(const ssa__tile *t, const unsigned char *va
     }
 }
 
-/* Tiles: 0 to 3 results, 4 queries, 5 p, 6 keys, 7 values. Rows past the last hold what was there, for nobody. */
+/* Tiles: 0 to 3 results, 4 queries, 5 p, 6 keys, 7 values. Rows past the last hold what was there, for nobody. Nothing is
+ * prefetched: the processor's own reading ahead does as well. */
 SSA__AMXF void ssa__amx_gather(const ssa__tile *t, ssa__gathered *const *g)
 {
     const int32_t dk = t->dk_unit, dv = t->dv_unit;
@@ -3505,13 +3506,11 @@ SSA__AMXF void ssa__amx_gather(const ssa__tile *t, ssa__gathered *const *g)
         SSA__BARRIER();
     }
     if (g[0]) {
-        const int32_t bytes = 32 * (dk + dv);
         uint16_t *q = queries + g[0]->side * 16 * dk;
         for (int32_t r = 0; r < g[0]->n; r++) {
             const uint16_t *row = t->queries + (int64_t)g[0]->row[r] * dk;
             for (int32_t e = 0; e < dk; e += 32) _mm512_storeu_si512(q + r * dk + e, _mm512_loadu_si512(row + e));
         }
-        for (int32_t i = 0; g[0]->after && i < bytes; i += 64) SSA__PREFETCH(g[0]->after + i);
     }
     if (g[2]) ssa__amx_gather_p(t, g[2], scores + g[2]->side * 256, p + g[2]->side * 256);
     if (g[4]) { /* p may be those of a lower m than the output's by now */
@@ -3526,9 +3525,6 @@ SSA__AMXF void ssa__amx_gather(const ssa__tile *t, ssa__gathered *const *g)
                 _mm512_storeu_ps(o + e, _mm512_fmadd_ps(f, _mm512_loadu_ps(add + r * dv + e), _mm512_loadu_ps(o + e)));
         }
     }
-    if (g[3])
-        for (int32_t r = 0; r < g[3]->n; r++)
-            for (int32_t e = 0; e < dv; e += 16) SSA__PREFETCH(t->o + (int64_t)g[3]->row[r] * dv + e);
 }
 
 /* s [block][16 rows][16 keys] of n blocks. These are not prefetched: the processor's own reading ahead does as well. */
@@ -7142,7 +7138,6 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
     int32_t made = 0;
     for (int64_t b = 0; b < blocks; b++) {
         const int broken = c->packed_broken[h * c->n_packed + b];
-        int fetched = 0;
         int32_t head = 0;
         for (int32_t e = x->start[b]; e < x->start[b + 1]; made++) {
             ssa__gathered *next = &sets[made % N];
@@ -7150,9 +7145,6 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
             next->side = made & 1;
             next->block = ssa__packed_block(t, c, h, b, broken ? next->seen[0] : SSA__UNIT_BLOCK,
                                             x->hidden + made % N * c->packed_bytes);
-            next->after = NULL;
-            if (!fetched && b + 1 < blocks) next->after = c->packed + (h * c->n_packed + b + 1) * c->packed_bytes;
-            fetched = 1;
             for (int k = N - 1; k > 0; k--) g[k] = g[k - 1];
             g[0] = next;
             t->few.gather(&x->tile, g);
