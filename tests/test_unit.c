@@ -471,10 +471,10 @@ static void check_rank(const shape *s, int how, int pool, int broken, double sha
 
 /* Pooled keys that differ in their last bits alone, from 2^-16 of their size down: two bf16 of three would not tell
  * them apart. Blocks of one key, all dims alike, so that every sum is exact; equal ones are ties. */
-static void check_digits(int group, int pool)
+static void check_digits(int group, int pool, int dim, int top)
 {
-    shape s = { .name = "rank, digits", .HQ = group, .H = 1, .D = 32, .n_q = 64, .n_kv = 96, .q_pos = -1,
-                .tq = SSA_BF16, .tk = SSA_F32, .scale = 1, .B = 1, .top_k = 6 };
+    shape s = { .name = "rank, digits", .HQ = group, .H = 1, .D = dim, .n_q = 64, .n_kv = 90 + 2 * top, .q_pos = -1,
+                .tq = SSA_BF16, .tk = SSA_F32, .scale = 32.0f / (float)dim, .B = 1, .top_k = top };
     prob p;
     ssa_pool x;
     prob_make(&p, &s);
@@ -540,7 +540,10 @@ static void test_rank(void)
         static const int of[] = { 1, 2, 3, 4, 16, 20 };
         check_unseen_nan(of[i % 6], 1 + i % 2, i < 6 ? NAN : -INFINITY);
     }
-    for (int i = 0; i < 6; i++) check_digits(i < 2 ? 1 : i < 4 ? 4 : 16, i % 2);
+    for (int i = 0; i < 6; i++) {
+        check_digits(i < 2 ? 1 : i < 4 ? 4 : 16, i % 2, 32, 6);
+        check_digits(i < 2 ? 5 : i < 4 ? 4 : 16, i % 2, 64, i % 2 ? 6 : 70);
+    }
     static const int groups[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 17, 20, 40 };
     static const int dims[] = { 32, 64, 40, 128, 16, 96, 80 };
     static const int blocks[] = { 31, 32, 33, 47, 48, 49, 63, 64, 65, 16, 17, 15 };
