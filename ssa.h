@@ -965,8 +965,9 @@ struct ssa__tile_of {
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     uint16_t *turned;                /* unit: SSA__UNIT_DIM pooled keys; the queries of each part, turned */
-    const uint16_t *queries;         /* unit, gathered rows: [row][dk_unit]; rank: [term][SSA__LANES_MAX][dk_unit]; */
-    int64_t q_stride;                /* of a row's own blocks: there, or in the call's queries, q_stride bytes apart */
+    const uint16_t *queries;         /* unit, gathered rows: [row][dk_unit]; rank: [term][SSA__LANES_MAX][dk_unit] */
+    const unsigned char *q_rows;     /* unit, attend_blocks: where to read queries, q_stride bytes apart: there, or in */
+    int64_t q_stride;                /* the call's own when nothing is to be padded */
     float   *sums;                   /* likewise: l in parts, [row][SSA__UNIT_SUMS] */
     const int32_t *limit;            /* row r sees the chunk's first limit[r] keys, never fewer than the row before: */
                                      /* wide qk and pv may leave out the rest; NULL: all rows see all */
@@ -1091,10 +1092,10 @@ typedef struct {
      * it is, for whole parts, and moves only when a score is far above it. The rows go in parts of `part` <=
      * SSA__LANES_MAX, each with queries [SSA__LANES_MAX] and an s of n rounded up to SSA__UNIT_DIM keys of its own:
      * [SSA__UNIT_DIM blocks][row of the part][SSA__UNIT_DIM]. laid: [SSA__UNIT_BLOCK blocks] as lay leaves them, the
-     * blocks rounded up to SSA__UNIT_DIM, of whose terms the first `used` count; NULL: pooled has bf16 rows. raw: s = scale * q.pooled, and l is 1, or
-     * NaN where one is not finite. fix is left with the norms of the queries' first terms. Returns 1 when m moved on the
-     * way: equal blocks before and after may then differ in their last bits, which they do not when all is done again
-     * from there. */
+     * blocks rounded up to SSA__UNIT_DIM, of whose terms the first `used` count; NULL: pooled has them as bf16 rows.
+     * raw: s = scale * q.pooled, and l is 1, or NaN where one is not finite. fix becomes the norms of the queries'
+     * first terms. Returns 1 when m moved on the way: equal blocks before and after may then differ in their last bits,
+     * which they do not when all is done again from there. */
     int (*rank)(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled, int32_t terms,
                 int32_t used, int32_t n, const int32_t *limit, int raw);
     /* unit: the importance of n blocks for some of a part's queries, a group of rows each, from what rank left; s and
@@ -1110,8 +1111,8 @@ typedef struct {
      * through all steps, in order. o as few has it, m and sums of each row; l is the sum of its sums. */
     void (*gather)(const ssa__tile *t, ssa__gathered *const *g);
     /* unit: as gather, for SSA__LANES_MAX rows that chose the same n <= SSA__UNIT_BLOCKS blocks, all steps at once. Of
-     * the last block they see `last` keys. The tile is of these rows alone, and l is whole; q_stride tells where their
-     * queries lie, fresh as elsewhere that o holds nothing yet. beside: two of them. */
+     * the last block they see `last` keys. The tile is of these rows alone, and l is whole; fresh tells as elsewhere that
+     * o holds nothing yet. beside: two of them. */
     void (*attend_blocks)(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last,
                           const ssa__beside *beside);
     /* dst = the packed block src with the values of keys from `seen` on taken out. */
@@ -2297,9 +2298,9 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
  *              there are 16 rows. Interleaving leaves the dims of 32 in the order that ssa__amx_o tells; finish
  *              restores it.  o [row][dv_unit]
  *      rank    S = Q.K^T of all blocks: A = queries as they are, pooled keys turned, as three terms when they are
- *              floats, so that importance is exact to a float; s [part][32 blocks][16 rows][32], p stays in f32. Blocks
- *              along the lanes: summed over the group's rows at the end without a shuffle. Up to four parts of 16 rows
- *              meet the same 32 pooled keys
+ *              floats, so that importance is exact to a float, of which two are used where it is seen that a third
+ *              changes no list; s [part][32 blocks][16 rows][32], p stays in f32. Blocks along the lanes: summed over
+ *              the group's rows at the end without a shuffle. Two parts of 16 rows at a time meet the same 32 blocks
  *      gather  S = Q.K^T, O += P.V for 16 rows that chose a block, whose keys were transposed and whose values were
  *              interleaved when it was packed: A = queries as they are, and p as the softmax leaves it, a row's 16 keys
  *              along the lanes. Products over 16 keys take half a tile's width of p and half its height of values.
@@ -3482,8 +3483,8 @@ SSA__AMX void ssa__amx_gather_values(const ssa__tile *t, const unsigned char *va
     }
 }
 
-/* Tiles: 0 to 3 results, 4 queries, 5 p, 6 keys, 7 values. Rows past the last hold what was there, for nobody. Nothing is
- * prefetched: the processor's own reading ahead does as well. */
+/* Tiles: 0 to 3 results, 4 queries, 5 p, 6 keys, 7 values. Rows past the last hold what was there, for nobody. Nothing
+ * is prefetched: the processor's own reading ahead does as well. */
 SSA__AMXF void ssa__amx_gather(const ssa__tile *t, ssa__gathered *const *g)
 {
     const int32_t dk = t->dk_unit, dv = t->dv_unit;
@@ -3532,7 +3533,7 @@ SSA__AMX void ssa__amx_blocks_scores(const ssa__tile *t, const unsigned char *co
 {
     SSA__BARRIER();
     for (int32_t b = 0; b < n; b++) {
-        const unsigned char *k = block[b], *q = (const unsigned char *)t->queries;
+        const unsigned char *k = block[b], *q = t->q_rows;
         if (b & 1) _tile_zero(1);
         else _tile_zero(0);
         for (int32_t e = 0; e < t->dk_unit; e += 32, k += 1024, q += 64) {
@@ -3593,7 +3594,7 @@ SSA__AMX void ssa__amx_blocks_p(const ssa__tile *t, const float *s, int32_t n, _
         const __m512 m = _mm512_set1_ps(t->m[r]);
         sums[r] = _mm512_setzero_ps();
         for (int i = 0; i < 2; i++)
-            for (int32_t at = 0; at < beside[i].bytes; at += 64) SSA__PREFETCH(beside[i].at + r * beside[i].stride + at);
+            for (int32_t e = 0; e < beside[i].bytes; e += 64) SSA__PREFETCH(beside[i].at + r * beside[i].stride + e);
         for (int32_t b = 0; b < n; b += 2) {
             const float *next = s + (b + 1 < n ? b + 1 : b) * 256;
             __m512 x = ssa__amx_exp2_of(1, 0.0f, _mm512_fmsub_ps(_mm512_loadu_ps(s + b * 256), scale, m));
@@ -5983,7 +5984,7 @@ static int ssa__raw(const ssa__call *c)
 static float ssa__doubt(const ssa__call *c, int64_t h, int32_t n, const ssa__tile *tile)
 {
     const float scale = tile->scale < 0.0f ? -tile->scale : tile->scale;
-    float q = 0.0f, left = 0.0f;
+    float q = 1e-15f, left = 1e-15f; /* of less than 1e-19 the square is lost */
     for (int32_t r = 0; r < tile->rows; r++) q = tile->fix[r] > q ? tile->fix[r] : q;
     for (int64_t b = 0; b < n; b += SSA__POOL_BLOCKS) {
         const float x = c->left_out[b / SSA__POOL_BLOCKS * c->a.n_kv_heads + h];
@@ -7163,11 +7164,10 @@ static void ssa__attend_listed(const ssa__table *t, const ssa__call *c, int64_t 
                                ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
-    const unsigned char *block[SSA__UNIT_BLOCKS], *q, *next;
+    const unsigned char *block[SSA__UNIT_BLOCKS];
     const int64_t parts = c->a.block_size / SSA__UNIT_BLOCK, r1 = i1 * c->group;
     const int padded = c->a.head_dim % SSA__UNIT_DIM != 0;
     tile->rows = SSA__LANES_MAX;
-    tile->queries = x->take;
     tile->q_stride = padded ? tile->dk_unit * 2 : c->a.q.head_stride;
     for (int64_t r = i0 * c->group, past; r < r1; r = past) {
         const int64_t i = r / c->group, head = h * c->group + r % c->group;
@@ -7175,16 +7175,14 @@ static void ssa__attend_listed(const ssa__table *t, const ssa__call *c, int64_t 
         ssa__beside beside[2];
         int32_t m = 0;
         past = r + SSA__LANES_MAX;
-        q = ssa__row(&c->a.q, i, head);
-        next = past < r1 ? ssa__row(&c->a.q, past / c->group, h * c->group + past % c->group) : q;
-        beside[0].at = next;
+        tile->q_rows = padded ? (const unsigned char *)x->take : ssa__row(&c->a.q, i, head);
+        if (padded) ssa__take_queries(t, c, h, r, past, 0, x->take);
+        beside[0].at = ssa__row(&c->a.q, past < r1 ? past / c->group : i, h * c->group + past % c->group);
         beside[0].stride = c->a.q.head_stride;
         beside[0].bytes = c->a.head_dim * 2;
         beside[1].at = ssa__row(&c->a.out, i, head);
         beside[1].stride = c->a.out.head_stride;
         beside[1].bytes = (int32_t)ssa__row_bytes(c->a.out.type, c->a.value_dim);
-        if (padded) ssa__take_queries(t, c, h, r, past, 0, x->take);
-        else tile->queries = (const uint16_t *)(const void *)q;
         for (int k = 0; k < SSA__LANES_MAX; k++) { tile->m[k] = -FLT_MAX; tile->l[k] = 0.0f; }
         tile->fresh = 1;
         for (int64_t n = 0, part = 0, at = 0; at < keys.n; at += SSA__UNIT_BLOCK) {

@@ -407,6 +407,9 @@ static void test_packed(void)
     shape many = { .name = "packed, 20 of 64", .HQ = 16, .H = 1, .D = 64, .DV = 32, .n_q = 128, .n_kv = 1600,
                    .q_pos = 1449, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .B = 64, .top_k = 20, .seed = 5 };
     check_packed(&many, SLOPE, 0);
+    many.name = "packed, the least scores the largest by far";
+    many.scale = -16; /* more than a float's powers of 2 between them */
+    check_packed(&many, SLOPE, 0);
     static const int64_t tokens[] = { 100, 111, 112, 119, 127, 128, 158, 159, 160, 191, 207, 215, 229 };
     for (int i = 0; i < 8; i++) {
         if (!test_some(i, 7)) continue;
