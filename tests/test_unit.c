@@ -262,7 +262,7 @@ static void make_lists(prob *p, rng *r)
     for (int64_t e = 0; e < p->n_blocks; e++) {
         int64_t row = e / p->s.top_k / p->s.H;
         int cur = (int)((p->q0 + row) / p->s.B), what = rng_int(r, 0, 9);
-        p->blocks[e] = row % 29 == 3 || what == 0 ? -1 - (int)(row % 2) : what == 1 ? cur + rng_int(r, 1, 3)
+        p->blocks[e] = row % 29 == 3 || row == 0 || what == 0 ? -1 - (int)(row % 2) : what == 1 ? cur + rng_int(r, 1, 3)
                        : what == 2 && e ? p->blocks[e - 1] : row % 5 == 0 ? cur : rng_int(r, 0, cur);
     }
 }
@@ -291,7 +291,7 @@ static void check_packed(const shape *s, int how, int threads)
         FOR_LEVELS(l) {
             prob_clear(&p);
             int64_t done = unit_products();
-            ok &= ssa_attention(&p.a, SSA_SPARSE, &one) == SSA_OK;
+            ok &= run_by(&p, SSA_SPARSE, 1);
             if (at_amx() && given && budget <= 512)          /* a larger one may be split, and is not packed then */
                 packed &= done < 0 || unit_products() > done || s->HQ / s->H > 16;
             gaps &= tensor_gaps_ok(&p.o);
@@ -473,8 +473,9 @@ static void check_rank(const shape *s, int how, int pool, int broken, double sha
 }
 
 /* Pooled keys that differ in their last bits alone, from 2^-16 of their size down: two bf16 of three would not tell
- * them apart. Blocks of one key, all dims alike, so that every sum is exact; equal ones are ties. */
-static void check_digits(int group, int pool, int dim, int top)
+ * them apart. Blocks of one key, all dims alike, so that every sum is exact; equal ones are ties. misled: two bf16
+ * would take top - 1 blocks with a little more in one dim for better than one with still less in every dim. */
+static void check_digits(int group, int pool, int dim, int top, int misled)
 {
     shape s = { .name = "rank, digits", .HQ = group, .H = 1, .D = dim, .n_q = 64, .n_kv = 90 + 2 * top, .q_pos = -1,
                 .tq = SSA_BF16, .tk = SSA_F32, .scale = 32.0f / (float)dim, .B = 1, .top_k = top };
@@ -482,8 +483,14 @@ static void check_digits(int group, int pool, int dim, int top)
     ssa_pool x;
     prob_make(&p, &s);
     for (int64_t e = 0; e < tensor_count(&p.q); e++) p.q.val[e] = 1;
-    for (int64_t e = 0; e < tensor_count(&p.k); e++)
-        p.k.val[e] = 1 + 0x1p-8f + 0x1p-18f * (float)(e / s.D * 5 % 8);
+    for (int64_t e = 0; e < tensor_count(&p.k); e++) {
+        int64_t j = e / dim, d = e % dim;
+        p.k.val[e] = 1 + 0x1p-8f + 0x1p-18f * (float)(j * 5 % 8);
+        if (!misled) continue;
+        p.k.val[e] = 1 + 0x1p-9f; /* 3/8 of the second bf16's last digit, and 8 of these for each 32 dims */
+        if (j == top) p.k.val[e] += 0x3p-19f;
+        else if (j < top - 1 && d == 0) p.k.val[e] += 0x1p-18f * (float)dim;
+    }
     tensor_store(&p.q);
     tensor_store(&p.k);
     size_t bytes = ssa_pool_size(1, s.D, 1, s.n_kv, SSA_F32);
@@ -544,8 +551,9 @@ static void test_rank(void)
         check_unseen_nan(of[i % 6], 1 + i % 2, i < 6 ? NAN : -INFINITY);
     }
     for (int i = 0; i < 6; i++) {
-        check_digits(i < 2 ? 1 : i < 4 ? 4 : 16, i % 2, 32, 6);
-        check_digits(i < 2 ? 5 : i < 4 ? 4 : 16, i % 2, 64, i % 2 ? 6 : 70);
+        check_digits(i < 2 ? 1 : i < 4 ? 4 : 16, i % 2, 32, 6, 0);
+        check_digits(i < 2 ? 5 : i < 4 ? 4 : 16, i % 2, 64, i % 2 ? 6 : 70, 0);
+        check_digits(i < 2 ? 5 : i < 4 ? 4 : 16, i % 2, i % 2 ? 64 : 32, 6, 1);
     }
     static const int groups[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 17, 20, 40 };
     static const int dims[] = { 32, 64, 40, 128, 16, 96, 80 };
