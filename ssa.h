@@ -938,6 +938,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__UNIT_BLOCKS 16
 #define SSA__UNIT_PARTS 4   /* of rows that meet pooled keys together; the scores of .. */
 #define SSA__UNIT_NEAR 4096 /* .. so many blocks for each stay in L2: beyond, only keys of three terms are worth it */
+#define SSA__RANK_FLOATS 2560 /* scores of two parts and 32 blocks, of this step and the next; of one, turned */
 #define SSA__UNIT_SUMS  8   /* parts in which l of a gathered row is summed */
 #define SSA__CHUNK     96
 #define SSA__CHUNK_FEW 32   /* for tiles of up to SSA__LANES_MAX rows: little to compute, the chunk must stay in L1 */
@@ -965,6 +966,7 @@ struct ssa__tile_of {
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     uint16_t *turned;                /* unit: SSA__UNIT_DIM pooled keys; the queries of each part, turned */
+    float   *steps;                  /* unit, rank: scratch of SSA__RANK_FLOATS */
     const uint16_t *queries;         /* unit, gathered rows: [row][dk_unit]; rank: [term][SSA__LANES_MAX][dk_unit] */
     const unsigned char *q_rows;     /* unit, attend_blocks: where to read queries, q_stride bytes apart: there, or in */
     int64_t q_stride;                /* the call's own when nothing is to be padded */
@@ -3192,10 +3194,10 @@ SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int3
     const float to_log2 = t->scale * (float)SSA__LOG2E;
     const __m512 sign = _mm512_set1_ps(to_log2 < 0.0f ? -0.0f : 0.0f);
     const __m512 scale = _mm512_set1_ps(to_log2 < 0.0f ? -to_log2 : to_log2);
-    float factor[16], own[512];
+    float factor[16];
     __m512 old = _mm512_loadu_ps(p->m), top, x[16], y[2];
     __mmask16 moved = 0;
-    s = ssa__amx_rank_turn(turned, s, own);
+    s = ssa__amx_rank_turn(turned, s, t->steps + 2048);
     for (int32_t r = 0; r < 16; r++) x[r] = _mm512_set1_ps(ssa__float(SSA__NEG_INF_BITS));
     for (int32_t r = 0; r < p->rows; r++) {
         if (j > 0) {
@@ -3273,8 +3275,8 @@ SSA__AMX int ssa__amx_rank_p_turned(const int hidden, const ssa__tile *t, const 
 SSA__AMX void ssa__amx_rank_raw(const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s, int turned)
 {
     const __m512 scale = _mm512_set1_ps(t->scale), zero = _mm512_setzero_ps();
-    float *dst = p->s + (int64_t)j * 16, own[512];
-    s = ssa__amx_rank_turn(turned, s, own);
+    float *dst = p->s + (int64_t)j * 16;
+    s = ssa__amx_rank_turn(turned, s, t->steps + 2048);
     for (int32_t r = 0; r < p->rows; r++, s += 32, dst += 32)
         for (int32_t i = 0; i < 32; i += 16) {
             const __m512 x = _mm512_mul_ps(_mm512_loadu_ps(s + i), scale);
@@ -3311,7 +3313,7 @@ SSA__AMX void ssa__amx_rank_parts(const ssa__tile *t, const ssa__ranked *of, int
     const int32_t block = 16 * t->dk_unit * t->q_terms;
     const int two = i + 1 < parts, held = laid && two && t->q_terms == 1 && t->dk_unit == 64;
     const uint16_t *q = t->queries + i * block;
-    float s[2048]; /* of this step and the next */
+    float *s = t->steps;
     if (held) ssa__amx_rank_hold(q);
     for (int32_t j = from - 32; j < to; j += 32) {
         float *s_j = s + (j & 32) * 32, *next = s + (~j & 32) * 32;
@@ -5384,6 +5386,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
         int64_t queries = (int64_t)SSA__UNIT_PARTS * SSA__LANES_MAX * dk * ssa__terms(c->a.q.type);
         if (!c->lays) x->tile.turned = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_DIM * dk + queries, 2);
         if (!c->packs) x->take = (uint16_t *)ssa__take(b, queries, 2);
+        x->tile.steps = (float *)ssa__take(b, SSA__RANK_FLOATS, f);
     }
     if (c->unit) {
         int32_t v_terms = ssa__terms(c->a.v.type);
