@@ -1096,8 +1096,8 @@ typedef struct {
      * [SSA__UNIT_DIM blocks][row of the part][SSA__UNIT_DIM]. laid: [SSA__UNIT_BLOCK blocks] as lay leaves them, the
      * blocks rounded up to SSA__UNIT_DIM, of whose terms the first `used` count; NULL: pooled has them as bf16 rows.
      * raw: s = scale * q.pooled, and l is 1, or NaN where one is not finite. fix becomes the norms of the queries'
-     * first terms. Returns 1 when m moved on the way: equal blocks before and after may then differ in their last bits,
-     * which they do not when all is done again from there. */
+     * first terms. Returns 1 when m moved on the way: then all is to be done again from there, which also gives equal
+     * blocks equal bits. */
     int (*rank)(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled, int32_t terms,
                 int32_t used, int32_t n, const int32_t *limit, int raw);
     /* unit: the importance of n blocks for some of a part's queries, a group of rows each, from what rank left; s and
@@ -3162,7 +3162,7 @@ typedef struct {
     const int32_t *limit;
     int32_t rows;
     __m512 *sums;
-    int *moved; /* set when blocks had been counted before */
+    int *moved; /* set when blocks had been counted before: p and sums are of no use then */
 } ssa__ranked;
 
 /* Which of 16 blocks from j on count for a row. */
@@ -3186,46 +3186,30 @@ SSA__AMX __mmask16 ssa__amx_rank_high(__m512i sums)
     return _mm512_cmpgt_epu32_mask(sums, _mm512_castps_si512(_mm512_set1_ps(2 * (1 << (int)SSA__AMX_LAG))));
 }
 
-/* m of the rows whose p of the blocks j .. j+31 are high moves to the maximum of their scores s, at first, before there
- * is a p, where that is SSA__AMX_LAG above; what came before shrinks, and is summed again, for these p have spoilt the
- * sums. A row moves by what it sees alone, whichever row asked. */
+/* m of the rows whose p of the blocks j .. j+31 are high moves to the maximum of their scores s: then all is done again.
+ * At first, before there is a p, it does where that is SSA__AMX_LAG above. A row moves by what it sees alone, whichever
+ * row asked. */
 SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s, int turned)
 {
     const float to_log2 = t->scale * (float)SSA__LOG2E;
     const __m512 sign = _mm512_set1_ps(to_log2 < 0.0f ? -0.0f : 0.0f);
     const __m512 scale = _mm512_set1_ps(to_log2 < 0.0f ? -to_log2 : to_log2);
-    float factor[16];
     __m512 old = _mm512_loadu_ps(p->m), top, x[16], y[2];
-    __mmask16 moved = 0;
+    __mmask16 high = 0, moved;
     s = ssa__amx_rank_turn(turned, s, t->steps + 2048);
     for (int32_t r = 0; r < 16; r++) x[r] = _mm512_set1_ps(ssa__float(SSA__NEG_INF_BITS));
     for (int32_t r = 0; r < p->rows; r++) {
-        if (j > 0) {
-            const __m512 sum = ssa__amx_rank_row(1, p, r, j, s + r * 32, _mm512_set1_ps(to_log2), y);
-            if (ssa__amx_rank_high(_mm512_castps_si512(sum))) moved |= (__mmask16)(1u << r);
-        }
+        const __m512 sum = ssa__amx_rank_row(1, p, r, j, s + r * 32, _mm512_set1_ps(to_log2), y);
+        if (ssa__amx_rank_high(_mm512_castps_si512(sum))) high |= (__mmask16)(1u << r);
         for (int32_t i = 0; i < 32; i += 16) /* a NaN leaves what is there */
             x[r] = _mm512_mask_max_ps(x[r], ssa__amx_counted(p->limit[r], j + i),
                                       _mm512_xor_ps(_mm512_loadu_ps(s + r * 32 + i), sign), x[r]);
     }
     top = _mm512_mul_ps(ssa__amx_fold(1, x), scale);
-    if (j > 0) moved &= _mm512_cmp_ps_mask(top, old, _CMP_GT_OQ);
+    if (j > 0) moved = high & _mm512_cmp_ps_mask(top, old, _CMP_GT_OQ);
     else moved = _mm512_cmp_ps_mask(top, _mm512_add_ps(old, _mm512_set1_ps(SSA__AMX_LAG)), _CMP_GT_OQ);
-    _mm512_storeu_ps(factor, _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved,
-                                                ssa__amx_exp2(2, _mm512_sub_ps(old, top))));
     _mm512_storeu_ps(p->m, _mm512_mask_mov_ps(old, moved, top)); /* the next part's first rows stay as they are */
     *p->moved |= j > 0 && moved;
-    for (int32_t r = 0; r < p->rows; r++) {
-        const __m512 f = _mm512_set1_ps(factor[r]);
-        p->sums[r] = _mm512_setzero_ps();
-        for (float *x_r = p->s + r * 32; x_r < p->s + (int64_t)j * 16; x_r += 512) {
-            y[0] = _mm512_mul_ps(_mm512_loadu_ps(x_r), f);
-            y[1] = _mm512_mul_ps(_mm512_loadu_ps(x_r + 16), f);
-            _mm512_storeu_ps(x_r, y[0]);
-            _mm512_storeu_ps(x_r + 16, y[1]);
-            p->sums[r] = _mm512_add_ps(p->sums[r], _mm512_add_ps(y[0], y[1]));
-        }
-    }
 }
 
 /* p of the blocks j .. j+31 from their scores s. Returns whether some are high: then m is too low. */
@@ -3290,18 +3274,16 @@ SSA__AMX void ssa__amx_rank_raw(const ssa__tile *t, const ssa__ranked *p, int32_
 SSA__AMX void ssa__amx_rank_step(const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s, int turned,
                                  int raw)
 {
-    int low = j == 0; /* m is of nothing yet */
+    int high;
     if (raw) {
         ssa__amx_rank_raw(t, p, j, s, turned);
         return;
     }
-    for (int tries = 0; tries < 2; tries++) {
-        if (low) ssa__amx_rank_rise(t, p, j, s, turned);
-        if (p->limit[0] >= j + 32)
-            low = turned ? ssa__amx_rank_p_turned(0, t, p, j, s) : ssa__amx_rank_p(0, t, p, j, s);
-        else low = turned ? ssa__amx_rank_p_turned(1, t, p, j, s) : ssa__amx_rank_p(1, t, p, j, s);
-        if (!low) break;
-    }
+    if (j == 0) ssa__amx_rank_rise(t, p, j, s, turned); /* m is of nothing yet */
+    if (p->limit[0] >= j + 32)
+        high = turned ? ssa__amx_rank_p_turned(0, t, p, j, s) : ssa__amx_rank_p(0, t, p, j, s);
+    else high = turned ? ssa__amx_rank_p_turned(1, t, p, j, s) : ssa__amx_rank_p(1, t, p, j, s);
+    if (high) ssa__amx_rank_rise(t, p, j, s, turned);
 }
 
 /* Up to two parts, the first of which is number i, meet the blocks from .. to-1, 32 at a time, scores a step ahead of
