@@ -968,8 +968,8 @@ struct ssa__tile_of {
     uint16_t *turned;                /* unit: SSA__UNIT_DIM pooled keys; the queries of each part, turned */
     float   *steps;                  /* unit, rank: scratch of SSA__RANK_FLOATS */
     const uint16_t *queries;         /* unit, gathered rows: [row][dk_unit]; rank: [term][SSA__LANES_MAX][dk_unit] */
-    const unsigned char *q_rows;     /* unit, attend_blocks: where to read queries, q_stride bytes apart: there, or in */
-    int64_t q_stride;                /* the call's own when nothing is to be padded */
+    const unsigned char *q_rows;     /* unit, attend_blocks: where to read queries, q_stride bytes apart: there, or */
+    int64_t q_stride;                /* where the call has them when nothing is to be padded */
     float   *sums;                   /* likewise: l in parts, [row][SSA__UNIT_SUMS] */
     const int32_t *limit;            /* row r sees the chunk's first limit[r] keys, never fewer than the row before: */
                                      /* wide qk and pv may leave out the rest; NULL: all rows see all */
@@ -1113,8 +1113,8 @@ typedef struct {
      * through all steps, in order. o as few has it, m and sums of each row; l is the sum of its sums. */
     void (*gather)(const ssa__tile *t, ssa__gathered *const *g);
     /* unit: as gather, for SSA__LANES_MAX rows that chose the same n <= SSA__UNIT_BLOCKS blocks, all steps at once. Of
-     * the last block they see `last` keys. The tile is of these rows alone, and l is whole; fresh tells as elsewhere that
-     * o holds nothing yet. beside: two of them. */
+     * the last block they see `last` keys. The tile is of these rows alone, and l is whole; fresh: o holds nothing yet.
+     * beside: two of them. */
     void (*attend_blocks)(const ssa__tile *t, const unsigned char *const *block, int32_t n, int32_t last,
                           const ssa__beside *beside);
     /* dst = the packed block src with the values of keys from `seen` on taken out. */
@@ -3186,9 +3186,9 @@ SSA__AMX __mmask16 ssa__amx_rank_high(__m512i sums)
     return _mm512_cmpgt_epu32_mask(sums, _mm512_castps_si512(_mm512_set1_ps(2 * (1 << (int)SSA__AMX_LAG))));
 }
 
-/* m of the rows whose p of the blocks j .. j+31 are high moves to the maximum of their scores s: then all is done again.
- * At first, before there is a p, it does where that is SSA__AMX_LAG above. A row moves by what it sees alone, whichever
- * row asked. */
+/* m of the rows whose p of the blocks j .. j+31 are high moves to the maximum of their scores s: then all is done
+ * again. At first, before there is a p, it does where that is SSA__AMX_LAG above. A row moves by what it sees alone,
+ * whichever row asked. */
 SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s, int turned)
 {
     const float to_log2 = t->scale * (float)SSA__LOG2E;
