@@ -484,7 +484,8 @@ static void check_digits(int group, int pool, int dim, int top, int misled)
     prob p;
     ssa_pool x;
     prob_make(&p, &s);
-    for (int64_t e = 0; e < tensor_count(&p.q); e++) p.q.val[e] = 1;
+    for (int64_t e = 0; e < tensor_count(&p.q); e++) /* misled: small queries do not tell how far large ones are */
+        p.q.val[e] = misled && e / (dim * group) % 4 == 0 ? 0x1p-3f : 1;
     for (int64_t e = 0; e < tensor_count(&p.k); e++) {
         int64_t j = e / dim, d = e % dim;
         p.k.val[e] = 1 + 0x1p-8f + 0x1p-18f * (float)(j * 5 % 8);
