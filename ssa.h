@@ -929,7 +929,8 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #define SSA__UNIT_ROWS 1024 /* rows of a tile of the unit form: what it costs to bring in a chunk is shared by these */
 #define SSA__UNIT_KEYS 512  /* a chunk of the unit form, to stay in L2 .. */
 #define SSA__UNIT_DIM  32
-#define SSA__UNIT_FEW  SSA__UNIT_DIM /* .. and with few rows: one step, so that the next keys come in evenly */
+#define SSA__UNIT_FEW  128  /* .. and with few rows: steps of SSA__UNIT_DIM keys, of which one begins as one ends */
+#define SSA__UNIT_RUN  16   /* keys of a step that lie in one piece */
 #define SSA__Q8_KEYS   64   /* a chunk of q8: values that are multiplied at once */
 #ifndef SSA__Q8_LEAST
 #define SSA__Q8_LEAST  192  /* keys for which that pays; the blocks of a sparse call are too short, too */
@@ -960,9 +961,10 @@ struct ssa__tile_of {
     uint16_t *k, *v;                 /* unit: the rows taken */
     const unsigned char *k_rows, *v_rows; /* unit: where to read them, k_stride and v_stride bytes apart: there, */
     int64_t k_stride, v_stride;      /* or in the cache when nothing is to be changed or padded */
-    const unsigned char *k_half, *v_half; /* few: those from SSA__UNIT_FEW / 2 on, which may lie elsewhere */
+    const unsigned char *const *k_runs, *const *v_runs; /* few: where each SSA__UNIT_RUN of them begin */
     const uint16_t *v_laid;          /* unit: the chunk's values as lay_values leaves them; NULL: attend does that */
     int32_t fresh;                   /* unit, form->starts: o holds nothing yet, and attend begins it */
+    int32_t columns;                 /* few: 4, 8 or SSA__LANES_MAX rows are multiplied; m, l, fix repeat 4 or 8 */
     int32_t dk_unit, dv_unit, q_terms, k_terms, v_terms, keys_max; /* keys_max: what k and v have room for */
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     uint16_t *turned;                /* unit: SSA__UNIT_DIM pooled keys; the queries of each part, turned */
@@ -1084,7 +1086,8 @@ typedef struct {
     int32_t chunk;                                   /* most keys of a chunk */
     int32_t in_place;  /* up to this many rows: k_rows and v_rows lie in the cache for bf16, dims and n that are */
                        /* multiples of SSA__UNIT_DIM, and rows that see all keys; elsewhere they are k and v */
-    int      halves;                                 /* and a chunk's halves may lie apart: k_half, v_half */
+    int      runs;                                   /* and SSA__UNIT_RUN of these may lie apart: k_runs, v_runs */
+    int      columns;                                /* few: 1: tile->columns may be less than SSA__LANES_MAX */
     /* unit: n <= SSA__UNIT_BLOCK pooled keys of d elements as terms that add up to them, each of a term side by side:
      * [term][32 dims]([pair of dims][key][2]); zeros for keys and dims that there are not. Returns the largest norm of
      * a key's third term, or where one is not finite whatever comes. */
@@ -1119,13 +1122,13 @@ typedef struct {
                           const ssa__beside *beside);
     /* dst = the packed block src with the values of keys from `seen` on taken out. */
     void (*hide)(unsigned char *dst, const unsigned char *src, int32_t seen, int32_t dk, int32_t dv);
-    void (*shape)(int half); /* 1: before gather, attend_blocks and the entries of q8, 0: before others */
+    void (*shape)(int how); /* 1: before gather, attend_blocks and the entries of q8; columns: before few; 0: others */
 } ssa__form;
 
 typedef struct {
     ssa_isa   isa;
     int32_t   narrow_rows;                           /* tiles of up to this many rows are narrow */
-    int32_t   unit_rows;                             /* and bf16 tiles of a full call up to this many, with a unit */
+    int32_t   unit_rows;                             /* and those of bf16 of up to this many, with a unit */
     ssa__form narrow, wide;
     ssa__form few, many;                             /* unit forms; without an attend entry there is no unit */
     ssa__form q8; /* narrow for up to SSA__LANES_MAX rows, on a unit that multiplies int8: for keys or values in q8_0.
@@ -2331,14 +2334,20 @@ SSA__DIAG_SIGN
 /* Keys in whole steps of 32: what a product of values takes at a time, and two tiles of scores. */
 static int32_t ssa__amx_keys(int32_t n) { return (n + 31) & ~31; }
 
-/* All tiles whole; or tile 5 half as wide and tile 7 half as high, for products over 16 bf16 or 32 int8. Constants: to
- * gcc 12 the instruction reads but 8 bytes, and what else was written there for it might be left out. */
+/* All tiles whole; or tile 5 half as wide and tile 7 half as high, for products over 16 bf16 or 32 int8; or 4 or 8 rows
+ * of a few: p in tile 4, output in 0 and 1, queries along the columns of tile 6, scores in 2 and 3. Constants: to gcc 12
+ * the instruction reads but 8 bytes, and what else was written there for it might be left out. */
 typedef struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } ssa__amx_config;
-static const ssa__amx_config ssa__amx_configs[2] = {
+static const ssa__amx_config ssa__amx_configs[4] = {
     { 1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 16 } },
     { 1, 0, { 0 }, { 64, 64, 64, 64, 64, 32, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 8 } },
+    { 1, 0, { 0 }, { 64, 64, 16, 16, 64, 64, 16, 64 }, { 4, 4, 16, 16, 4, 16, 16, 16 } },
+    { 1, 0, { 0 }, { 64, 64, 32, 32, 64, 64, 32, 64 }, { 8, 8, 16, 16, 8, 16, 16, 16 } },
 };
-SSA__AMXF void ssa__amx_shape(int half) { _tile_loadconfig(&ssa__amx_configs[half]); }
+SSA__AMXF void ssa__amx_shape(int how)
+{
+    _tile_loadconfig(&ssa__amx_configs[how == 4 ? 2 : how == 8 ? 3 : how == 1]);
+}
 
 /* A host may use tiles too: its configuration is kept, the tiles' contents are nobody's across a call. */
 SSA__AMXF void ssa__amx_enter(unsigned char *kept)
@@ -2391,17 +2400,18 @@ SSA__AMXF void ssa__amx_take_f16(uint16_t *dst, int64_t term, int32_t ld, const 
     }
 }
 
-/* rows [row][dk_pad], exact in q_terms terms, to q [16 rows][term][32 dims]([pair][row][2]): a tile is 1 KiB. A
- * negative scale is moved into q, so that the largest product is the largest score. */
+/* rows [row][dk_pad], exact in q_terms terms, to q [columns rows][term][32 dims]([pair][row][2]): a tile is 1 KiB or
+ * less. A negative scale is moved into q, so that the largest product is the largest score. */
 SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
 {
     const __m512 sign = _mm512_set1_ps(t->scale < 0.0f ? -0.0f : 0.0f);
-    const int32_t groups = (t->rows + 15) / 16, steps = t->dk_unit / 32;
+    const int32_t groups = (t->rows + 15) / 16, steps = t->dk_unit / 32, line = t->columns * 4;
+    const __mmask16 some = (__mmask16)((1u << t->columns) - 1);
     unsigned char *q = (unsigned char *)t->q;
     for (int32_t g = 0; g < groups; g++)
         for (int32_t k = 0; k < steps; k++)
             for (int32_t a = 0; a < t->q_terms; a++) {
-                unsigned char *tile = q + (((int64_t)g * t->q_terms + a) * steps + k) * 1024;
+                unsigned char *tile = q + (((int64_t)g * t->q_terms + a) * steps + k) * line * 16;
                 __m512 x[16];
                 for (int32_t r = 0; r < 16; r++) x[r] = _mm512_setzero_ps();
                 for (int32_t r = 0; r < 16 && g * 16 + r < t->rows; r++) {
@@ -2414,7 +2424,7 @@ SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
                     x[r] = _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(half[a][0]), half[a][1], 1));
                 }
                 ssa__avx512_transpose(x);
-                for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(tile + i * 64), x[i]);
+                for (int32_t i = 0; i < 16; i++) _mm512_mask_storeu_ps((float *)(void *)(tile + i * line), some, x[i]);
             }
     if (groups > 1 && groups % 2) /* rows go in pairs of groups */
         memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)(t->q_terms * steps) * 1024);
@@ -2441,6 +2451,9 @@ SSA__AMXF void ssa__amx_q_turn(ssa__tile *t, const uint16_t *rows, int32_t at, i
     ssa__amx_turn(q, (const unsigned char *)rows, t->dk_unit * 2, n, t->dk_unit);
     for (int32_t i = 0; t->scale < 0.0f && i < 16 * t->dk_unit; i += 32)
         _mm512_storeu_si512(q + i, _mm512_xor_si512(_mm512_loadu_si512(q + i), _mm512_set1_epi16((short)0x8000)));
+    for (int32_t i = 0; t->columns < 16 && i < t->dk_unit / 2; i++)
+        _mm512_mask_storeu_epi32(q + (int64_t)i * t->columns * 2, (__mmask16)((1u << t->columns) - 1),
+                                 _mm512_loadu_si512(q + (int64_t)i * 32));
 }
 
 /* From products to powers of 2. A negative scale's sign is in q. 0: adjust has done it. */
@@ -2539,24 +2552,6 @@ SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t key, int32_t 
     _mm512_storeu_ps(fix, f);
     _mm512_storeu_ps(l, _mm512_mul_ps(_mm512_loadu_ps(l), f));
     return 1;
-}
-
-/* Scores of 32 keys for one group: s [32][16]. */
-SSA__AMX void ssa__amx_scores_few(const ssa__tile *t, float *s, ssa__lines *ahead)
-{
-    const unsigned char *k = t->k_rows;
-    _tile_zero(0);
-    _tile_zero(1);
-    for (int32_t e = 0; e < t->dk_unit; e += 32) {
-        _tile_loadd(6, (const unsigned char *)t->q + e * 32, 64);
-        _tile_loadd(4, k + e * 2, t->k_stride);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(5, t->k_half + e * 2, t->k_stride);
-        _tile_dpbf16ps(1, 5, 6);
-        ssa__fetch_lines(ahead, 3);
-    }
-    _tile_stored(0, s, 64);
-    _tile_stored(1, s + 256, 64);
 }
 
 /* Zeros past the n keys taken, up to whole steps of 32. */
@@ -2905,80 +2900,215 @@ SSA__AMXF void ssa__amx_many_finish(const ssa__tile *t, const float *factor, flo
     }
 }
 
-/* -- few rows: 32 keys at a time, each head's rows lie far apart there. The next ones are brought in all along: keys
- * beside the scores and while pairs of values are interleaved, values beside p and the products. The weights are about
- * what each step takes. -- */
-
-/* p [16 rows][32] of n keys from s [key][16]. Rescales the output when a maximum moved. hidden: a row may see fewer
- * keys than n, lim says how many. */
-SSA__AMX void ssa__amx_few_p(const ssa__tile *t, int32_t n, int hidden, __m512i lim, float *s, uint16_t *p,
-                             ssa__lines *ahead)
+/* -- few rows: a step of 32 keys at a time. Of 4 or 8 rows vectors hold 4 or 2 keys, and tiles of p and output are as
+ * low. Its scores are multiplied before the values of the step before, so that neither waits. Each head's rows lie far
+ * apart; the next ones are brought in all along: keys beside the scores and while pairs of values are interleaved,
+ * values beside p and the products. The weights are about what each part takes. -- */
+SSA__AMX __m512 ssa__amx_join(const int most, __m512 a, __m512 b)
 {
-    const __m512 scale = ssa__amx_scale(t);
-    const int some = hidden || n < SSA__UNIT_FEW;
-    __m512 m, sum, x[16];
-    if (t->adjust) t->adjust(t, s, 16, 1, 0, n, 0, t->rows);
-    if (ssa__amx_max(1, s, 0, n, hidden, lim, scale, t->m, t->l, t->fix))
-        for (int32_t r = 0; r < t->rows; r++)
-            for (int32_t e = 0; e < t->dv_unit; e += 16) {
-                float *o = t->o + (int64_t)r * t->dv_unit + e;
-                _mm512_storeu_ps(o, _mm512_mul_ps(_mm512_loadu_ps(o), _mm512_set1_ps(t->fix[r])));
-            }
-    m = _mm512_loadu_ps(t->m);
-    sum = _mm512_loadu_ps(t->l);
-    for (int32_t i = 0; i < 16; i++) {
-        __m512i y;
-        ssa__fetch_lines(ahead, 1);
-        if (some) sum = ssa__amx_p(1, 1, s + i * 32, 2 * i, scale, m, lim, &y, sum);
-        else sum = ssa__amx_p(1, 0, s + i * 32, 2 * i, scale, m, lim, &y, sum);
-        x[i] = _mm512_castsi512_ps(y);
-    }
-    ssa__avx512_transpose(x);
-    for (int i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(p + i * 32), x[i]);
-    _mm512_storeu_ps(t->l, sum);
-    ssa__fetch_lines(ahead, 4);
+    return most ? _mm512_max_ps(a, b) : _mm512_add_ps(a, b);
 }
 
-/* One term: few rows of f16 are narrow. */
-SSA__AMXF void ssa__amx_few(const ssa__tile *t, int32_t n, const int32_t *limit)
+/* The sum over the keys of a vector [key][columns], or the maximum, for each of them. */
+SSA__AMX __m512 ssa__amx_over_keys(const int columns, const int most, __m512 x)
 {
-    const int32_t from = ssa__amx_unseen(t, n, limit), ld = t->dv_unit * 4, dims = t->dv_unit / 32;
-    uint16_t *vp = (uint16_t *)(void *)t->work;                       /* [key pair][dv_unit][2] */
-    float *s = (float *)(void *)(vp + SSA__UNIT_FEW * t->dv_unit);    /* [key][16] */
-    uint16_t *p = (uint16_t *)(void *)(s + SSA__UNIT_FEW * 16);       /* [16 rows][key] */
-    const __m512i lim = limit ? _mm512_loadu_si512(limit) : _mm512_set1_epi32(n);
-    ssa__lines keys = ssa__lines_ahead(t, t->dk_unit / 32 * 3 + 16 * dims);
-    ssa__lines values = ssa__lines_of(t->ahead_v, t->ahead_v_stride, t->ahead_rows, t->ahead_v_bytes, 20 + 4 * dims);
-    if (from < n && ssa__amx_broken(t, from, n)) ssa__amx_edge(t, 0, from, n, limit);
-    if (n < SSA__UNIT_FEW) ssa__amx_pad(t, n);
-    SSA__BARRIER();
-    ssa__amx_scores_few(t, s, &keys);
-    for (int32_t i = 0; i < SSA__UNIT_FEW; i += 2) {
-        const unsigned char *v = i < 16 ? t->v_rows + i * t->v_stride : t->v_half + (i - 16) * t->v_stride;
-        uint16_t *dst = vp + (int64_t)i * t->dv_unit;
-        ssa__fetch_lines(&keys, dims);
+    if (columns == 4) x = ssa__amx_join(most, x, _mm512_shuffle_f32x4(x, x, 0xb1));
+    if (columns < 16) x = ssa__amx_join(most, x, _mm512_shuffle_f32x4(x, x, 0x4e));
+    return x;
+}
+
+/* Which key each element of the first vector is of; and how many keys each may see, of n where limit is NULL. */
+SSA__AMX __m512i ssa__amx_few_keys(const int columns)
+{
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_srli_epi32(lanes, columns == 4 ? 2 : columns == 8 ? 3 : 4);
+}
+SSA__AMX __m512i ssa__amx_few_limit(const int columns, const int32_t *limit, int32_t n)
+{
+    if (limit == NULL) return _mm512_set1_epi32(n);
+    if (columns == 4) return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)limit));
+    if (columns == 8) return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)limit));
+    return _mm512_loadu_si512(limit);
+}
+
+/* Scores of the step from key j on: s [32][columns]. */
+SSA__AMX void ssa__amx_few_scores(const int columns, const ssa__tile *t, int32_t j, float *s, ssa__lines *ahead)
+{
+    const unsigned char *k = t->k_runs[j / 16], *k_half = t->k_runs[j / 16 + 1], *q = (const unsigned char *)t->q;
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int32_t e = 0; e < t->dk_unit; e += 32) {
+        _tile_loadd(6, q + e * columns * 2, columns * 4);
+        _tile_loadd(5, k + e * 2, t->k_stride);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_loadd(7, k_half + e * 2, t->k_stride);
+        _tile_dpbf16ps(3, 7, 6);
+        ssa__fetch_lines(ahead, 3);
+    }
+    _tile_stored(2, s, columns * 4);
+    _tile_stored(3, s + 16 * columns, columns * 4);
+}
+
+/* Its values to pairs [16][dv_unit][2], of keys 16 apart and in the order that p comes in. */
+SSA__AMX void ssa__amx_few_pairs(const int columns, const ssa__tile *t, int32_t j, uint16_t *pairs, ssa__lines *ahead)
+{
+    for (int32_t i = 0; i < 16; i++) {
+        const int32_t key = columns == 4 ? i % 4 * 4 + i / 4 : columns == 8 ? i / 8 * 8 + i % 4 * 2 + i / 4 % 2 : i;
+        const unsigned char *v = t->v_runs[j / 16] + key * t->v_stride,
+                            *v_half = t->v_runs[j / 16 + 1] + key * t->v_stride;
+        uint16_t *dst = pairs + (int64_t)i * 2 * t->dv_unit;
+        ssa__fetch_lines(ahead, t->dv_unit / 32);
         for (int32_t e = 0; e < t->dv_unit; e += 32) {
-            __m512i x = _mm512_loadu_si512(v + 2 * e), y = _mm512_loadu_si512(v + t->v_stride + 2 * e);
+            __m512i x = _mm512_loadu_si512(v + 2 * e), y = _mm512_loadu_si512(v_half + 2 * e);
             _mm512_storeu_si512(dst + 2 * e, _mm512_unpacklo_epi16(x, y));
             _mm512_storeu_si512(dst + 2 * e + 32, _mm512_unpackhi_epi16(x, y));
         }
     }
-    SSA__BARRIER();
-    ssa__amx_few_p(t, n, limit != NULL, lim, s, p, &values);
-    SSA__BARRIER();
+}
+
+/* The maximum of its scores, of which row r counts those below limit[r]: m moves up to it where it is more than
+ * SSA__AMX_LAG above. Then what came before shrinks. */
+SSA__AMX void ssa__amx_few_max(const int columns, const ssa__tile *t, int hidden, __m512i limit, const float *s)
+{
+    const __m512i keys = ssa__amx_few_keys(columns);
+    __m512 top[4], old = _mm512_loadu_ps(t->m), f;
+    __mmask16 moved;
+    top[0] = top[1] = top[2] = top[3] = _mm512_set1_ps(-FLT_MAX);
+    for (int i = 0; i < 2 * columns; i += 4) {
+        SSA__UNROLL
+        for (int u = 0; u < 4; u++) {
+            const __m512 x = _mm512_loadu_ps(s + (i + u) * 16);
+            if (hidden) {
+                const __m512i key = _mm512_add_epi32(keys, _mm512_set1_epi32((i + u) * 16 / columns));
+                top[u] = _mm512_mask_max_ps(top[u], _mm512_cmpgt_epi32_mask(limit, key), x, top[u]);
+            } else top[u] = _mm512_max_ps(x, top[u]);
+        }
+    }
+    top[0] = _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
+    top[0] = ssa__amx_over_keys(columns, 1, top[0]);
+    moved = _mm512_cmp_ps_mask(top[0], _mm512_set1_ps(-FLT_MAX), _CMP_NEQ_UQ); /* sees a key of these */
+    top[0] = _mm512_mul_ps(top[0], ssa__amx_scale(t));
+    moved &= _mm512_cmp_ps_mask(top[0], _mm512_add_ps(old, _mm512_set1_ps(SSA__AMX_LAG)), _CMP_NLE_UQ);
+    if (!moved) return;
+    f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top[0])));
+    _mm512_storeu_ps(t->m, _mm512_mask_mov_ps(old, moved, top[0]));
+    _mm512_storeu_ps(t->fix, f);
+    _mm512_storeu_ps(t->l, _mm512_mul_ps(_mm512_loadu_ps(t->l), f));
+    for (int32_t r = 0; r < t->rows; r++)
+        for (int32_t e = 0; e < t->dv_unit; e += 16) {
+            float *o = t->o + (int64_t)r * t->dv_unit + e;
+            _mm512_storeu_ps(o, _mm512_mul_ps(_mm512_loadu_ps(o), _mm512_set1_ps(t->fix[r])));
+        }
+}
+
+/* x: p of pairs of keys, [columns] vectors [key][row]; they become a row's pairs each. */
+SSA__AMX void ssa__amx_few_turn(const int columns, __m512 *x)
+{
+    if (columns == 16) {
+        ssa__avx512_transpose(x);
+        return;
+    }
+    SSA__UNROLL
+    for (int i = 0; i < columns; i += 4) {
+        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[i], x[i + 1])),
+                      b = _mm512_castps_pd(_mm512_unpackhi_ps(x[i], x[i + 1])),
+                      c = _mm512_castps_pd(_mm512_unpacklo_ps(x[i + 2], x[i + 3])),
+                      d = _mm512_castps_pd(_mm512_unpackhi_ps(x[i + 2], x[i + 3]));
+        x[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        x[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        x[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        x[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+    for (int i = 0; columns == 8 && i < 4; i++) {
+        const __m512 a = x[i], b = x[i + 4];
+        x[i] = _mm512_shuffle_f32x4(a, b, 0x88);
+        x[i + 4] = _mm512_shuffle_f32x4(a, b, 0xdd);
+    }
+}
+
+/* p [columns][16 pairs] of the step from key j on, of which there are n, from s. */
+SSA__AMX void ssa__amx_few_p(const int columns, const int hidden, const ssa__tile *t, int32_t j, int32_t n,
+                             __m512i limit, float *s, uint16_t *p, ssa__lines *ahead)
+{
+    const __m512 scale = ssa__amx_scale(t);
+    const __m512i keys = ssa__amx_few_keys(columns);
+    __m512 m, sum = _mm512_setzero_ps(), x[16];
+    if (columns == 16 && t->adjust) t->adjust(t, s, 16, 1, j, n, 0, t->rows);
+    ssa__amx_few_max(columns, t, hidden, limit, s);
+    m = _mm512_loadu_ps(t->m);
+    for (int32_t i = 0; i < columns; i++) {
+        __m512 a = ssa__amx_exp2(1, _mm512_fmsub_ps(_mm512_loadu_ps(s + i * 16), scale, m));
+        __m512 b = ssa__amx_exp2(1, _mm512_fmsub_ps(_mm512_loadu_ps(s + (columns + i) * 16), scale, m));
+        __m512i pair;
+        if (hidden) {
+            const __m512i key = _mm512_add_epi32(keys, _mm512_set1_epi32(i * (16 / columns)));
+            a = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, key), a);
+            b = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, _mm512_add_epi32(key, _mm512_set1_epi32(16))), b);
+        }
+        pair = ssa__amx_pair(a, b);
+        sum = ssa__amx_sum(sum, pair);
+        x[i] = _mm512_castsi512_ps(pair);
+        ssa__fetch_lines(ahead, 1);
+    }
+    ssa__amx_few_turn(columns, x);
+    for (int i = 0; i < columns; i++) _mm512_storeu_ps((float *)(void *)(p + i * 32), x[i]);
+    _mm512_storeu_ps(t->l, _mm512_add_ps(_mm512_loadu_ps(t->l), ssa__amx_over_keys(columns, 0, sum)));
+}
+
+/* o += p * pairs. */
+SSA__AMX void ssa__amx_few_values(const ssa__tile *t, const uint16_t *p, const uint16_t *pairs, ssa__lines *ahead)
+{
+    const int32_t ld = t->dv_unit * 4;
     _tile_loadd(4, p, 64);
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         _tile_loadd(0, t->o + e, ld);
         _tile_loadd(1, t->o + e + 16, ld);
-        _tile_loadd(6, vp + 2 * e, ld);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, vp + 2 * e + 32, ld);
+        _tile_loadd(5, pairs + 2 * e, ld);
+        _tile_dpbf16ps(0, 4, 5);
+        _tile_loadd(7, pairs + 2 * e + 32, ld);
         _tile_dpbf16ps(1, 4, 7);
-        ssa__fetch_lines(&values, 4);
+        ssa__fetch_lines(ahead, 2);
         _tile_stored(0, t->o + e, ld);
         _tile_stored(1, t->o + e + 16, ld);
+        ssa__fetch_lines(ahead, 2);
     }
+}
+
+/* One term: few rows of f16 are narrow. */
+SSA__AMX void ssa__amx_few_of(const int columns, const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    const int32_t from = ssa__amx_unseen(t, n, limit), steps = (n + 31) / 32, dims = t->dv_unit / 32;
+    uint16_t *pairs = (uint16_t *)(void *)t->work, *p = pairs + 32 * t->dv_unit;
+    float *s = (float *)(void *)(p + 32 * 16);
+    const __m512i sees = ssa__amx_few_limit(columns, limit, n);
+    ssa__lines keys = ssa__lines_ahead(t, steps * (t->dk_unit / 32 * 3 + 16 * dims));
+    ssa__lines values = ssa__lines_of(t->ahead_v, t->ahead_v_stride, t->ahead_rows, t->ahead_v_bytes,
+                                      steps * (columns + 4 * dims));
+    if (from < n && ssa__amx_broken(t, from, n)) ssa__amx_edge(t, 0, from, n, limit);
+    if (n % 32) ssa__amx_pad(t, n);
     SSA__BARRIER();
+    ssa__amx_few_scores(columns, t, 0, s, &keys);
+    for (int32_t j = 0; j < n; j += 32) {
+        const int32_t left = n - j < 32 ? n - j : 32;
+        const __m512i lim = _mm512_sub_epi32(sees, _mm512_set1_epi32(j));
+        ssa__amx_few_pairs(columns, t, j, pairs, &keys);
+        SSA__BARRIER();
+        if (limit || left < 32) ssa__amx_few_p(columns, 1, t, j, left, lim, s, p, &values);
+        else ssa__amx_few_p(columns, 0, t, j, left, lim, s, p, &values);
+        SSA__BARRIER();
+        if (j + 32 < n) ssa__amx_few_scores(columns, t, j + 32, s, &keys);
+        ssa__amx_few_values(t, p, pairs, &values);
+        SSA__BARRIER();
+    }
+}
+SSA__AMXF void ssa__amx_few_16(const ssa__tile *t, int32_t n, const int32_t *limit) { ssa__amx_few_of(16, t, n, limit); }
+SSA__AMXF void ssa__amx_few_8(const ssa__tile *t, int32_t n, const int32_t *limit) { ssa__amx_few_of(8, t, n, limit); }
+SSA__AMXF void ssa__amx_few_4(const ssa__tile *t, int32_t n, const int32_t *limit) { ssa__amx_few_of(4, t, n, limit); }
+SSA__AMXF void ssa__amx_few(const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    if (t->columns == 4) ssa__amx_few_4(t, n, limit);
+    else if (t->columns == 8) ssa__amx_few_8(t, n, limit);
+    else ssa__amx_few_16(t, n, limit);
 }
 
 /* 32 dims lie as 0-3 8-11 16-19 24-27 and 4-7 12-15 20-23 28-31. */
@@ -3001,10 +3131,6 @@ SSA__AMXF void ssa__amx_few_finish(const ssa__tile *t, const float *factor, floa
 /* -- block selection -- */
 
 /* The sums over the lanes of 16 vectors, or their maxima, in a vector. */
-SSA__AMX __m512 ssa__amx_join(const int most, __m512 a, __m512 b)
-{
-    return most ? _mm512_max_ps(a, b) : _mm512_add_ps(a, b);
-}
 SSA__AMX __m512 ssa__amx_fold(const int most, __m512 *x)
 {
     SSA__UNROLL
@@ -4050,14 +4176,14 @@ SSA__AMXF void ssa__amx_q8_pv(const ssa__tile *t, const unsigned char *v, int64_
 static void ssa__amx_fill(ssa__table *t)
 {
     t->isa = SSA_ISA_AMX;
-    t->unit_rows = 3;
+    t->unit_rows = 0;
     t->enter = ssa__amx_enter;
     t->leave = ssa__amx_leave;
     t->take[SSA_F16] = ssa__amx_take_f16;
     t->take[SSA_BF16] = ssa__amx_take_bf16;
     t->few.chunk = SSA__UNIT_FEW;
     t->few.in_place = SSA__LANES_MAX;
-    t->few.halves = 1;
+    t->few.runs = t->few.columns = 1;
     t->few.q_prep = t->many.q_prep = ssa__amx_q_prep;
     t->few.q_turn = t->many.q_turn = ssa__amx_q_turn;
     t->few.attend = ssa__amx_few;
@@ -4579,6 +4705,7 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__MERGE_ROWS     16
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
 #define SSA__SPLIT_MIN      512    /* .. of at least this many keys each .. */
+#define SSA__ASIDE_BYTES    (128 << 10) /* of keys and values of a chunk of all its heads */
 #define SSA__SPLIT_STEP     64     /* .. and of whole chunks of the forms for few rows */
 #ifndef SSA__SHARE_LEAST           /* smaller only for fuzzing, which has no time for long contexts */
 #define SSA__SHARE_LEAST    4096   /* pooled keys for each SELECT task from which on they are scored in shares, up to as
@@ -4979,13 +5106,11 @@ static int ssa__unit_pays(const ssa_attn *a)
     return ssa__all_bf16(a) || 4 * padded <= 5 * dims;
 }
 
-/* The most rows of bf16 that narrow takes. A full call's keys lie side by side, where the unit reads them; one row more
- * is narrow where dims are many, or need padding and so copying. */
+/* The most rows of bf16 that narrow takes: where dims need padding and so copying; or one where they are many. */
 static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
 {
     const int32_t dk = c->a.head_dim, dv = c->a.value_dim;
-    const int more = dk % SSA__UNIT_DIM || dv % SSA__UNIT_DIM || dk + dv > 192;
-    return c->what == SSA__RUN_FULL ? t->unit_rows + more : t->narrow_rows;
+    return dk % SSA__UNIT_DIM || dv % SSA__UNIT_DIM ? t->narrow_rows : t->unit_rows + (dk + dv > 192);
 }
 
 /* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not
@@ -5299,6 +5424,7 @@ typedef struct {
 typedef struct {
     ssa__tile tile;                /* the one that is worked on */
     ssa__tile *tiles;              /* of each head of the task, which share s, k, v and work */
+    const unsigned char *runs[2][SSA__UNIT_FEW / SSA__UNIT_RUN]; /* k_runs and v_runs */
     float   *rows;                 /* [rows rounded up][larger dim, padded]: queries coming in, outputs going out */
     float   *kv;                   /* [SSA__CHUNK][dim]: packed keys or values of a chunk */
     float   *factor;               /* [row]: gate / l */
@@ -5861,6 +5987,7 @@ static void ssa__shape_tile(const ssa__call *c, const ssa__form *form, ssa__tile
     tile->v_laid = NULL;
     tile->fresh = 0;
     tile->m_unit = form->attend ? SSA__LN2 : 1.0;
+    tile->columns = SSA__LANES_MAX;
 }
 
 /* Query rows r0 .. r1-1 of key/value head h as the unit takes them: dst [term][row][dk_unit], terms `term` apart. */
@@ -5890,6 +6017,7 @@ static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__
     tile->k_type = k_type;
     tile->v_type = c->a.v.type;
     tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
+    if (form->columns && tile->rows <= 8 && !c->shaped && c->a.window == 0) tile->columns = tile->rows <= 4 ? 4 : 8;
     padded = ssa__padded_rows(t, form, tile->rows);
     for (int64_t r = 0; r < padded; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
     if (form->q_turn && c->a.q.type == SSA_BF16) {
@@ -6680,6 +6808,17 @@ static int ssa__ahead_aside(ssa__tile *t, const ssa__call *c, int64_t key, int64
     return 1;
 }
 
+/* Keys j .. j+n-1 of the chunk, and their values, lie one after the other from k and v on. */
+static void ssa__point_runs(ssa__scratch *x, int32_t j, int32_t n, const unsigned char *k, const unsigned char *v)
+{
+    for (int32_t i = 0; i < n; i += SSA__UNIT_RUN) {
+        x->runs[0][(j + i) / SSA__UNIT_RUN] = k + i * x->tile.k_stride;
+        x->runs[1][(j + i) / SSA__UNIT_RUN] = v + i * x->tile.v_stride;
+    }
+    x->tile.k_runs = x->runs[0];
+    x->tile.v_runs = x->runs[1];
+}
+
 /* The n keys and values of head h from virtual key `at` on to the tile's own, as terms. */
 static void ssa__take_chunk(const ssa__table *t, const ssa__call *c, ssa__tile *tile, const ssa__keys *keys, int64_t at,
                             int32_t n, int64_t h)
@@ -6690,8 +6829,6 @@ static void ssa__take_chunk(const ssa__table *t, const ssa__call *c, ssa__tile *
     tile->v_rows = (const unsigned char *)tile->v;
     tile->k_stride = tile->dk_unit * 2;
     tile->v_stride = tile->dv_unit * 2;
-    tile->k_half = tile->k_rows + SSA__UNIT_FEW / 2 * tile->k_stride;
-    tile->v_half = tile->v_rows + SSA__UNIT_FEW / 2 * tile->v_stride;
     for (int32_t j = 0; j < n; j += run) {
         int64_t key = ssa__run_at(keys, at + j, n - j, &run);
         t->take[k->type](tile->k + (int64_t)j * tile->dk_unit, (int64_t)tile->keys_max * tile->dk_unit, tile->dk_unit,
@@ -6701,25 +6838,21 @@ static void ssa__take_chunk(const ssa__table *t, const ssa__call *c, ssa__tile *
     }
 }
 
-/* Points the tile at the n keys from virtual key `at` on where they lie, if that is in one piece, or in two halves that
- * the form takes. */
-static int ssa__take_in_place(const ssa__call *c, const ssa__form *form, ssa__tile *tile, const ssa__keys *keys,
-                              int64_t at, int32_t n, int64_t h)
+/* Points the tile at the n keys from virtual key `at` on where they lie, if that is in one piece, or in pieces that the
+ * form takes. */
+static int ssa__take_in_place(const ssa__call *c, const ssa__form *form, const ssa__keys *keys, int64_t at, int32_t n,
+                              int64_t h, ssa__scratch *x)
 {
-    const int32_t rest = n / 2;
-    int32_t run, more = rest;
-    int64_t key = ssa__run_at(keys, at, n, &run), half = key + rest;
-    if (run < n) {
-        if (!form->halves || run != n - rest) return 0;
-        half = ssa__run_at(keys, at + run, rest, &more);
-    }
-    if (more < rest) return 0;
-    tile->k_rows = ssa__k_row(&c->a, key, h);
-    tile->v_rows = ssa__v_row(&c->a, key, h);
-    tile->k_half = ssa__k_row(&c->a, half, h);
-    tile->v_half = ssa__v_row(&c->a, half, h);
+    ssa__tile *tile = &x->tile;
     tile->k_stride = c->a.k.token_stride;
     tile->v_stride = c->a.v.token_stride;
+    for (int32_t j = 0, run; j < n; j += run) {
+        const int64_t key = ssa__run_at(keys, at + j, n - j, &run);
+        const unsigned char *k = ssa__k_row(&c->a, key, h), *v = ssa__v_row(&c->a, key, h);
+        if (run < n && (!form->runs || run % SSA__UNIT_RUN)) return 0;
+        if (j == 0) { tile->k_rows = k; tile->v_rows = v; }
+        if (form->runs) ssa__point_runs(x, j, run, k, v);
+    }
     return 1;
 }
 
@@ -6770,24 +6903,31 @@ static void ssa__look_laid(ssa__tile *t, const ssa__call *c, int k, int64_t key,
 
 /* As ssa__attend_keys, for a form that does a chunk whole. While a chunk is computed the next one is prefetched. */
 static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h,
-                               const ssa__keys *keys, int64_t from, int64_t to, int64_t end, int64_t r0,
+                               const ssa__keys *keys, int64_t from, int64_t to, int64_t end, int64_t chunk, int64_t r0,
                                ssa__scratch *x)
 {
     ssa__tile *tile = &x->tile;
     /* So few rows come here for bf16 alone (ssa__attend_form). */
     const int in_place = tile->rows <= form->in_place && tile->dk == tile->dk_unit && tile->dv == tile->dv_unit;
-    int32_t n, run, next;
+    int32_t n, run, next, whole;
     for (int64_t at = from; at < to; at += n) {
         const int32_t *limit;
-        n = (int32_t)ssa__min(form->chunk, to - at);
+        n = (int32_t)ssa__min(chunk, to - at);
         limit = ssa__limits(c, tile, keys, at, n, r0, x);
+        whole = in_place ? (limit ? limit[0] : n) / SSA__UNIT_DIM * SSA__UNIT_DIM : 0;
+        if (whole > 0 && whole < n) { /* that much in place, the rest apart */
+            n = whole;
+            limit = NULL;
+        }
         ssa__aim(t, c, form, h, keys, at, n, r0, x);
         tile->v_laid = NULL;
         if (in_place && n % SSA__UNIT_DIM == 0 && !limit && !tile->sees
-            && ssa__take_in_place(c, form, tile, keys, at, n, h)) {
-        } else if (!form->lay_values || !ssa__laid_chunk(c, tile, h, at, n, limit))
+            && ssa__take_in_place(c, form, keys, at, n, h, x)) {
+        } else if (!form->lay_values || !ssa__laid_chunk(c, tile, h, at, n, limit)) {
             ssa__take_chunk(t, c, tile, keys, at, n, h);
-        next = (int32_t)ssa__min(form->chunk, end - at - n);
+            if (form->runs) ssa__point_runs(x, 0, ssa__round_up(n, SSA__UNIT_DIM), tile->k_rows, tile->v_rows);
+        }
+        next = (int32_t)ssa__min(chunk, end - at - n);
         tile->ahead_rows = 0;
         if (tile->v_laid) {
             ssa__ahead_laid(c, tile, next);
@@ -6966,6 +7106,14 @@ static int ssa__is_tile_finite(const ssa__table *t, const ssa__form *form, const
     return 1;
 }
 
+/* Keys of a chunk of the unit's where heads go side by side: these and the next ones, of all heads, stay in L2. */
+static int64_t ssa__aside_keys(const ssa__call *c, const ssa__form *form, int32_t heads)
+{
+    const int64_t bytes = ssa__row_bytes(c->a.k.type, c->a.head_dim) + ssa__row_bytes(c->a.v.type, c->a.value_dim),
+                  most = SSA__ASIDE_BYTES / (bytes * heads) / SSA__UNIT_DIM * SSA__UNIT_DIM;
+    return ssa__min(form->chunk, ssa__max(most, SSA__UNIT_DIM));
+}
+
 /* Query rows r0 .. r1-1 of `heads` heads from h on, over virtual keys from .. to-1. Several heads (a decode, few rows)
  * go along the keys side by side. Where a mask or the window hides keys, their values are taken to be finite at first,
  * and all is done again with care when the output tells otherwise. */
@@ -6973,7 +7121,7 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
                              const ssa__keys *keys, int64_t from, int64_t to, int64_t split, ssa__scratch *x)
 {
     const ssa__form *form = NULL;
-    int64_t step = ssa__max(to - from, 1);
+    int64_t step = ssa__max(to - from, 1), chunk;
     const int hides = c->a.mask || ssa__first(c, (r1 - 1) / c->group) > ssa__first(c, r0 / c->group);
     for (int careful = 0, finite = 0; careful <= hides && !finite; careful++) {
         x->shaper.careful = careful;
@@ -6982,15 +7130,19 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
             form = ssa__open_tile(t, c, h + i, r0, r1, heads == 1, x);
             if (heads > 1) x->tiles[i] = x->tile;
         }
-        if (heads > 1) step = form->attend ? form->chunk : ssa__plain_chunk(form, (int32_t)(r1 - r0));
+        chunk = form->attend ? heads > 1 ? ssa__aside_keys(c, form, heads) : form->chunk
+                             : ssa__plain_chunk(form, (int32_t)(r1 - r0));
+        if (heads > 1) step = chunk;
         if (form == &t->q8) form->shape(1);
+        else if (x->tile.columns < SSA__LANES_MAX) form->shape(x->tile.columns);
         for (int64_t at = from; at < to; at += step)
             for (int32_t i = 0; i < heads; i++) {
+                const int64_t until = ssa__min(at + step, to);
                 if (heads > 1) x->tile = x->tiles[i];
-                if (form->attend) ssa__attend_chunks(t, c, form, h + i, keys, at, ssa__min(at + step, to), to, r0, x);
-                else ssa__attend_keys(t, c, form, h + i, keys, at, ssa__min(at + step, to), to, r0, x);
+                if (form->attend) ssa__attend_chunks(t, c, form, h + i, keys, at, until, to, chunk, r0, x);
+                else ssa__attend_keys(t, c, form, h + i, keys, at, until, to, r0, x);
             }
-        if (form == &t->q8) form->shape(0);
+        if (form == &t->q8 || x->tile.columns < SSA__LANES_MAX) form->shape(0);
         if (x->tile.fresh) ssa__clear_tile(t, form, &x->tile); /* no keys at all */
         finite = hides && !careful;
         for (int32_t i = 0; finite && i < heads; i++)
