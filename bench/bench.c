@@ -85,11 +85,22 @@ static double now(void)                 /* seconds since the first call: small, 
 #endif
 }
 
+/* Memory at a multiple of 64, where ggml and PyTorch have their tensors: rows of whole cache lines lie in as many. */
 static void *need(size_t bytes)
 {
-    void *p = malloc(bytes ? bytes : 1);
-    if (!p) { fprintf(stderr, "bench: no memory for %zu bytes\n", bytes); exit(2); }
+    unsigned char *raw = (unsigned char *)malloc(bytes + 128), *p;
+    if (!raw) { fprintf(stderr, "bench: no memory for %zu bytes\n", bytes); exit(2); }
+    p = raw + 128 - (uintptr_t)raw % 64;
+    memcpy(p - sizeof raw, &raw, sizeof raw);
     return p;
+}
+
+static void drop(void *p)
+{
+    void *raw;
+    if (!p) return;
+    memcpy(&raw, (unsigned char *)p - sizeof raw, sizeof raw);
+    free(raw);
 }
 
 static int max_threads(void)
@@ -564,7 +575,7 @@ static int prepare(const setting *on, int64_t n_q, int64_t n_kv, int want_pool) 
         size_t kv_bytes = (size_t)(n_kv * s->h * row_bytes(on->type, s->d));
         size_t out_bytes = (size_t)(n_q * s->hq * s->d) * sizeof(float);
         double bytes = 2.2 * ((double)kv_bytes + (double)out_bytes) + 1e8;      /* with pooled keys and workspace */
-        free(data.k); free(data.v); free(data.q); free(data.out); free(data.pool_mem);
+        drop(data.k); drop(data.v); drop(data.q); drop(data.out); drop(data.pool_mem);
         memset(&data, 0, sizeof data);
         if (bytes > memory_left()) {
             printf("SKIP %s with %lld keys, %lld queries: needs %.0f MiB of memory, %.0f MiB are left\n", s->name,
@@ -584,7 +595,7 @@ static int prepare(const setting *on, int64_t n_q, int64_t n_kv, int want_pool) 
         ssa_view k = { data.k, on->type, 0, 0 };
         size_t size = ssa_pool_size(s->h, s->d, BLOCK, n_kv, on->pool);
         ssa_status st;
-        free(data.pool_mem);
+        drop(data.pool_mem);
         data.pool_mem = need(size);
         st = ssa_pool_init(&data.pool, s->h, s->d, BLOCK, n_kv, on->pool, data.pool_mem, size);
         if (st == SSA_OK) st = ssa_pool_append(&data.pool, &k, n_kv);
@@ -620,8 +631,8 @@ static int open_call(call *c, const setting *on, int mode, int64_t n_q, int64_t 
 }
 static void close_call(call *c)
 {
-    free(c->x.workspace);
-    free(c->a.blocks);
+    drop(c->x.workspace);
+    drop(c->a.blocks);
 }
 
 static void run_call(const call *c)
@@ -707,8 +718,8 @@ static double row_error(const ssa_attn *a, int64_t i, int32_t hq, const int32_t 
         if (fabs(want) > largest) largest = fabs(want);
         if (!(diff <= err)) err = diff;                     /* NaN must not pass */
     }
-    free(s);
-    free(key);
+    drop(s);
+    drop(key);
     return err / largest;
 }
 
@@ -766,7 +777,7 @@ static int blocks_ok(const ssa_attn *a, int64_t i, int32_t h, const int32_t *blo
         if (n != (to - from < most ? to - from : most)) ok = 0;
         for (int64_t c = from; c < to; c++) if (!chosen[c] && imp[c] > least * (1 + 1e-4)) ok = 0;
     }
-    free(imp); free(s); free(kbar); free(chosen);
+    drop(imp); drop(s); drop(kbar); drop(chosen);
     return ok;
 }
 
@@ -794,7 +805,7 @@ static void verify(const call *done, result *r)
         }
     if (!(r->err < 0.1)) r->wrong = 1;
     n_wrong += r->wrong;
-    free(blocks);
+    drop(blocks);
 }
 
 /* ---- what a case computes and reads ------------------------------------------------------------------------------ */
@@ -1105,7 +1116,7 @@ static void batch_case(const shape *s, ssa_type type, ssa_isa level, int threads
         a[i].v.data = (char *)data.v + tokens * token;
         tokens += a[i].n_kv;
     }
-    free(c.x.workspace);
+    drop(c.x.workspace);
     c.x.workspace_size = ssa_workspace_size(a, CALLS, SSA_FULL, threads);
     for (int i = 0; i < CALLS; i++) {
         size_t size = ssa_workspace_size(a + i, 1, SSA_FULL, 1);
@@ -1172,7 +1183,7 @@ static void speculative_case(const shape *s, ssa_type type, ssa_isa level, int t
         }
         c[j].a.mask = mask[j];
         c[j].a.mask_type = SSA_F16;
-        free(c[j].x.workspace);
+        drop(c[j].x.workspace);
         c[j].x.workspace_size = ssa_workspace_size(&c[j].a, 1, SSA_FULL, threads);
         c[j].x.workspace = need(c[j].x.workspace_size);
     }
@@ -1189,7 +1200,7 @@ static void speculative_case(const shape *s, ssa_type type, ssa_isa level, int t
                   (long long)n_kv, type_name(type), ssa_isa_name(level), threads, ms, ratio);
     }
     fflush(stdout);
-    for (int j = 0; j < N; j++) { free(mask[j]); close_call(c + j); }
+    for (int j = 0; j < N; j++) { drop(mask[j]); close_call(c + j); }
 }
 
 static void batches(const int *threads, int n_threads, const ssa_isa *levels, int n_levels, int quick)
