@@ -1128,7 +1128,6 @@ typedef struct {
 typedef struct {
     ssa_isa   isa;
     int32_t   narrow_rows;                           /* tiles of up to this many rows are narrow */
-    int32_t   unit_rows;                             /* and those of bf16 of up to this many, with a unit */
     ssa__form narrow, wide;
     ssa__form few, many;                             /* unit forms; without an attend entry there is no unit */
     ssa__form q8; /* narrow for up to SSA__LANES_MAX rows, on a unit that multiplies int8: for keys or values in q8_0.
@@ -1424,7 +1423,7 @@ static void ssa__fill_scalar(ssa__table *t)
 {
     memset(t, 0, sizeof *t);
     t->isa = SSA_ISA_SCALAR;
-    t->narrow_rows = t->unit_rows = 4;
+    t->narrow_rows = 4;
     t->narrow.q_prep     = ssa__narrow_q_prep;
     t->narrow.softmax    = ssa__scalar_narrow_softmax;
     t->narrow.finish     = ssa__scalar_narrow_finish;
@@ -1887,7 +1886,7 @@ SSA__DIAG_POP
 #define SSA__V          __m512
 #define SSA__L          16
 #define SSA__NV         4
-#define SSA__NM(nv)     ((nv) == 4 ? 6 : (nv) == 3 ? 8 : 12)
+#define SSA__NM(nv)     ((nv) == 4 ? 6 : (nv) == 3 ? 8 : (nv) == 2 ? 12 : 16)
 #define SSA__NR         4
 #define SSA__NQ         4
 #define SSA__NARROW     8
@@ -2334,9 +2333,9 @@ SSA__DIAG_SIGN
 /* Keys in whole steps of 32: what a product of values takes at a time, and two tiles of scores. */
 static int32_t ssa__amx_keys(int32_t n) { return (n + 31) & ~31; }
 
-/* All tiles whole; or tile 5 half as wide and tile 7 half as high, for products over 16 bf16 or 32 int8; or 4 or 8 rows
- * of a few: p in tile 4, output in 0 and 1, queries along the columns of tile 6, scores in 2 and 3. Constants: to gcc 12
- * the instruction reads but 8 bytes, and what else was written there for it might be left out. */
+/* All tiles whole; or tile 5 half as wide and tile 7 half as high, for products over 16 bf16 or 32 int8; or as few as 4
+ * or 8 rows: p in tile 4, output in 0 and 1, queries along the columns of tile 6, scores in 2 and 3. Constants: to gcc
+ * 12 the instruction reads but 8 bytes, and what else was written there for it might be left out. */
 typedef struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } ssa__amx_config;
 static const ssa__amx_config ssa__amx_configs[4] = {
     { 1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 16 } },
@@ -3101,9 +3100,15 @@ SSA__AMX void ssa__amx_few_of(const int columns, const ssa__tile *t, int32_t n, 
         SSA__BARRIER();
     }
 }
-SSA__AMXF void ssa__amx_few_16(const ssa__tile *t, int32_t n, const int32_t *limit) { ssa__amx_few_of(16, t, n, limit); }
-SSA__AMXF void ssa__amx_few_8(const ssa__tile *t, int32_t n, const int32_t *limit) { ssa__amx_few_of(8, t, n, limit); }
-SSA__AMXF void ssa__amx_few_4(const ssa__tile *t, int32_t n, const int32_t *limit) { ssa__amx_few_of(4, t, n, limit); }
+#define SSA__AMX_FEW(columns) \
+    SSA__AMXF void ssa__amx_few_##columns(const ssa__tile *t, int32_t n, const int32_t *limit) \
+    { \
+        ssa__amx_few_of(columns, t, n, limit); \
+    }
+SSA__AMX_FEW(4)
+SSA__AMX_FEW(8)
+SSA__AMX_FEW(16)
+#undef SSA__AMX_FEW
 SSA__AMXF void ssa__amx_few(const ssa__tile *t, int32_t n, const int32_t *limit)
 {
     if (t->columns == 4) ssa__amx_few_4(t, n, limit);
@@ -4176,7 +4181,6 @@ SSA__AMXF void ssa__amx_q8_pv(const ssa__tile *t, const unsigned char *v, int64_
 static void ssa__amx_fill(ssa__table *t)
 {
     t->isa = SSA_ISA_AMX;
-    t->unit_rows = 0;
     t->enter = ssa__amx_enter;
     t->leave = ssa__amx_leave;
     t->take[SSA_F16] = ssa__amx_take_f16;
@@ -5036,18 +5040,22 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
 }
 
 /* Whether the unit scores blocks: rows enough, and queries enough to lay out the terms of the pooled keys first; fewer
- * take pooled keys that are bf16 as they lie. Of several terms there is more to lay out: more queries or more rows.
+ * take pooled keys that are bf16 as they lie. Of several terms there is more to lay out: more queries or more rows. Few
+ * blocks do not pay for what the unit prepares.
  * Where lists are of the best blocks, and scored in one go, it can be told whether a third term might change one. */
 static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
 {
     const int bf16 = c->pooled && c->pooled_type == SSA_BF16;
     const int best = c->a.select == SSA_SELECT_TOPK && !c->nucleus && c->a.score == SSA_SCORE_SOFTMAX &&
                      c->list_group > 1 && c->list_group <= SSA__LANES_MAX;
+    const int lays = c->a.n_q >= SSA__LANES_MAX;
+    if (lays ? c->n_pooled < 20 && c->a.n_q < 4 * SSA__LANES_MAX
+             : c->n_rows <= SSA__LANES_MAX / 2 && (c->n_pooled < 96 || c->a.head_dim % SSA__UNIT_DIM)) return;
     if (t->few.rank == NULL || what == SSA__RUN_FULL || !c->scored || !ssa__terms(c->a.q.type) || c->n_rows < 4 ||
         (!bf16 && c->a.n_q < (c->n_rows < 8 * SSA__LANES_MAX ? 2 : 1) * SSA__LANES_MAX))
         return;
     c->rank = 1;
-    c->lays = c->a.n_q >= SSA__LANES_MAX;
+    c->lays = lays;
     c->rank_terms = bf16 ? 1 : 3;
     c->rank_used = bf16 ? 1 : best ? 2 : 3;
 }
@@ -5106,11 +5114,16 @@ static int ssa__unit_pays(const ssa_attn *a)
     return ssa__all_bf16(a) || 4 * padded <= 5 * dims;
 }
 
-/* The most rows of bf16 that narrow takes: where dims need padding and so copying; or one where they are many. */
+/* The most rows of bf16 that a unit leaves to other forms. One whose tiles can be low leaves 8 where keys are so few
+ * that what lies past whole steps counts, 4 where dims need padding and so copying, 2 of keys that come in blocks, and
+ * else one where dims are many. */
 static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
 {
     const int32_t dk = c->a.head_dim, dv = c->a.value_dim;
-    return dk % SSA__UNIT_DIM || dv % SSA__UNIT_DIM ? t->narrow_rows : t->unit_rows + (dk + dv > 192);
+    if (!t->few.columns) return t->narrow_rows;
+    if (c->n_keys * 3 < dk + dv) return SSA__LANES_MAX / 2;
+    if (dk % SSA__UNIT_DIM || dv % SSA__UNIT_DIM) return 4;
+    return c->what != SSA__RUN_FULL ? 2 : dk + dv > 192;
 }
 
 /* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not
@@ -8997,7 +9010,7 @@ SSA__LOCAL void SSA__FN(unpack_bf16)(unsigned char *dst, const float *src, int32
 static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 {
     t->isa = isa;
-    t->narrow_rows = t->unit_rows = SSA__NARROW;
+    t->narrow_rows = SSA__NARROW;
     t->narrow.q_prep     = SSA__FN(narrow_q_prep);
     t->narrow.softmax    = SSA__FN(narrow_softmax);
     t->narrow.finish     = SSA__FN(narrow_finish);

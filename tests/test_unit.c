@@ -727,6 +727,14 @@ static void test_forms(void)
                     .top_k = 1, .seed = (uint64_t)i * 100 };
         check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
     }
+    for (int i = 0; i < 6; i++) {                            /* tiles as low as the rows: 4, 8, 3, 6, 2, 7 */
+        if (!test_some(i, 3)) continue;
+        static const struct { int G, n_q; } low[] = { { 2, 2 }, { 2, 4 }, { 1, 3 }, { 3, 2 }, { 1, 2 }, { 1, 7 } };
+        shape s = { .name = "unit, low broken", .HQ = 2 * low[i].G, .H = 2, .D = 64, .DV = i % 2 ? 32 : 64,
+                    .n_q = low[i].n_q, .n_kv = 140, .q_pos = 80 - low[i].n_q, .tq = SSA_BF16, .tk = SSA_BF16,
+                    .tv = SSA_BF16, .B = 16, .top_k = 1, .seed = (uint64_t)i * 100 };
+        check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
+    }
     for (int i = 0; i < 8; i++) {                            /* few rows, of several queries; from 4 on whole chunks */
         if (!test_some(i, 3)) continue;
         static const int64_t last[] = { 93, 94, 95, 126, 127 };
