@@ -5114,16 +5114,18 @@ static int ssa__unit_pays(const ssa_attn *a)
     return ssa__all_bf16(a) || 4 * padded <= 5 * dims;
 }
 
-/* The most rows of bf16 that a unit leaves to other forms. One whose tiles can be low leaves 8 where keys are so few
- * that what lies past whole steps counts, 4 where dims need padding and so copying, 2 of keys that come in blocks, and
- * else one where dims are many. */
+/* The most rows of bf16 that a unit leaves to other forms. One whose tiles can be low leaves 8 or 16 where keys are so
+ * few that what lies past whole steps counts; else 4 where dims need padding or blocks end within runs, and so are copied;
+ * else 2 of keys that come in blocks; else more the more dims there are. */
 static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
 {
-    const int32_t dk = c->a.head_dim, dv = c->a.value_dim;
+    const int32_t dims = c->a.head_dim + c->a.value_dim;
+    const int padded = c->a.head_dim % SSA__UNIT_DIM || c->a.value_dim % SSA__UNIT_DIM, full = c->what == SSA__RUN_FULL;
     if (!t->few.columns) return t->narrow_rows;
-    if (c->n_keys * 3 < dk + dv) return SSA__LANES_MAX / 2;
-    if (dk % SSA__UNIT_DIM || dv % SSA__UNIT_DIM) return 4;
-    return c->what != SSA__RUN_FULL ? 2 : dk + dv > 192;
+    if (padded && c->n_keys < 64) return SSA__LANES_MAX;
+    if (c->n_keys < (padded ? 128 : 64) || c->n_keys * 3 < dims) return SSA__LANES_MAX / 2;
+    if (padded || (!full && c->a.block_size % SSA__UNIT_RUN)) return 4;
+    return full ? (dims > 192) + (dims > 384) : 2;
 }
 
 /* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not

@@ -711,6 +711,12 @@ static void test_forms(void)
                     .tv = SSA_BF16, .lay = lays[i % 5], .B = 16, .seed = (uint64_t)i * 100 };
         check_dense(&s, hows[i % 5], i < 3);
     }
+    for (int i = 0; i < 8; i++) {                            /* a step's end between what the first and the last see */
+        shape s = { .name = "unit, straddle", .HQ = i % 2 ? 2 : 1, .H = 1, .D = 64, .DV = 32, .n_q = i % 2 ? 4 : 3,
+                    .n_kv = (i < 4 ? 33 : 129) + i % 4 / 2, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16,
+                    .tv = SSA_BF16, .B = 16, .seed = (uint64_t)i * 100 };
+        check_dense(&s, NOISE, 0);
+    }
     for (int t = 0; t < 4; t++) {
         if (!test_some(t, 3)) continue;
         shape s = { .name = "unit, decode", .HQ = t < 2 ? 4 : 18, .H = 2, .D = 64, .n_q = 40, .n_kv = 530, .q_pos = -1,
