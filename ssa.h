@@ -5115,8 +5115,8 @@ static int ssa__unit_pays(const ssa_attn *a)
 }
 
 /* The most rows of bf16 that a unit leaves to other forms. One whose tiles can be low leaves 8 or 16 where keys are so
- * few that what lies past whole steps counts; else 4 where dims need padding or blocks end within runs, and so are copied;
- * else 2 of keys that come in blocks; else more the more dims there are. */
+ * few that what lies past whole steps counts; else 4 where dims need padding or blocks end within runs, and the rows are
+ * copied; else 2 of keys that come in blocks; else more the more dims there are. */
 static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
 {
     const int32_t dims = c->a.head_dim + c->a.value_dim;
@@ -7121,12 +7121,14 @@ static int ssa__is_tile_finite(const ssa__table *t, const ssa__form *form, const
     return 1;
 }
 
-/* Keys of a chunk of the unit's where heads go side by side: these and the next ones, of all heads, stay in L2. */
-static int64_t ssa__aside_keys(const ssa__call *c, const ssa__form *form, int32_t heads)
+/* Keys of a chunk of a unit's form. Of few rows these and the next ones, of all heads, stay in L2; also where heads do
+ * not go side by side, for nothing brings in the first chunk of a share. */
+static int64_t ssa__chunk_of(const ssa__call *c, const ssa__form *form, const ssa__keys *keys)
 {
     const int64_t bytes = ssa__row_bytes(c->a.k.type, c->a.head_dim) + ssa__row_bytes(c->a.v.type, c->a.value_dim),
-                  most = SSA__ASIDE_BYTES / (bytes * heads) / SSA__UNIT_DIM * SSA__UNIT_DIM;
-    return ssa__min(form->chunk, ssa__max(most, SSA__UNIT_DIM));
+                  most = SSA__ASIDE_BYTES / (bytes * c->a.n_kv_heads);
+    if (!form->columns || keys->blocks) return form->chunk;
+    return ssa__min(form->chunk, ssa__max(most / SSA__UNIT_DIM, 1) * SSA__UNIT_DIM);
 }
 
 /* Query rows r0 .. r1-1 of `heads` heads from h on, over virtual keys from .. to-1. Several heads (a decode, few rows)
@@ -7145,8 +7147,7 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
             form = ssa__open_tile(t, c, h + i, r0, r1, heads == 1, x);
             if (heads > 1) x->tiles[i] = x->tile;
         }
-        chunk = form->attend ? heads > 1 ? ssa__aside_keys(c, form, heads) : form->chunk
-                             : ssa__plain_chunk(form, (int32_t)(r1 - r0));
+        chunk = form->attend ? ssa__chunk_of(c, form, keys) : ssa__plain_chunk(form, (int32_t)(r1 - r0));
         if (heads > 1) step = chunk;
         if (form == &t->q8) form->shape(1);
         else if (x->tile.columns < SSA__LANES_MAX) form->shape(x->tile.columns);
