@@ -5041,15 +5041,15 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
 
 /* Whether the unit scores blocks: rows enough, and queries enough to lay out the terms of the pooled keys first; fewer
  * take pooled keys that are bf16 as they lie. Of several terms there is more to lay out: more queries or more rows. Few
- * blocks do not pay for what the unit prepares.
- * Where lists are of the best blocks, and scored in one go, it can be told whether a third term might change one. */
+ * blocks do not pay for what the unit prepares. Where lists are of the best blocks, and scored in one go, it can be told
+ * whether a third term might change one. */
 static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
 {
     const int bf16 = c->pooled && c->pooled_type == SSA_BF16;
     const int best = c->a.select == SSA_SELECT_TOPK && !c->nucleus && c->a.score == SSA_SCORE_SOFTMAX &&
                      c->list_group > 1 && c->list_group <= SSA__LANES_MAX;
     const int lays = c->a.n_q >= SSA__LANES_MAX;
-    if (lays ? c->n_pooled < 20 && c->a.n_q < 4 * SSA__LANES_MAX
+    if (lays ? c->n_pooled < 12 && c->a.n_q < 4 * SSA__LANES_MAX
              : c->n_rows <= SSA__LANES_MAX / 2 && (c->n_pooled < 96 || c->a.head_dim % SSA__UNIT_DIM)) return;
     if (t->few.rank == NULL || what == SSA__RUN_FULL || !c->scored || !ssa__terms(c->a.q.type) || c->n_rows < 4 ||
         (!bf16 && c->a.n_q < (c->n_rows < 8 * SSA__LANES_MAX ? 2 : 1) * SSA__LANES_MAX))
@@ -5115,7 +5115,7 @@ static int ssa__unit_pays(const ssa_attn *a)
 }
 
 /* The most rows of bf16 that a unit leaves to other forms. One whose tiles can be low leaves 8 or 16 where keys are so
- * few that what lies past whole steps counts; else 4 where dims need padding or blocks end within runs, and the rows are
+ * few that what lies past whole steps counts; else 4 where dims need padding or blocks end within runs, and rows are
  * copied; else 2 of keys that come in blocks; else more the more dims there are. */
 static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
 {
