@@ -5041,8 +5041,8 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
 
 /* Whether the unit scores blocks: rows enough, and queries enough to lay out the terms of the pooled keys first; fewer
  * take pooled keys that are bf16 as they lie. Of several terms there is more to lay out: more queries or more rows. Few
- * blocks do not pay for what the unit prepares. Where lists are of the best blocks, and scored in one go, it can be told
- * whether a third term might change one. */
+ * blocks do not pay for what the unit prepares. Where lists are of the best blocks, and scored in one go, it can be
+ * told whether a third term might change one. */
 static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
 {
     const int bf16 = c->pooled && c->pooled_type == SSA_BF16;
