@@ -18,7 +18,7 @@ static int vectors(int l) { return l > 0 || level_count() == 1; }
 static int at_amx(void) { return ssa_isa_get() == SSA_ISA_AMX; }
 
 /* ---- data whose scores are not just noise ------------------------------------------------------------------------ */
-enum { NOISE, SLOPE, STAIRS, PEAKS, FALL, DEEP };
+enum { NOISE, SLOPE, STAIRS, PEAKS, FALL, DEEP, SPIKE };
 
 /* How far above the noise the scores of key j are, in natural units. */
 static double rise_of(int fill, int64_t j, const shape *s)
@@ -29,6 +29,7 @@ static double rise_of(int fill, int64_t j, const shape *s)
     case STAIRS: return 11.0 * (double)(j / 150);
     case PEAKS:  return block % 37 == 20 ? 9.0 * (double)(stair + 1) : 0; /* blocks, before and after, far below */
     case FALL:   return -40.0 * (double)j / s->n_kv;             /* the maximum comes first */
+    case SPIKE:  return j == 32 + (int64_t)(s->seed % 32) ? 120 : 0; /* one key alone */
     case DEEP:   return -110;                                    /* e^-110 is 0: padding may not be the maximum */
     default:     return 0;
     }
@@ -710,6 +711,14 @@ static void test_forms(void)
                     .n_q = some[i].n_q, .n_kv = 1300 + 31 * i, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16,
                     .tv = SSA_BF16, .lay = lays[i % 5], .B = 16, .seed = (uint64_t)i * 100 };
         check_dense(&s, hows[i % 5], i < 3);
+    }
+    for (int i = 0; i < 48; i++) {                           /* no key of a step may be left out of its maximum */
+        static const int low[] = { 4, 7, 16 };
+        if (!test_some(i, 5)) continue;
+        shape s = { .name = "unit, spike", .HQ = low[i % 3], .H = 1, .D = 32, .n_q = 1, .n_kv = 95,
+                    .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .B = 16, .seed = (uint64_t)i * 2 };
+        if (i >= 24) s.seed++;
+        check_dense(&s, SPIKE, 1);
     }
     for (int i = 0; i < 8; i++) {                            /* a step's end between what the first and the last see */
         shape s = { .name = "unit, straddle", .HQ = i % 2 ? 2 : 1, .H = 1, .D = 64, .DV = 32, .n_q = i % 2 ? 4 : 3,
