@@ -2293,7 +2293,7 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
  *    better.
  *
  *    AMX: eight tiles of 16 rows of 64 bytes; C [16][16] f32 += A [16][32] bf16 * B [32][16] bf16, where B holds pairs
- *    of its rows interleaved: [16 pairs][16][2]. All tiles have the full size: tails are zeros in what is taken.
+ *    of its rows interleaved: [16 pairs][16][2]. Tails are zeros in what is taken; up to 8 rows have lower tiles.
  *      scores  S^T = K.Q^T:  A = 16 keys as they lie, B = Q packed once a tile, C = [key][row]: rows along the
  *              lanes, so that maximum and sum are vertical
  *      many    O^T = V^T.P^T:  B = p of key pairs as the softmax leaves them; A = V transposed, once a chunk for all
