@@ -2399,18 +2399,17 @@ SSA__AMXF void ssa__amx_take_f16(uint16_t *dst, int64_t term, int32_t ld, const 
     }
 }
 
-/* rows [row][dk_pad], exact in q_terms terms, to q [columns rows][term][32 dims]([pair][row][2]): a tile is 1 KiB or
- * less. A negative scale is moved into q, so that the largest product is the largest score. */
+/* rows [row][dk_pad], exact in q_terms terms, to q [16 rows][term][32 dims]([pair][row][2]): a tile is 1 KiB. A
+ * negative scale is moved into q, so that the largest product is the largest score. */
 SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
 {
     const __m512 sign = _mm512_set1_ps(t->scale < 0.0f ? -0.0f : 0.0f);
-    const int32_t groups = (t->rows + 15) / 16, steps = t->dk_unit / 32, line = t->columns * 4;
-    const __mmask16 some = (__mmask16)((1u << t->columns) - 1);
+    const int32_t groups = (t->rows + 15) / 16, steps = t->dk_unit / 32;
     unsigned char *q = (unsigned char *)t->q;
     for (int32_t g = 0; g < groups; g++)
         for (int32_t k = 0; k < steps; k++)
             for (int32_t a = 0; a < t->q_terms; a++) {
-                unsigned char *tile = q + (((int64_t)g * t->q_terms + a) * steps + k) * line * 16;
+                unsigned char *tile = q + (((int64_t)g * t->q_terms + a) * steps + k) * 1024;
                 __m512 x[16];
                 for (int32_t r = 0; r < 16; r++) x[r] = _mm512_setzero_ps();
                 for (int32_t r = 0; r < 16 && g * 16 + r < t->rows; r++) {
@@ -2423,7 +2422,7 @@ SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
                     x[r] = _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(half[a][0]), half[a][1], 1));
                 }
                 ssa__avx512_transpose(x);
-                for (int32_t i = 0; i < 16; i++) _mm512_mask_storeu_ps((float *)(void *)(tile + i * line), some, x[i]);
+                for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(tile + i * 64), x[i]);
             }
     if (groups > 1 && groups % 2) /* rows go in pairs of groups */
         memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)(t->q_terms * steps) * 1024);
@@ -2443,7 +2442,7 @@ SSA__AMXF void ssa__amx_turn(uint16_t *dst, const unsigned char *rows, int64_t s
     }
 }
 
-/* The same for bf16 queries, 16 rows at a time. */
+/* The same for bf16 queries, 16 rows at a time; of a few [columns], for which all is bf16. */
 SSA__AMXF void ssa__amx_q_turn(ssa__tile *t, const uint16_t *rows, int32_t at, int32_t n)
 {
     uint16_t *q = (uint16_t *)(void *)t->q + (int64_t)at * t->dk_unit;
@@ -4709,8 +4708,8 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__MERGE_ROWS     16
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
 #define SSA__SPLIT_MIN      512    /* .. of at least this many keys each .. */
+#define SSA__SPLIT_STEP     64     /* .. and of whole steps of the forms for few rows */
 #define SSA__ASIDE_BYTES    (128 << 10) /* of keys and values of a chunk of all its heads */
-#define SSA__SPLIT_STEP     64     /* .. and of whole chunks of the forms for few rows */
 #ifndef SSA__SHARE_LEAST           /* smaller only for fuzzing, which has no time for long contexts */
 #define SSA__SHARE_LEAST    4096   /* pooled keys for each SELECT task from which on they are scored in shares, up to as
                                     * many tasks as a decode has .. */
