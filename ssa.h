@@ -1050,7 +1050,6 @@ typedef struct {
     const unsigned char *block;
     int32_t n, row[SSA__LANES_MAX], seen[SSA__LANES_MAX]; /* which row of the tile; keys of the block that it sees */
     float   m[SSA__LANES_MAX];               /* what m was for its p */
-    int     side;                            /* 0 and 1 in turn: which half of the scratch is its own */
 } ssa__gathered;
 #define SSA__GATHER_STEPS 5 /* of work on gathered rows */
 
@@ -1185,11 +1184,11 @@ static inline int64_t ssa__q8_work(int32_t dk_unit, int32_t dv_unit, int32_t til
     const int64_t k = dk_unit / SSA__UNIT_DIM * (2 * tiles + 2), v = dv_unit / SSA__UNIT_DIM + 6 * tiles + 4;
     return 1024 * (k > v ? k : v);
 }
-/* The same for packed blocks: twice the queries, scores, p, and additions to the output of gathered rows; or the scores
- * and p of a row of blocks. */
+/* The same for packed blocks: queries, scores, p, and additions to the output of gathered rows; or the scores and p of
+ * a row of blocks. */
 static inline int64_t ssa__packed_work(int32_t dk_unit, int32_t dv_unit)
 {
-    return 64 * ((int64_t)dk_unit + 2 * dv_unit) + SSA__UNIT_BLOCKS * 1536;
+    return 32 * ((int64_t)dk_unit + 2 * dv_unit) + SSA__UNIT_BLOCKS * 1536;
 }
 
 /* =====================================================================================================================
@@ -3597,39 +3596,15 @@ SSA__AMX void ssa__amx_gather_values(const ssa__tile *t, const unsigned char *va
     }
 }
 
-/* Tiles: 0 to 3 results, 4 queries, 5 p, 6 keys, 7 values. Rows past the last hold what was there, for nobody. Nothing
- * is prefetched: the processor's own reading ahead does as well. */
+/* Tiles: 0 to 3 results, 4 queries, 5 p, 6 keys, 7 values. Rows past the last hold what was there, for nobody. The last
+ * step goes first, so that what a call leaves for the next one has one place, and stays in L1 beside the rows of the
+ * output. Nothing is prefetched: the processor's own reading ahead does as well. */
 SSA__AMXF void ssa__amx_gather(const ssa__tile *t, ssa__gathered *const *g)
 {
     const int32_t dk = t->dk_unit, dv = t->dv_unit;
-    uint16_t *queries = (uint16_t *)(void *)t->work, *p = queries + 32 * dk; /* [side][16][dk_unit]; [side][16][16] */
-    float *scores = (float *)(void *)(p + 512), *out = scores + 512;         /* [side][16][16]; [side][16][dv_unit] */
-    SSA__BARRIER();
-    if (g[1]) {
-        const uint16_t *q = queries + g[1]->side * 16 * dk;
-        _tile_zero(0);
-        for (int32_t e = 0; e < dk; e += 32) {
-            _tile_loadd(4, q + e, dk * 2);
-            _tile_loadd(6, g[1]->block + 32 * e, 64);
-            _tile_dpbf16ps(0, 4, 6);
-        }
-        _tile_stored(0, scores + g[1]->side * 256, 64);
-        SSA__BARRIER();
-    }
-    if (g[3]) {
-        ssa__amx_gather_values(t, g[3]->block + 32 * dk, p + g[3]->side * 256, out + g[3]->side * 16 * dv);
-        SSA__BARRIER();
-    }
-    if (g[0]) {
-        uint16_t *q = queries + g[0]->side * 16 * dk;
-        for (int32_t r = 0; r < g[0]->n; r++) {
-            const uint16_t *row = t->queries + (int64_t)g[0]->row[r] * dk;
-            for (int32_t e = 0; e < dk; e += 32) _mm512_storeu_si512(q + r * dk + e, _mm512_loadu_si512(row + e));
-        }
-    }
-    if (g[2]) ssa__amx_gather_p(t, g[2], scores + g[2]->side * 256, p + g[2]->side * 256);
+    uint16_t *queries = (uint16_t *)(void *)t->work, *p = queries + 16 * dk; /* [16][dk_unit]; [16][16] */
+    float *scores = (float *)(void *)(p + 256), *out = scores + 256;         /* [16][16]; [16][dv_unit] */
     if (g[4]) { /* p may be those of a lower m than the output's by now */
-        const float *add = out + g[4]->side * 16 * dv;
         float fix[16];
         for (int32_t r = 0; r < 16; r++) fix[r] = r < g[4]->n ? g[4]->m[r] - t->m[g[4]->row[r]] : 0.0f;
         _mm512_storeu_ps(fix, ssa__amx_exp2(2, _mm512_loadu_ps(fix)));
@@ -3637,8 +3612,27 @@ SSA__AMXF void ssa__amx_gather(const ssa__tile *t, ssa__gathered *const *g)
             float *o = t->o + (int64_t)g[4]->row[r] * dv;
             const __m512 f = _mm512_set1_ps(fix[r]);
             for (int32_t e = 0; e < dv; e += 16)
-                _mm512_storeu_ps(o + e, _mm512_fmadd_ps(f, _mm512_loadu_ps(add + r * dv + e), _mm512_loadu_ps(o + e)));
+                _mm512_storeu_ps(o + e, _mm512_fmadd_ps(f, _mm512_loadu_ps(out + r * dv + e), _mm512_loadu_ps(o + e)));
         }
+    }
+    SSA__BARRIER();
+    if (g[3]) ssa__amx_gather_values(t, g[3]->block + 32 * dk, p, out);
+    SSA__BARRIER();
+    if (g[2]) ssa__amx_gather_p(t, g[2], scores, p);
+    SSA__BARRIER();
+    if (g[1]) {
+        _tile_zero(0);
+        for (int32_t e = 0; e < dk; e += 32) {
+            _tile_loadd(4, queries + e, dk * 2);
+            _tile_loadd(6, g[1]->block + 32 * e, 64);
+            _tile_dpbf16ps(0, 4, 6);
+        }
+        _tile_stored(0, scores, 64);
+    }
+    SSA__BARRIER();
+    for (int32_t r = 0; g[0] && r < g[0]->n; r++) {
+        const uint16_t *row = t->queries + (int64_t)g[0]->row[r] * dk;
+        for (int32_t e = 0; e < dk; e += 32) _mm512_storeu_si512(queries + r * dk + e, _mm512_loadu_si512(row + e));
     }
 }
 
@@ -4705,6 +4699,7 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__GATHER_LIST    131072 /* .. and pairs of a query and a packed block .. */
 #define SSA__GATHER_TASKS   64     /* .. but so many tasks in a call, while a task has .. */
 #define SSA__GATHER_LEAST   32     /* .. so many queries */
+#define SSA__GATHER_AHEAD   16     /* lists whose first line is prefetched */
 #define SSA__MERGE_ROWS     16
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
 #define SSA__SPLIT_MIN      512    /* .. of at least this many keys each .. */
@@ -5786,39 +5781,49 @@ static void ssa__heap_sink(float *key, int32_t *index, int32_t n, int32_t at, fl
     index[at] = i;
 }
 
-/* ssa__best of many candidates, in the order of the blocks: of SSA__TOPS maxima of disjoint parts the one of rank
- * `most` is a bar that so many clear, and not many more; these are compared with one another. 0: there is no such bar,
- * or too many clear it. */
+/* ssa__best in the order of the blocks, by ranks. Of many candidates not all are ranked: of SSA__TOPS maxima of
+ * disjoint parts the one of rank `most` is a bar that so many clear, and not many more. 0: there is no such bar, or too
+ * many clear it. Which way a comparison goes nobody can predict, so nothing branches on it. */
 static int32_t ssa__best_above(const ssa__table *t, const float *imp, int64_t from, int64_t to, int32_t most,
                                float *key, int32_t *index)
 {
     float x[SSA__RUNNERS], bar = FLT_MAX, last = FLT_MAX;
-    int32_t found[SSA__RUNNERS], rank[SSA__RUNNERS], n, kept = 0, spare = -most;
-    t->tops(imp + from, to - from, x);
-    t->ranks(x, SSA__TOPS, rank);
-    for (int i = 0; i < SSA__TOPS; i++) { /* here and below: which way it goes nobody can predict, so no branches */
-        float y = rank[i] < most ? x[i] : FLT_MAX;
-        bar = y < bar ? y : bar;
+    int32_t found[SSA__RUNNERS], rank[SSA__RUNNERS], at[SSA__TOPS], n, kept = 0;
+    if (to - from <= 2 * SSA__TOPS) {
+        n = (int32_t)(to - from);
+        for (int32_t i = 0; i < n; i++) found[i] = (int32_t)from + i;
+        for (int32_t i = 0; i < n; i++) x[i] = ssa__is_nan(imp[from + i]) ? -FLT_MAX : imp[from + i];
+    } else {
+        t->tops(imp + from, to - from, x);
+        t->ranks(x, SSA__TOPS, rank);
+        for (int i = 0; i < SSA__TOPS; i++) at[i] = -1; /* which has a rank; equal ones leave gaps above theirs */
+        for (int i = 0; i < SSA__TOPS; i++) at[rank[i]] = i;
+        for (int32_t i = most - 1; i >= 0 && bar == FLT_MAX; i--) if (at[i] >= 0) bar = x[at[i]];
+        if (!(bar > -FLT_MAX && (bar > 0.0f || bar < 0.0f))) return 0;
+        bar = ssa__float(ssa__bits(bar) + (bar < 0.0f ? 1u : ~0u)); /* the float below: its equals clear it too */
+        n = t->all_above(imp, from, to, bar, found);
+        if (n < most) return 0;
+        for (int32_t i = 0; i < n; i++) x[i] = imp[found[i]];
     }
-    if (!(bar > -FLT_MAX && (bar > 0.0f || bar < 0.0f))) return 0;
-    bar = ssa__float(ssa__bits(bar) + (bar < 0.0f ? 1u : ~0u)); /* the float below: those equal to the bar clear it */
-    n = t->all_above(imp, from, to, bar, found);
-    if (n < most) return 0;
-    for (int32_t i = 0; i < n; i++) x[i] = imp[found[i]];
     for (int32_t i = n; i < ssa__round_up(n, SSA__LANES_MAX); i++) x[i] = -FLT_MAX;
     t->ranks(x, ssa__round_up(n, SSA__LANES_MAX), rank);
     for (int32_t i = 0; i < n; i++) {
-        float y = rank[i] < most ? x[i] : FLT_MAX;
-        last = y < last ? y : last;
-        spare += rank[i] < most;
-    }
-    for (int32_t i = n - 1; i >= 0 && spare > 0; i--) /* equal to the last: the later ones go */
-        if (rank[i] < most && !(x[i] > last)) { rank[i] = most; spare--; }
-    for (int32_t i = 0; i < n && kept < most; i++) {
-        key[kept] = x[i];
-        index[kept] = found[i];
+        x[kept] = x[i];
+        found[kept] = found[i];
         kept += rank[i] < most;
     }
+    if (kept > most) { /* equal to the last: the later ones go */
+        for (int32_t i = 0; i < kept; i++) last = x[i] < last ? x[i] : last;
+        for (int32_t i = kept - 1, spare = kept - most; spare > 0; i--) {
+            if (x[i] > last) continue;
+            spare--;
+            kept--;
+            memmove(x + i, x + i + 1, (size_t)(kept - i) * sizeof *x);
+            memmove(found + i, found + i + 1, (size_t)(kept - i) * sizeof *found);
+        }
+    }
+    memcpy(key, x, (size_t)kept * sizeof *key);
+    memcpy(index, found, (size_t)kept * sizeof *index);
     return kept;
 }
 
@@ -5830,7 +5835,7 @@ static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *i
     int32_t n = (int32_t)ssa__min(most, to - from);
     int64_t i;
     if (n <= 0) return 0;
-    if (index_of == NULL && to - from >= 8 * SSA__TOPS && most <= SSA__TOPS * 3 / 4) {
+    if (index_of == NULL && to - from > most && most <= SSA__TOPS * 3 / 4) {
         int32_t found = ssa__best_above(t, imp, from, to, most, key, index);
         if (found > 0) return found;
     }
@@ -5839,6 +5844,7 @@ static int32_t ssa__best(const ssa__table *t, const float *imp, const int32_t *i
         key[j] = ssa__is_nan(k) ? -FLT_MAX : k;
         index[j] = index_of ? index_of[from + j] : (int32_t)(from + j);
     }
+    if (n == to - from) return n;
     for (int32_t j = n / 2 - 1; j >= 0; j--) ssa__heap_sink(key, index, n, j, key[j], index[j]);
     if (index_of) {
         for (i = from + n; i < to; i++)
@@ -7237,6 +7243,7 @@ static int64_t ssa__gather_lists(const ssa__call *c, int64_t h, int64_t i0, int6
         for (int64_t u = u0; u < i1 * c->lists; u++) {
             const int32_t *list = ssa__list(c, u, h);
             const int64_t last = (c->a.q_pos + u / c->lists) / SSA__UNIT_BLOCK; /* a block may end past it */
+            SSA__PREFETCH(ssa__list(c, ssa__min(u + SSA__GATHER_AHEAD, i1 * c->lists - 1), h));
             for (int32_t k = 0; k < c->keep && list[k] >= 0; k++) {
                 int64_t b = (int64_t)list[k] * parts, end = ssa__min(b + parts, last + 1);
                 for (; b < end && !fill; b++) x->start[b + 2]++;
@@ -7253,10 +7260,11 @@ static int64_t ssa__gather_lists(const ssa__call *c, int64_t h, int64_t i0, int6
 static int32_t ssa__gather_rows(const ssa__call *c, int64_t i0, int64_t b, const int32_t *asked, int32_t e, int32_t end,
                                 int32_t *head, int alike, ssa__gathered *g)
 {
-    const int64_t sees = c->a.q_pos + i0 + 1 - b * SSA__UNIT_BLOCK;
-    int32_t m = 0, r = *head;
+    const int64_t sees = c->a.q_pos + i0 + 1 - b * SSA__UNIT_BLOCK; /* the first query; the others see more */
+    int32_t m = 0, r = *head, seen = SSA__UNIT_BLOCK;
     while (e < end && m < SSA__LANES_MAX) {
-        const int32_t u = asked[e], seen = (int32_t)ssa__min(SSA__UNIT_BLOCK, sees + u / c->lists);
+        const int32_t u = asked[e];
+        if (sees < SSA__UNIT_BLOCK) seen = (int32_t)ssa__min(SSA__UNIT_BLOCK, sees + u / c->lists);
         if (alike && m > 0 && seen != g->seen[0]) break;
         for (; r < c->list_group && m < SSA__LANES_MAX; r++, m++) {
             g->row[m] = u * c->list_group + r;
@@ -7295,7 +7303,6 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
         for (int32_t e = x->start[b]; e < x->start[b + 1]; made++) {
             ssa__gathered *next = &sets[made % N];
             e = ssa__gather_rows(c, i0, b, x->asked, e, x->start[b + 1], &head, broken, next);
-            next->side = made & 1;
             next->block = ssa__packed_block(t, c, h, b, broken ? next->seen[0] : SSA__UNIT_BLOCK,
                                             x->hidden + made % N * c->packed_bytes);
             for (int k = N - 1; k > 0; k--) g[k] = g[k - 1];
@@ -7377,8 +7384,9 @@ static void ssa__attend_packed(const ssa__table *t, const ssa__call *c, int64_t 
         tile->m = all.m + r;
         for (int64_t i = 0; i < tile->rows; i++) {
             const float *sums = all.sums + (r + i) * SSA__UNIT_SUMS;
-            tile->l[i] = 0.0f;
-            for (int k = 0; k < SSA__UNIT_SUMS; k++) tile->l[i] += sums[k];
+            float l = 0.0f;
+            for (int k = 0; k < SSA__UNIT_SUMS; k++) l += sums[k];
+            tile->l[i] = l;
         }
         ssa__close_tile(t, c, &t->few, h, i0 * c->group + r, 0, x);
     }
@@ -8279,11 +8287,17 @@ SSA__LOCAL int32_t SSA__FN(all_above)(const float *x, int64_t from, int64_t n, f
 
 SSA__LOCAL void SSA__FN(ranks)(const float *x, int32_t n, int32_t *rank)
 {
-    for (int32_t i = 0; i < n; i++) {
-        const SSA__V v = SSA__FN(set1)(x[i]);
-        rank[i] = 0;
-        for (int32_t j = 0; j < n; j += SSA__L)
-            rank[i] += SSA__COUNT(SSA__FN(above_bits)(SSA__FN(load)(x + j), v));
+    const SSA__V one = SSA__FN(set1)(1.0f), zero = SSA__FN(zero)();
+    float count[SSA__L];
+    for (int32_t i = 0; i < n; i += SSA__L) {
+        const SSA__V v = SSA__FN(load)(x + i);
+        SSA__V a = zero, b = zero;
+        for (int32_t j = 0; j < n; j += 2) {
+            a = SSA__FN(add)(a, SSA__FN(pick)(SSA__FN(set1)(x[j]), v, one, zero));
+            b = SSA__FN(add)(b, SSA__FN(pick)(SSA__FN(set1)(x[j + 1]), v, one, zero));
+        }
+        SSA__FN(store)(count, SSA__FN(add)(a, b));
+        for (int32_t k = 0; k < SSA__L; k++) rank[i + k] = (int32_t)count[k];
     }
 }
 
