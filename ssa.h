@@ -5431,8 +5431,8 @@ typedef struct {
 
 /* Scratch of one worker: a tile with its arrays, and the lists of block selection. */
 typedef struct {
-    ssa__tile tile;                /* the one that is worked on */
     ssa__tile *tiles;              /* of each head of the task, which share s, k, v and work */
+    ssa__tile *tile;               /* the one that is worked on */
     const unsigned char *runs[2][SSA__UNIT_FEW / SSA__UNIT_RUN]; /* k_runs and v_runs */
     float   *rows;                 /* [rows rounded up][larger dim, padded]: queries coming in, outputs going out */
     float   *kv;                   /* [SSA__CHUNK][dim]: packed keys or values of a chunk */
@@ -5468,22 +5468,16 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     int32_t rows = (int32_t)ssa__min(ssa__max(c->n_rows, 1), ssa__max(c->tile_rows, SSA__TILE_ROWS));
     int32_t all = c->packs ? c->task_tokens * c->group : rows; /* rows whose output and state are kept at a time */
     int64_t scores = SSA__CHUNK;
+    ssa__tile tile;
     memset(x, 0, sizeof *x);
+    memset(&tile, 0, sizeof tile);
     rows = x->rows_max = ssa__round_up(rows, round);
     all = ssa__round_up(all > rows ? all : rows, round);
     if (what != SSA__RUN_FULL && c->scored)
         scores = ssa__max(scores, c->n_shares ? c->share_blocks : c->n_pooled);
     scores += 2 * SSA__LANES_MAX;  /* whole register tiles of keys, and a narrow row's padding */
-    x->tiles    = (ssa__tile *)ssa__take(b, c->task_heads, (int64_t)sizeof(ssa__tile));
-    for (int32_t i = c->task_heads - 1; i >= 0; i--) { /* the first one is left in tile */
-        x->tile.q   = (float *)ssa__take(b, (int64_t)rows * dk + (c->q8 ? SSA__LANES_MAX * (dk + 1) : 0), f);
-        x->tile.o   = (float *)ssa__take(b, (int64_t)all * dv, f);
-        x->tile.m   = (float *)ssa__take(b, all, f);
-        x->tile.l   = (float *)ssa__take(b, all, f);
-        x->tile.fix = (float *)ssa__take(b, rows, f);
-        if (x->tiles) x->tiles[i] = x->tile;
-    }
-    x->tile.s   = (float *)ssa__take(b, ssa__mul(scores, ssa__min(rows, SSA__TILE_ROWS), &b->bad), f);
+    x->tile = x->tiles = (ssa__tile *)ssa__take(b, c->task_heads, (int64_t)sizeof(ssa__tile));
+    tile.s   = (float *)ssa__take(b, ssa__mul(scores, ssa__min(rows, SSA__TILE_ROWS), &b->bad), f);
     x->factor   = (float *)ssa__take(b, rows, f);
     x->limit    = (int32_t *)ssa__take(b, ssa__max(rows, SSA__TILE_ROWS), (int64_t)sizeof(int32_t));
     x->rows     = (float *)ssa__take(b, (int64_t)rows * dim, f);
@@ -5494,36 +5488,37 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
         x->start = (int32_t *)ssa__take(b, ssa__max(c->n_packed, 0) + 2, (int64_t)sizeof(int32_t));
         x->asked = (int32_t *)ssa__take(b, ssa__mul(c->task_tokens, lists, &b->bad), (int64_t)sizeof(int32_t));
         x->take = (uint16_t *)ssa__take(b, (int64_t)all * dk, 2);
-        x->tile.sums = (float *)ssa__take(b, (int64_t)all * SSA__UNIT_SUMS, f);
+        tile.sums = (float *)ssa__take(b, (int64_t)all * SSA__UNIT_SUMS, f);
     }
     if (c->shaped || c->a.window > 0)
         x->shaper.bias = (float *)ssa__take(b, (SSA__LANES_MAX + 1) * SSA__PIECE, f);
     if (c->unit && c->a.window > 0) x->low = (int32_t *)ssa__take(b, rows, (int64_t)sizeof(int32_t));
     if (c->rank) {
         int64_t queries = (int64_t)SSA__UNIT_PARTS * SSA__LANES_MAX * dk * ssa__terms(c->a.q.type);
-        if (!c->lays) x->tile.turned = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_DIM * dk + queries, 2);
+        if (!c->lays) tile.turned = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_DIM * dk + queries, 2);
         if (!c->packs) x->take = (uint16_t *)ssa__take(b, queries, 2);
-        x->tile.steps = (float *)ssa__take(b, SSA__RANK_FLOATS, f);
+        tile.steps = (float *)ssa__take(b, SSA__RANK_FLOATS, f);
     }
     if (c->unit) {
         int32_t v_terms = ssa__terms(c->a.v.type);
         int32_t keys = ssa__chunk_keys(c);
-        x->tile.keys_max = keys;
-        x->tile.k    = (uint16_t *)ssa__take(b, (int64_t)keys * dk * ssa__terms(c->a.k.type), 2);
-        x->tile.v    = (uint16_t *)ssa__take(b, (int64_t)keys * dv * v_terms, 2);
-        x->tile.work = (unsigned char *)ssa__take(b, ssa__max(ssa__unit_work(keys, dv, v_terms),
-                                                              c->packs ? ssa__packed_work(dk, dv) : 0), 1);
+        tile.keys_max = keys;
+        tile.k    = (uint16_t *)ssa__take(b, (int64_t)keys * dk * ssa__terms(c->a.k.type), 2);
+        tile.v    = (uint16_t *)ssa__take(b, (int64_t)keys * dv * v_terms, 2);
+        tile.work = (unsigned char *)ssa__take(b, ssa__max(ssa__unit_work(keys, dv, v_terms),
+                                                           c->packs ? ssa__packed_work(dk, dv) : 0), 1);
     }
     if (c->q8)
-        x->tile.work = (unsigned char *)ssa__take(
+        tile.work = (unsigned char *)ssa__take(
             b, ssa__q8_work(ssa__round_up(dk, SSA__UNIT_DIM), ssa__round_up(dv, SSA__UNIT_DIM), ssa__q8_tiles(rows)),
             1);
-    for (int32_t i = 0; x->tiles && i < c->task_heads; i++) {
-        x->tiles[i].s = x->tile.s;
-        x->tiles[i].k = x->tile.k;
-        x->tiles[i].v = x->tile.v;
-        x->tiles[i].work = x->tile.work;
-        x->tiles[i].keys_max = x->tile.keys_max;
+    for (int32_t i = 0; i < c->task_heads; i++) {
+        tile.q   = (float *)ssa__take(b, (int64_t)rows * dk + (c->q8 ? SSA__LANES_MAX * (dk + 1) : 0), f);
+        tile.o   = (float *)ssa__take(b, (int64_t)all * dv, f);
+        tile.m   = (float *)ssa__take(b, all, f);
+        tile.l   = (float *)ssa__take(b, all, f);
+        tile.fix = (float *)ssa__take(b, rows, f);
+        if (x->tiles) x->tiles[i] = tile;
     }
     if (what != SSA__RUN_FULL) {
         int64_t list = (int64_t)c->keep + c->a.block_size;
@@ -6028,7 +6023,7 @@ static void ssa__take_queries(const ssa__table *t, const ssa__call *c, int64_t h
 static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__form *form, ssa_type k_type, int64_t h,
                             int64_t r0, int64_t r1, ssa__scratch *x)
 {
-    ssa__tile *tile = &x->tile;
+    ssa__tile *tile = x->tile;
     float *rows = x->rows;
     int32_t group = c->group;
     int64_t padded;   /* rows beyond the last are zero: their lanes compute, and nobody reads them */
@@ -6074,7 +6069,7 @@ static void ssa__add_importance(const ssa__call *c, const ssa__form *form, ssa__
 static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int32_t from,
                              int32_t n, ssa__scratch *x)
 {
-    ssa__tile *tile = &x->tile;
+    ssa__tile *tile = x->tile;
     const int narrow = form == &t->narrow;
     int64_t stride = ssa__row_bytes(c->pooled_type, tile->dk);
     const unsigned char *pooled = c->pooled + h * c->pooled_head_stride + from * stride;
@@ -6135,30 +6130,30 @@ static void ssa__rank_tile(const ssa__table *t, const ssa__call *c, int64_t h, i
     const unsigned char *pooled = c->pooled + h * c->pooled_head_stride + from * stride;
     const uint16_t *laid = c->laid ? c->laid + h * c->laid_head_stride : NULL;
     uint16_t *queries = x->take;
-    ssa__shape_tile(c, &t->few, &x->tile);
-    x->tile.queries = queries;
-    x->tile.rows = (int32_t)(r1 - r0);
+    ssa__shape_tile(c, &t->few, x->tile);
+    x->tile->queries = queries;
+    x->tile->rows = (int32_t)(r1 - r0);
     x->part = part;
     x->part_keys = ssa__round_up(n, SSA__UNIT_DIM);
     for (int64_t r = r0; r < r1; r += part) {
-        const int32_t term = SSA__LANES_MAX * x->tile.dk_unit;
-        memset(queries, 0, (size_t)(term * x->tile.q_terms) * 2);
+        const int32_t term = SSA__LANES_MAX * x->tile->dk_unit;
+        memset(queries, 0, (size_t)(term * x->tile->q_terms) * 2);
         ssa__take_queries(t, c, h, r, ssa__min(r + part, r1), term, queries);
-        queries += term * x->tile.q_terms;
+        queries += term * x->tile->q_terms;
     }
     for (int32_t r = 0; r < SSA__UNIT_PARTS * SSA__LANES_MAX; r++)
-        x->tile.m[r] = m && r < r1 - r0 ? m[r] : -FLT_MAX;
+        x->tile->m[r] = m && r < r1 - r0 ? m[r] : -FLT_MAX;
     for (int again = 1, done = 0; again && done < 2; done++) /* once more when m has moved, from where it is then */
-        again = t->few.rank(&x->tile, part, laid, pooled, c->rank_terms, c->rank_used, n, x->limit,
+        again = t->few.rank(x->tile, part, laid, pooled, c->rank_terms, c->rank_used, n, x->limit,
                              ssa__raw(c));
-    if (c->rank_used < c->rank_terms) x->doubt = ssa__doubt(c, h, n, &x->tile);
+    if (c->rank_used < c->rank_terms) x->doubt = ssa__doubt(c, h, n, x->tile);
 }
 
 /* The part that the tile's row r is in, once more, with all terms. */
 static void ssa__rank_again(const ssa__table *t, const ssa__call *c, int64_t h, int32_t r, ssa__scratch *x)
 {
-    const int32_t i = r / x->part, at = i * x->part, rows = (int32_t)ssa__min(x->part, x->tile.rows - at);
-    ssa__tile view = x->tile;
+    const int32_t i = r / x->part, at = i * x->part, rows = (int32_t)ssa__min(x->part, x->tile->rows - at);
+    ssa__tile view = *x->tile;
     float l[SSA__LANES_MAX], fix[SSA__LANES_MAX];
     view.rows = rows;
     view.queries += (int64_t)i * SSA__LANES_MAX * view.dk_unit * view.q_terms;
@@ -6169,7 +6164,7 @@ static void ssa__rank_again(const ssa__table *t, const ssa__call *c, int64_t h, 
     for (int again = 1, done = 0; again && done < 2; done++)
         again = t->few.rank(&view, x->part, c->laid + h * c->laid_head_stride, NULL, c->rank_terms, c->rank_terms,
                             x->limit[at + rows - 1], x->limit + at, 0);
-    memcpy(x->tile.l + at, l, (size_t)rows * sizeof *l);
+    memcpy(x->tile->l + at, l, (size_t)rows * sizeof *l);
 }
 
 /* The same by a plain form, which is left. Returns 1 when a key is broken. */
@@ -6178,7 +6173,7 @@ static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, i
 {
     *form = ssa__plain_form(t, r1 - r0);
     ssa__begin_tile(t, c, *form, c->pooled_type, h, r0, r1, x);
-    if (m) memcpy(x->tile.m, m, (size_t)x->tile.rows * sizeof *m);
+    if (m) memcpy(x->tile->m, m, (size_t)x->tile->rows * sizeof *m);
     return ssa__score_blocks(t, c, *form, h, from, n, x);
 }
 
@@ -6198,13 +6193,14 @@ static int ssa__alike(const ssa__tile *tile, int32_t group, int32_t *n)
 }
 
 /* The importance of n blocks for lists of `group` rows each, within a part, from the tile's row r on; to imp. */
-static void ssa__part_importance(const ssa__form *form, const ssa__scratch *x, int32_t n, int32_t r, int32_t group,
+static void ssa__part_importance(const ssa__form *form, ssa__scratch *x, int32_t n, int32_t r, int32_t group,
                                  int32_t lists, float *imp)
 {
-    ssa__tile view = x->tile;
-    view.s += (int64_t)(r / x->part) * SSA__LANES_MAX * x->part_keys + r % x->part * SSA__UNIT_DIM;
-    for (int32_t i = 0; i < group * lists; i++) view.fix[i] = 1.0f / view.l[r + i];
-    form->importances(&view, n, group, lists, imp, x->imp_ld);
+    float *s = x->tile->s;
+    x->tile->s += (int64_t)(r / x->part) * SSA__LANES_MAX * x->part_keys + r % x->part * SSA__UNIT_DIM;
+    for (int32_t i = 0; i < group * lists; i++) x->tile->fix[i] = 1.0f / x->tile->l[r + i];
+    form->importances(x->tile, n, group, lists, imp, x->imp_ld);
+    x->tile->s = s;
 }
 
 /* Importance NaN, the lowest rank, for the blocks from .. from+n-1 of head h whose pooled key is not finite. */
@@ -6239,13 +6235,14 @@ static void ssa__score_lists(const ssa__table *t, const ssa__call *c, int64_t h,
     s->first = u;
     s->end = ssa__min(u + parts * per, u1);
     memset(x->limit, 0, SSA__TILE_ROWS * sizeof *x->limit);
-    for (int64_t v = u; v < s->end; v++)
-        for (int64_t g = 0; g < group; g++)
-            x->limit[(v - u) * group + g] = (int32_t)((c->a.q_pos + v / lists + 1) / c->a.block_size);
+    for (int64_t v = u; v < s->end; v++) {
+        const int32_t complete = (int32_t)((c->a.q_pos + v / lists + 1) / c->a.block_size);
+        for (int64_t g = 0; g < group; g++) x->limit[(v - u) * group + g] = complete;
+    }
     if (c->rank) { /* what a list does not see must not decide how it is scored */
         ssa__rank_tile(t, c, h, u * group, s->end * group, per * (int32_t)group, 0,
                        x->limit[(s->end - 1 - u) * group], NULL, x);
-        finite = ssa__alike(&x->tile, (int32_t)group, &alike);
+        finite = ssa__alike(x->tile, (int32_t)group, &alike);
         s->end = u + alike;
     }
     if (!finite) x->doubt = 0.0f;
@@ -6269,7 +6266,7 @@ static float *ssa__importance_of(const ssa__call *c, int64_t u, int32_t n, int32
         return x->imp + (u - from) * x->imp_ld;
     }
     memset(x->imp, 0, (size_t)n * sizeof(float));
-    ssa__add_importance(c, s->form, &x->tile, n, (int32_t)(u - s->first) * group,
+    ssa__add_importance(c, s->form, x->tile, n, (int32_t)(u - s->first) * group,
                         (int32_t)(u - s->first + 1) * group, x->imp);
     return x->imp;
 }
@@ -6290,14 +6287,14 @@ static int ssa__score_large(const ssa__table *t, const ssa__call *c, int64_t h, 
         const int64_t r0 = u * group + g;
         for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
         if (c->rank) ssa__rank_tile(t, c, h, r0, r0 + rows, most, 0, pooled, NULL, x);
-        if (c->rank && ssa__alike(&x->tile, rows, &all)) {
+        if (c->rank && ssa__alike(x->tile, rows, &all)) {
             for (int32_t r = 0; r < rows; r += most) {
                 ssa__part_importance(&t->few, x, n, r, (int32_t)ssa__min(most, rows - r), 1, x->imp + x->imp_ld);
                 t->axpy(x->imp, 1.0f, x->imp + x->imp_ld, n);
             }
         } else {
             broken |= ssa__score_tile(t, c, h, r0, r0 + rows, 0, pooled, NULL, x, &form);
-            ssa__add_importance(c, form, &x->tile, n, 0, rows, x->imp);
+            ssa__add_importance(c, form, x->tile, n, 0, rows, x->imp);
         }
     }
     return broken;
@@ -6322,7 +6319,7 @@ static const ssa__form *ssa__score_queries(const ssa__table *t, const ssa__call 
     *broken = 0;
     if (plain) *broken = ssa__score_tile(t, c, h, i0 * group, i1 * group, from, n, m, x, &form);
     else ssa__rank_tile(t, c, h, i0 * group, i1 * group, ssa__share_part(c), from, n, m, x);
-    return plain || ssa__alike(&x->tile, (int32_t)((i1 - i0) * group), &all) ? form : NULL;
+    return plain || ssa__alike(x->tile, (int32_t)((i1 - i0) * group), &all) ? form : NULL;
 }
 
 /* Scores queries i0 .. i1-1 of head h against share k, together; s: for each query room for share_rows. All shares of
@@ -6335,20 +6332,20 @@ static int ssa__score_share(const ssa__table *t, const ssa__call *c, int64_t h, 
     const ssa__form *form;
     float m[SSA__TILE_ROWS];
     int broken;
-    x->tile.s = s;
+    x->tile->s = s;
     if (starts) ssa__score_queries(t, c, h, i0, i1, 0, SSA__SHARE_SAMPLE, plain, NULL, x, &broken);
     for (int64_t r = 0; r < (i1 - i0) * c->group; r++)
-        m[r] = starts && ssa__is_finite(x->tile.m[r]) ? x->tile.m[r] + SSA__SHARE_ABOVE : -FLT_MAX;
+        m[r] = starts && ssa__is_finite(x->tile->m[r]) ? x->tile->m[r] + SSA__SHARE_ABOVE : -FLT_MAX;
     form = ssa__score_queries(t, c, h, i0, i1, k * c->share_blocks, c->share_blocks, plain, m, x, &broken);
     for (int64_t i = i0; i < i1 && form; i++) {
         ssa__share *own = &c->shares[(i * c->a.n_kv_heads + h) * c->n_shares + k];
         own->form = form;
         own->s = s;
-        own->step = form->importances ? x->part_keys : x->tile.ld;
+        own->step = form->importances ? x->part_keys : x->tile->ld;
         own->first = (int32_t)(i - i0) * c->group;
         own->broken = broken;
-        memcpy(own->m, x->tile.m + own->first, (size_t)c->group * sizeof *own->m);
-        memcpy(own->l, x->tile.l + own->first, (size_t)c->group * sizeof *own->l);
+        memcpy(own->m, x->tile->m + own->first, (size_t)c->group * sizeof *own->m);
+        memcpy(own->l, x->tile->l + own->first, (size_t)c->group * sizeof *own->l);
     }
     return form != NULL;
 }
@@ -6410,36 +6407,36 @@ static void ssa__run_weigh(const ssa__table *t, const ssa__call *c, int64_t task
     const int32_t n = (int32_t)ssa__min(c->share_blocks, ssa__max(c->a.q_pos + i, 0) / c->a.block_size - from);
     const ssa__share *of = &c->shares[u * c->n_shares], *own = &of[k];
     const ssa__form *form = own->form;
-    float *imp = c->share_imp + u * c->lists * x->imp_ld + from, *s = x->tile.s, m[SSA__TILE_ROWS];
+    float *imp = c->share_imp + u * c->lists * x->imp_ld + from, *s = x->tile->s, m[SSA__TILE_ROWS];
     int32_t first = own->first, part;
     int broken = own->broken, plain;
     if (n <= 0) return; /* the query sees none of them */
     if (ssa__join_shares(c, of, m, &plain, x)) {
-        ssa__shape_tile(c, form, &x->tile);
-        x->tile.rows = first + c->group;
-        x->tile.s = own->s;
-        x->tile.ld = own->step;
+        ssa__shape_tile(c, form, x->tile);
+        x->tile->rows = first + c->group;
+        x->tile->s = own->s;
+        x->tile->ld = own->step;
         x->part_keys = (int32_t)own->step;
     } else {
         form = ssa__score_queries(t, c, h, i, i + 1, from, c->share_blocks, plain, m, x, &broken);
         first = 0;
     }
     part = x->part = form->importances ? ssa__share_part(c) : group;
-    memcpy(x->tile.l + first, x->factor, (size_t)c->group * sizeof(float));
+    memcpy(x->tile->l + first, x->factor, (size_t)c->group * sizeof(float));
     for (int32_t list = 0, some; list < c->lists; list += some, imp += some * x->imp_ld) {
         const int32_t r = first + list * group;
         some = (int32_t)ssa__min(c->lists - list, (part - r % part) / group);
         if (form->importances) ssa__part_importance(form, x, n, r, group, some, imp);
         else {
             memset(imp, 0, (size_t)n * sizeof(float));
-            ssa__add_importance(c, form, &x->tile, n, r, r + group, imp);
+            ssa__add_importance(c, form, x->tile, n, r, r + group, imp);
         }
         for (int32_t j = 0; j < some; j++) {
             if (broken) ssa__mark_broken(c, h, from, n, imp + j * x->imp_ld);
             if (c->a.score == SSA_SCORE_DOT) ssa__mark_infinite(n, imp + j * x->imp_ld);
         }
     }
-    x->tile.s = s;
+    x->tile->s = s;
 }
 
 /* SELECT task: the lists of the queries of one tile, one key/value head; list u is of the list_group rows from u *
@@ -6613,7 +6610,7 @@ static int ssa__sees(const ssa__tile *tile, int32_t row, int32_t key)
 static void ssa__aim(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, const ssa__keys *keys,
                      int64_t at, int32_t n, int64_t r0, ssa__scratch *x)
 {
-    ssa__tile *tile = &x->tile;
+    ssa__tile *tile = x->tile;
     ssa__shaper *w = &x->shaper;
     int crossed;
     if (!c->shaped && c->a.window == 0) return;
@@ -6708,7 +6705,7 @@ static void ssa__narrow_apart(const ssa__form *form, const ssa__tile *t, ssa_typ
 static void ssa__wide_edge(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h,
                            const ssa__keys *keys, int64_t at, int32_t n, const int32_t *limit, ssa__scratch *x)
 {
-    ssa__tile *tile = &x->tile;
+    ssa__tile *tile = x->tile;
     const int32_t dv = tile->dv, edge = tile->sees ? 0 : limit[0];
     float *sum = x->rows, *v = x->kv + (int64_t)edge * dv;
     int32_t run;
@@ -6832,11 +6829,11 @@ static int ssa__ahead_aside(ssa__tile *t, const ssa__call *c, int64_t key, int64
 static void ssa__point_runs(ssa__scratch *x, int32_t j, int32_t n, const unsigned char *k, const unsigned char *v)
 {
     for (int32_t i = 0; i < n; i += SSA__UNIT_RUN) {
-        x->runs[0][(j + i) / SSA__UNIT_RUN] = k + i * x->tile.k_stride;
-        x->runs[1][(j + i) / SSA__UNIT_RUN] = v + i * x->tile.v_stride;
+        x->runs[0][(j + i) / SSA__UNIT_RUN] = k + i * x->tile->k_stride;
+        x->runs[1][(j + i) / SSA__UNIT_RUN] = v + i * x->tile->v_stride;
     }
-    x->tile.k_runs = x->runs[0];
-    x->tile.v_runs = x->runs[1];
+    x->tile->k_runs = x->runs[0];
+    x->tile->v_runs = x->runs[1];
 }
 
 /* The n keys and values of head h from virtual key `at` on to the tile's own, as terms. */
@@ -6863,7 +6860,7 @@ static void ssa__take_chunk(const ssa__table *t, const ssa__call *c, ssa__tile *
 static int ssa__take_in_place(const ssa__call *c, const ssa__form *form, const ssa__keys *keys, int64_t at, int32_t n,
                               int64_t h, ssa__scratch *x)
 {
-    ssa__tile *tile = &x->tile;
+    ssa__tile *tile = x->tile;
     tile->k_stride = c->a.k.token_stride;
     tile->v_stride = c->a.v.token_stride;
     for (int32_t j = 0, run; j < n; j += run) {
@@ -6926,7 +6923,7 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
                                const ssa__keys *keys, int64_t from, int64_t to, int64_t end, int64_t chunk, int64_t r0,
                                ssa__scratch *x)
 {
-    ssa__tile *tile = &x->tile;
+    ssa__tile *tile = x->tile;
     /* So few rows come here for bf16 alone (ssa__attend_form). */
     const int in_place = tile->rows <= form->in_place && tile->dk == tile->dk_unit && tile->dv == tile->dv_unit;
     int32_t n, run, next, whole;
@@ -6992,7 +6989,7 @@ static void ssa__attend_keys(const ssa__table *t, const ssa__call *c, const ssa_
                              const ssa__keys *keys, int64_t from, int64_t to, int64_t end, int64_t r0,
                              ssa__scratch *x)
 {
-    ssa__tile *tile = &x->tile;
+    ssa__tile *tile = x->tile;
     const ssa_view *k = &c->a.k, *v = &c->a.v;
     const unsigned char *packed = (const unsigned char *)x->kv;
     const int32_t dk = tile->dk, dv = tile->dv;
@@ -7074,8 +7071,8 @@ static const ssa__form *ssa__open_tile(const ssa__table *t, const ssa__call *c, 
 {
     const ssa__form *form = ssa__attend_form(t, c, r1 - r0);
     ssa__begin_tile(t, c, form, c->a.k.type, h, r0, r1, x);
-    if (alone && form->starts) x->tile.fresh = 1;
-    else ssa__clear_tile(t, form, &x->tile);
+    if (alone && form->starts) x->tile->fresh = 1;
+    else ssa__clear_tile(t, form, x->tile);
     return form;
 }
 
@@ -7084,9 +7081,10 @@ static const ssa__form *ssa__open_tile(const ssa__table *t, const ssa__call *c, 
 static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int64_t r0,
                             int64_t split, ssa__scratch *x)
 {
-    ssa__tile *tile = &x->tile, some = *tile; /* some of its rows: a unit's lie in groups of SSA__LANES_MAX */
+    ssa__tile *tile = x->tile;
     int64_t rows = tile->rows, step = form->attend ? SSA__LANES_MAX : rows, n_heads = c->a.n_heads,
             all = c->a.n_q * n_heads;
+    float *o = tile->o;
     double *part_lse = c->n_splits > 1 ? c->part_lse + split * all : NULL;
     for (int64_t r = 0, i = r0 / c->group, g = r0 % c->group; r < rows; r++, g++) {
         if (g == c->group) { g = 0; i++; }
@@ -7108,14 +7106,16 @@ static void ssa__close_tile(const ssa__table *t, const ssa__call *c, const ssa__
         if (g == c->group) { g = 0; i++; }
         int64_t head = h * c->group + g;
         const float *row = x->rows + r % step * tile->dv_pad;
-        if (r % step == 0) {
-            some.rows = (int32_t)ssa__min(step, rows - r);
-            some.o = tile->o + r * tile->dv_unit;
-            form->finish(&some, x->factor + r, x->rows);
+        if (r % step == 0) { /* a unit's rows lie in groups of SSA__LANES_MAX */
+            tile->rows = (int32_t)ssa__min(step, rows - r);
+            tile->o = o + r * tile->dv_unit;
+            form->finish(tile, x->factor + r, x->rows);
         }
         if (c->n_splits == 1) ssa__put_row(t, c, i, head, row);
         else memcpy(c->part_o + (split * all + i * n_heads + head) * tile->dv, row, (size_t)tile->dv * sizeof(float));
     }
+    tile->rows = (int32_t)rows;
+    tile->o = o;
 }
 
 /* Whether all of a tile's output is finite: then so were all values that came in, for NaN and infinity stay. */
@@ -7148,29 +7148,28 @@ static void ssa__attend_tile(const ssa__table *t, const ssa__call *c, int64_t h,
     for (int careful = 0, finite = 0; careful <= hides && !finite; careful++) {
         x->shaper.careful = careful;
         for (int32_t i = 0; i < heads; i++) {
-            if (heads > 1) x->tile = x->tiles[i];
+            x->tile = &x->tiles[i];
             form = ssa__open_tile(t, c, h + i, r0, r1, heads == 1, x);
-            if (heads > 1) x->tiles[i] = x->tile;
         }
         chunk = form->attend ? ssa__chunk_of(c, form, keys) : ssa__plain_chunk(form, (int32_t)(r1 - r0));
         if (heads > 1) step = chunk;
         if (form == &t->q8) form->shape(1);
-        else if (x->tile.columns < SSA__LANES_MAX) form->shape(x->tile.columns);
+        else if (x->tile->columns < SSA__LANES_MAX) form->shape(x->tile->columns);
         for (int64_t at = from; at < to; at += step)
             for (int32_t i = 0; i < heads; i++) {
                 const int64_t until = ssa__min(at + step, to);
-                if (heads > 1) x->tile = x->tiles[i];
+                x->tile = &x->tiles[i];
                 if (form->attend) ssa__attend_chunks(t, c, form, h + i, keys, at, until, to, chunk, r0, x);
                 else ssa__attend_keys(t, c, form, h + i, keys, at, until, to, r0, x);
             }
-        if (form == &t->q8 || x->tile.columns < SSA__LANES_MAX) form->shape(0);
-        if (x->tile.fresh) ssa__clear_tile(t, form, &x->tile); /* no keys at all */
+        if (form == &t->q8 || x->tile->columns < SSA__LANES_MAX) form->shape(0);
+        if (x->tile->fresh) ssa__clear_tile(t, form, x->tile); /* no keys at all */
         finite = hides && !careful;
         for (int32_t i = 0; finite && i < heads; i++)
-            finite = ssa__is_tile_finite(t, form, heads > 1 ? &x->tiles[i] : &x->tile);
+            finite = ssa__is_tile_finite(t, form, &x->tiles[i]);
     }
     for (int32_t i = 0; i < heads; i++) {
-        if (heads > 1) x->tile = x->tiles[i];
+        x->tile = &x->tiles[i];
         ssa__close_tile(t, c, form, h + i, r0, split, x);
     }
 }
@@ -7181,7 +7180,7 @@ static void ssa__lay_chunk(const ssa__table *t, const ssa__call *c, int64_t task
     const ssa__keys keys = { NULL, 0, c->a.block_size, &c->a };
     const int64_t at = task % c->n_packed * SSA__UNIT_KEYS, h = task / c->n_packed;
     const ssa_attn *a = &c->a;
-    ssa__tile tile = x->tile;
+    ssa__tile tile = *x->tile;
     const int32_t n = ssa__laid_keys(c, at);
     int32_t run;
     for (int32_t j = 0; j < n && !c->unit; j += run) {
@@ -7307,13 +7306,13 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
                                             x->hidden + made % N * c->packed_bytes);
             for (int k = N - 1; k > 0; k--) g[k] = g[k - 1];
             g[0] = next;
-            t->few.gather(&x->tile, g);
+            t->few.gather(x->tile, g);
         }
     }
     for (int flush = 1; flush < N; flush++) {
         for (int k = N - 1; k > 0; k--) g[k] = g[k - 1];
         g[0] = NULL;
-        t->few.gather(&x->tile, g);
+        t->few.gather(x->tile, g);
     }
 }
 
@@ -7322,7 +7321,7 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
 static void ssa__attend_listed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
                                ssa__scratch *x)
 {
-    ssa__tile *tile = &x->tile;
+    ssa__tile *tile = x->tile;
     const unsigned char *block[SSA__UNIT_BLOCKS];
     const int64_t parts = c->a.block_size / SSA__UNIT_BLOCK, r1 = i1 * c->group;
     const int padded = c->a.head_dim % SSA__UNIT_DIM != 0;
@@ -7361,7 +7360,7 @@ static void ssa__attend_listed(const ssa__table *t, const ssa__call *c, int64_t 
 static void ssa__attend_packed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
                                ssa__scratch *x)
 {
-    ssa__tile *tile = &x->tile, all;
+    ssa__tile *tile = x->tile, all;
     const int64_t rows = (i1 - i0) * c->group;
     const int listed = c->list_group % SSA__LANES_MAX == 0;
     ssa__shape_tile(c, &t->few, tile);
