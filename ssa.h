@@ -937,6 +937,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #endif
 #define SSA__UNIT_BLOCK 16  /* keys packed together for sparse prefill, and how many of these at once */
 #define SSA__UNIT_BLOCKS 16
+#define SSA__FLAT_DOUBT 0.008f /* by how much two flat importances may each be wrong, together: 4 roundings to bf16 */
 #define SSA__UNIT_PARTS 4   /* of rows that meet pooled keys together; the scores of .. */
 #define SSA__UNIT_NEAR 4096 /* .. so many blocks for each stay in L2: beyond, only keys of three terms are worth it */
 #define SSA__RANK_FLOATS 2560 /* scores of two parts and 32 blocks, of this step and the next; of one, turned */
@@ -969,6 +970,7 @@ struct ssa__tile_of {
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     uint16_t *turned;                /* unit: SSA__UNIT_DIM pooled keys; the queries of each part, turned */
     float   *steps;                  /* unit, rank: scratch of SSA__RANK_FLOATS */
+    int32_t flat;                    /* unit, rank: 1: s is left as bf16 [blocks][SSA__LANES_MAX rows], for a bound alone */
     const uint16_t *queries;         /* unit, gathered rows: [row][dk_unit]; rank: [term][SSA__LANES_MAX][dk_unit] */
     const unsigned char *q_rows;     /* unit, attend_blocks: where to read queries, q_stride bytes apart: there, or */
     int64_t q_stride;                /* where the call has them when nothing is to be padded */
@@ -1097,13 +1099,15 @@ typedef struct {
      * SSA__LANES_MAX, each with queries [SSA__LANES_MAX] and an s of n rounded up to SSA__UNIT_DIM keys of its own:
      * [SSA__UNIT_DIM blocks][row of the part][SSA__UNIT_DIM]. laid: [SSA__UNIT_BLOCK blocks] as lay leaves them, the
      * blocks rounded up to SSA__UNIT_DIM, of whose terms the first `used` count; NULL: pooled has them as bf16 rows.
-     * raw: s = scale * q.pooled, and l is 1, or NaN where one is not finite. fix becomes the norms of the queries'
-     * first terms. Returns 1 when m moved on the way: then all is to be done again from there, which also gives equal
+     * raw: s = scale * q.pooled, and l is 1, or NaN where one is not finite. flat: not with laid or raw; the rows of a
+     * part count as many blocks, and its s is [block][SSA__LANES_MAX], bf16. fix becomes the norms of the queries' first
+     * terms. Returns 1 when m moved on the way: then all is to be done again from there, which also gives equal
      * blocks equal bits. */
     int (*rank)(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled, int32_t terms,
                 int32_t used, int32_t n, const int32_t *limit, int raw);
     /* unit: the importance of n blocks for some of a part's queries, a group of rows each, from what rank left; s and
-     * fix start at the first one's: imp[query][j] = sum over the group's rows of s(j, r) * fix[r], queries ld apart. */
+     * fix start at the first one's: imp[query][j] = sum over the group's rows of s(j, r) * fix[r], queries ld apart.
+     * flat: one query; within SSA__FLAT_DOUBT / 2. */
     void (*importances)(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp, int64_t ld);
     /* unit: n <= SSA__UNIT_BLOCK bf16 keys and values into the unit's own packed layout of
      * SSA__UNIT_BLOCK * (dk_unit + dv_unit) * 2 bytes, zeros for keys that there are not. Returns 1 when a value is not
@@ -3292,7 +3296,10 @@ typedef struct {
     int32_t rows;
     __m512 *sums;
     int *moved; /* set when blocks had been counted before: p and sums are of no use then */
+    const unsigned char *pooled; /* n rows to bring in while p is made; NULL: none, or another part does */
+    int32_t n;
 } ssa__ranked;
+#define SSA__RANK_AHEAD 96 /* pooled rows between those whose p is made and those that are brought in */
 
 /* Which of 16 blocks from j on count for a row. */
 SSA__AMX __mmask16 ssa__amx_counted(int32_t limit, int32_t j) { return ssa__avx512_first_mask(limit - j); }
@@ -3357,6 +3364,19 @@ SSA__AMX int ssa__amx_rank_p(const int hidden, const ssa__tile *t, const ssa__ra
     return ssa__amx_rank_high(top) != 0;
 }
 
+/* The pooled rows j .. j+15 of n into L1: in a long context each is read once, from afar. */
+SSA__AMX void ssa__amx_rank_ahead(const ssa__tile *t, const unsigned char *pooled, int32_t j, int32_t n)
+{
+    const uintptr_t from = (uintptr_t)pooled + (uintptr_t)((int64_t)j * t->dk * 2);
+    const int32_t bytes = (n - j < 16 ? n - j : 16) * t->dk * 2;
+    for (int32_t b = 0; b < bytes; b += 256) { /* a few lines past the last do no harm */
+        SSA__PREFETCH(from + (uintptr_t)b);
+        SSA__PREFETCH(from + (uintptr_t)b + 64);
+        SSA__PREFETCH(from + (uintptr_t)b + 128);
+        SSA__PREFETCH(from + (uintptr_t)b + 192);
+    }
+}
+
 /* The same from s [32][16 rows], which is turned on the way. */
 SSA__AMX int ssa__amx_rank_p_turned(const int hidden, const ssa__tile *t, const ssa__ranked *p, int32_t j,
                                     const float *s)
@@ -3367,6 +3387,7 @@ SSA__AMX int ssa__amx_rank_p_turned(const int hidden, const ssa__tile *t, const 
     for (int32_t i = 0; i < 32; i += 16) {
         float *dst = p->s + (int64_t)j * 16 + i;
         __m512 x[16];
+        if (p->pooled) ssa__amx_rank_ahead(t, p->pooled, j + SSA__RANK_AHEAD + i, p->n);
         for (int32_t k = 0; k < 16; k++) x[k] = _mm512_loadu_ps(s + (i + k) * 16);
         ssa__avx512_transpose(x);
         SSA__UNROLL
@@ -3381,6 +3402,37 @@ SSA__AMX int ssa__amx_rank_p_turned(const int hidden, const ssa__tile *t, const 
             top = _mm512_max_epu32(top, _mm512_castps_si512(x[r]));
         }
     }
+    return ssa__amx_rank_high(top) != 0;
+}
+
+/* The same as it lies, rounded to bf16 [block][16 rows], zeros for rows that there are not. All rows count as many
+ * blocks; sums are two, by row. */
+SSA__AMX int ssa__amx_rank_p_flat(const int hidden, const ssa__tile *t, const ssa__ranked *p, int32_t j,
+                                  const float *s)
+{
+    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E);
+    const __m512 m = _mm512_mask_loadu_ps(_mm512_set1_ps(FLT_MAX), ssa__avx512_first_mask(p->rows), p->m);
+    uint16_t *dst = (uint16_t *)(void *)p->s + (int64_t)j * 16;
+    __m512i top = _mm512_setzero_si512();
+    __m512 a = p->sums[0], b = p->sums[1];
+    for (int32_t i = 0; i < 32; i += 16) {
+        if (p->pooled) ssa__amx_rank_ahead(t, p->pooled, j + SSA__RANK_AHEAD + i, p->n);
+        SSA__UNROLL
+        for (int32_t k = i; k < i + 16; k += 2) {
+            __m512 x = ssa__amx_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + k * 16), scale, m));
+            __m512 y = ssa__amx_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + k * 16 + 16), scale, m));
+            if (hidden) {
+                x = _mm512_maskz_mov_ps(j + k < p->limit[0] ? (__mmask16)0xffff : (__mmask16)0, x);
+                y = _mm512_maskz_mov_ps(j + k + 1 < p->limit[0] ? (__mmask16)0xffff : (__mmask16)0, y);
+            }
+            a = _mm512_add_ps(a, x);
+            b = _mm512_add_ps(b, y);
+            top = _mm512_max_epu32(top, _mm512_castps_si512(_mm512_add_ps(x, y)));
+            _mm512_storeu_si512(dst + k * 16, (__m512i)_mm512_cvtne2ps_pbh(y, x));
+        }
+    }
+    p->sums[0] = a;
+    p->sums[1] = b;
     return ssa__amx_rank_high(top) != 0;
 }
 
@@ -3409,7 +3461,9 @@ SSA__AMX void ssa__amx_rank_step(const ssa__tile *t, const ssa__ranked *p, int32
         return;
     }
     if (j == 0) ssa__amx_rank_rise(t, p, j, s, turned); /* m is of nothing yet */
-    if (p->limit[0] >= j + 32)
+    if (t->flat)
+        high = p->limit[0] >= j + 32 ? ssa__amx_rank_p_flat(0, t, p, j, s) : ssa__amx_rank_p_flat(1, t, p, j, s);
+    else if (p->limit[0] >= j + 32)
         high = turned ? ssa__amx_rank_p_turned(0, t, p, j, s) : ssa__amx_rank_p(0, t, p, j, s);
     else high = turned ? ssa__amx_rank_p_turned(1, t, p, j, s) : ssa__amx_rank_p(1, t, p, j, s);
     if (high) ssa__amx_rank_rise(t, p, j, s, turned);
@@ -3453,7 +3507,8 @@ SSA__AMXF int ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *la
     int moved = 0;
     for (int32_t i = 0; i < parts; i++) {
         ssa__ranked p = { t->s + i * s_part, t->m + i * part, limit + i * part,
-                          t->rows - i * part < part ? t->rows - i * part : part, &sums[i * 16], &moved };
+                          t->rows - i * part < part ? t->rows - i * part : part, &sums[i * 16], &moved,
+                          laid || i % 2 ? NULL : pooled, n };
         __m512 norm[16];
         for (int32_t r = 0; r < 16; r++) {
             p.sums[r] = norm[r] = _mm512_setzero_ps();
@@ -3476,14 +3531,39 @@ SSA__AMXF int ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *la
     for (int32_t i = 0; i < parts; i++) {
         const ssa__ranked *p = of + i;
         if (raw) for (int32_t r = 0; r < 16; r++) p->sums[r] = _mm512_add_ps(p->sums[r], _mm512_set1_ps(0.0625f));
-        _mm512_storeu_ps(t->l + i * part, ssa__amx_fold(0, p->sums));
+        _mm512_storeu_ps(t->l + i * part, t->flat ? _mm512_add_ps(p->sums[0], p->sums[1])
+                                                  : ssa__amx_fold(0, p->sums));
     }
     return moved;
+}
+
+/* importances of one query from flat p, with weights of bf16: each is off by 2^-8 of it at most. */
+SSA__AMX void ssa__amx_importances_flat(const ssa__tile *t, int32_t n, int32_t group, float *imp)
+{
+    const uint16_t *s = (const uint16_t *)(const void *)t->s;
+    const __m512 fix = _mm512_maskz_loadu_ps(ssa__avx512_first_mask(group), t->fix);
+    const __m512bh w = _mm512_cvtne2ps_pbh(fix, fix);
+    const __m512i order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+    for (int32_t j = 0; j < n; j += 16, s += 256) {
+        __m512 x[8];
+        for (int32_t k = 0; k < 8; k++) /* of two blocks: sums of two rows, 8 for each */
+            x[k] = _mm512_dpbf16_ps(_mm512_setzero_ps(), (__m512bh)_mm512_loadu_si512(s + 32 * k), w);
+        for (int32_t d = 8; d > 2; d /= 2)
+            for (int32_t k = 0; k < d / 2; k++)
+                x[k] = _mm512_add_ps(_mm512_shuffle_ps(x[2 * k], x[2 * k + 1], 0x88),
+                                     _mm512_shuffle_ps(x[2 * k], x[2 * k + 1], 0xdd));
+        x[0] = _mm512_add_ps(_mm512_shuffle_f32x4(x[0], x[1], 0x88), _mm512_shuffle_f32x4(x[0], x[1], 0xdd));
+        _mm512_mask_storeu_ps(imp + j, ssa__avx512_first_mask(n - j), _mm512_permutexvar_ps(order, x[0]));
+    }
 }
 
 SSA__AMXF void ssa__amx_importances(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp,
                                     int64_t ld)
 {
+    if (t->flat) {
+        ssa__amx_importances_flat(t, n, group, imp);
+        return;
+    }
     for (int32_t q = 0; q < queries; q++, imp += ld)
         for (int32_t j = 0; j < n; j += 32) {
             const float *s = t->s + (int64_t)j * 16 + q * group * 32;
@@ -4710,6 +4790,7 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
                                     * many tasks as a decode has .. */
 #define SSA__SHARE_MIN      2048   /* .. of at least this many keys each */
 #endif
+#define SSA__FLAT_LOW       1e-30f /* flat importances below this are nothing */
 #define SSA__SHARE_SAMPLE   32     /* the first pooled keys tell where m of all shares starts: at their maximum .. */
 #define SSA__SHARE_ABOVE    8.0f   /* .. and so much more, for the others not to be above it */
 #define SSA__NO_LSE         (-DBL_MAX)
@@ -4752,6 +4833,7 @@ typedef struct {
     int32_t  scored;               /* 1: some query has more blocks than it may keep: they are pooled and scored */
     int32_t  nucleus;              /* 1: top_p cuts lists short */
     int32_t  n_shares, share_blocks; /* of the pooled keys, each scored on its own; 0: SELECT scores */
+    int32_t  flat;                 /* 1: shares leave p in bf16; what that leaves open SELECT scores once more */
     int32_t  share_rows;           /* rows that s of a query and share has room for */
     ssa__share *shares;            /* [query][key/value head][share] */
     float   *share_s, *share_imp;  /* [key/value head][share][query], their s; [query][key/value head][lists][imp_ld] */
@@ -5033,6 +5115,12 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
         c->task_heads = (int32_t)ssa__max(1, c->a.n_kv_heads * c->n_splits / SSA__SPLIT_TASKS);
 }
 
+/* Whether the best blocks by softmax are asked for, and nothing else of their importance counts. */
+static int ssa__best_alone(const ssa__call *c)
+{
+    return c->a.select == SSA_SELECT_TOPK && !c->nucleus && c->a.score == SSA_SCORE_SOFTMAX;
+}
+
 /* Whether the unit scores blocks: rows enough, and queries enough to lay out the terms of the pooled keys first; fewer
  * take pooled keys that are bf16 as they lie. Of several terms there is more to lay out: more queries or more rows. Few
  * blocks do not pay for what the unit prepares. Where lists are of the best blocks, and scored in one go, it can be
@@ -5040,8 +5128,7 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
 static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
 {
     const int bf16 = c->pooled && c->pooled_type == SSA_BF16;
-    const int best = c->a.select == SSA_SELECT_TOPK && !c->nucleus && c->a.score == SSA_SCORE_SOFTMAX &&
-                     c->list_group > 1 && c->list_group <= SSA__LANES_MAX;
+    const int best = ssa__best_alone(c) && c->list_group > 1 && c->list_group <= SSA__LANES_MAX;
     const int lays = c->a.n_q >= SSA__LANES_MAX;
     if (lays ? c->n_pooled < 12 && c->a.n_q < 4 * SSA__LANES_MAX
              : c->n_rows <= SSA__LANES_MAX / 2 && (c->n_pooled < 96 || c->a.head_dim % SSA__UNIT_DIM)) return;
@@ -5075,6 +5162,7 @@ static void ssa__resolve_shares(ssa__call *c)
     c->share_blocks = (int32_t)(ssa__ceil_div(blocks, SSA__UNIT_DIM) * SSA__UNIT_DIM);
     c->n_shares = (int32_t)ssa__ceil_div(c->n_pooled, c->share_blocks);
     c->share_rows = (int32_t)ssa__ceil_div(c->group, part) * SSA__LANES_MAX;
+    c->flat = c->rank && c->lists == 1 && part == c->group && ssa__best_alone(c) && c->keep <= SSA__TOPS * 3 / 4;
 }
 
 /* Floats of s of a query and share: whole register tiles of keys, and a narrow row's padding. */
@@ -5445,6 +5533,7 @@ typedef struct {
     ssa__shaper shaper;
     int32_t *low;                  /* [row]: the start of ssa__tile */
     int32_t part, part_keys;       /* what the unit scored: rows of a part, pooled keys of its s */
+    int32_t flat;                  /* how it is to score: flat of ssa__tile */
     float   doubt;                 /* by how much two importances may each be wrong, together and at most, relatively */
     float   *imp;                  /* [query][imp_ld]: importance of blocks; of one query, or of a part of the unit's */
     int64_t  imp_ld;
@@ -5730,6 +5819,11 @@ static void ssa__pool_finish(const float *sum, int32_t block_size, int32_t dim, 
     for (int32_t e = 0; e < dim; e++) ssa__store(type, dst, e, sum[e] * inv);
 }
 
+static const unsigned char *ssa__pooled_row(const ssa__call *c, int64_t h, int64_t block)
+{
+    return c->pooled + h * c->pooled_head_stride + block * ssa__row_bytes(c->pooled_type, c->a.head_dim);
+}
+
 /* POOL task: the means of up to SSA__POOL_BLOCKS complete blocks of one head, and laid out for a unit that scores
  * them. */
 static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task, ssa__scratch *x)
@@ -5748,7 +5842,7 @@ static void ssa__run_pool(const ssa__table *t, const ssa__call *c, int64_t task,
         const int64_t row = ssa__row_bytes(c->pooled_type, dim);
         const float left =
             t->few.lay(c->laid + h * c->laid_head_stride + b * ssa__round_up(dim, SSA__UNIT_DIM) * c->rank_terms,
-                       c->pooled_type, c->rank_terms, c->pooled + h * c->pooled_head_stride + b * row, row,
+                       c->pooled_type, c->rank_terms, ssa__pooled_row(c, h, b), row,
                        (int32_t)ssa__max(ssa__min(SSA__UNIT_BLOCK, to - b), 0), dim);
         if (left > c->left_out[task]) c->left_out[task] = left;
     }
@@ -5776,25 +5870,33 @@ static void ssa__heap_sink(float *key, int32_t *index, int32_t n, int32_t at, fl
     index[at] = i;
 }
 
-/* ssa__best in the order of the blocks, by ranks. Of many candidates not all are ranked: of SSA__TOPS maxima of
- * disjoint parts the one of rank `most` is a bar that so many clear, and not many more. 0: there is no such bar, or too
- * many clear it. Which way a comparison goes nobody can predict, so nothing branches on it. */
+/* What `most` <= SSA__TOPS of many candidates are not below, and not many more: of as many maxima of disjoint parts the
+ * one of this rank. FLT_MAX: there is none. */
+static float ssa__bar(const ssa__table *t, const float *imp, int64_t from, int64_t to, int32_t most)
+{
+    float x[SSA__TOPS], bar = FLT_MAX;
+    int32_t rank[SSA__TOPS], at[SSA__TOPS];
+    t->tops(imp + from, to - from, x);
+    t->ranks(x, SSA__TOPS, rank);
+    for (int i = 0; i < SSA__TOPS; i++) at[i] = -1; /* which has a rank; equal ones leave gaps above theirs */
+    for (int i = 0; i < SSA__TOPS; i++) at[rank[i]] = i;
+    for (int32_t i = most - 1; i >= 0 && bar == FLT_MAX; i--) if (at[i] >= 0) bar = x[at[i]];
+    return bar > -FLT_MAX && (bar > 0.0f || bar < 0.0f) ? bar : FLT_MAX;
+}
+
+/* ssa__best in the order of the blocks, by ranks; of many candidates among those that clear a bar. 0: there is none, or
+ * too many clear it. Which way a comparison goes nobody can predict, so nothing branches on it. */
 static int32_t ssa__best_above(const ssa__table *t, const float *imp, int64_t from, int64_t to, int32_t most,
                                float *key, int32_t *index)
 {
-    float x[SSA__RUNNERS], bar = FLT_MAX, last = FLT_MAX;
-    int32_t found[SSA__RUNNERS], rank[SSA__RUNNERS], at[SSA__TOPS], n, kept = 0;
+    float x[SSA__RUNNERS], bar, last = FLT_MAX;
+    int32_t found[SSA__RUNNERS], rank[SSA__RUNNERS], n, kept = 0;
     if (to - from <= 2 * SSA__TOPS) {
         n = (int32_t)(to - from);
         for (int32_t i = 0; i < n; i++) found[i] = (int32_t)from + i;
         for (int32_t i = 0; i < n; i++) x[i] = ssa__is_nan(imp[from + i]) ? -FLT_MAX : imp[from + i];
     } else {
-        t->tops(imp + from, to - from, x);
-        t->ranks(x, SSA__TOPS, rank);
-        for (int i = 0; i < SSA__TOPS; i++) at[i] = -1; /* which has a rank; equal ones leave gaps above theirs */
-        for (int i = 0; i < SSA__TOPS; i++) at[rank[i]] = i;
-        for (int32_t i = most - 1; i >= 0 && bar == FLT_MAX; i--) if (at[i] >= 0) bar = x[at[i]];
-        if (!(bar > -FLT_MAX && (bar > 0.0f || bar < 0.0f))) return 0;
+        if ((bar = ssa__bar(t, imp, from, to, most)) == FLT_MAX) return 0;
         bar = ssa__float(ssa__bits(bar) + (bar < 0.0f ? 1u : ~0u)); /* the float below: its equals clear it too */
         n = t->all_above(imp, from, to, bar, found);
         if (n < most) return 0;
@@ -5909,16 +6011,27 @@ static int ssa__sure(const ssa__table *t, const float *imp, int32_t from, int32_
     return near == n;
 }
 
-/* Chooses at most `keep` blocks for a query whose own block is cur by imp[0..cur-1]; list gets them ascending. Returns
- * how many, or -1 where the doubt about the importances leaves the best of them open. What is always kept lies at both
- * ends, so that the candidates are adjacent; where it meets there are none. */
-static int32_t ssa__choose(const ssa__table *t, const ssa__call *c, int32_t cur, int32_t keep, const float *imp,
-                           float doubt, ssa__scratch *x, int32_t *list)
+/* What is always kept of the blocks before cur lies at both ends, so that the candidates from <= i < to are adjacent;
+ * where it meets there are none. Returns how many of these may be kept. */
+static int32_t ssa__candidates(const ssa__call *c, int32_t cur, int32_t keep, int32_t *from, int32_t *to)
 {
-    int32_t n, block = c->a.block_size, past = keep - 1;
-    int32_t from = (int32_t)ssa__min(c->a.sink_blocks, cur), to = (int32_t)ssa__max(from, cur - c->a.local_blocks);
-    if (c->a.select == SSA_SELECT_TOPK || cur < block) {
-        n = ssa__best(t, imp, NULL, from, to, past - c->a.sink_blocks - c->a.local_blocks, x->heap_key, x->heap);
+    *from = (int32_t)ssa__min(c->a.sink_blocks, cur);
+    *to = (int32_t)ssa__max(*from, cur - c->a.local_blocks);
+    return keep - 1 - c->a.sink_blocks - c->a.local_blocks;
+}
+
+/* Chooses at most `keep` blocks for a query whose own block is cur by imp[0..cur-1]; list gets them ascending. Returns
+ * how many, or -1 where the doubt about the importances leaves the best of them open. near >= 0: imp are those of so
+ * many candidates alone, the blocks index[]. */
+static int32_t ssa__choose(const ssa__table *t, const ssa__call *c, int32_t cur, int32_t keep, const float *imp,
+                           int32_t near, const int32_t *index, float doubt, ssa__scratch *x, int32_t *list)
+{
+    int32_t n, block = c->a.block_size, past = keep - 1, from, to, most = ssa__candidates(c, cur, keep, &from, &to);
+    if (near >= 0) {
+        n = ssa__best(t, imp, NULL, 0, near, most, x->heap_key, x->heap);
+        for (int32_t j = 0; j < n; j++) list[j] = index[x->heap[j]];
+    } else if (c->a.select == SSA_SELECT_TOPK || cur < block) {
+        n = ssa__best(t, imp, NULL, from, to, most, x->heap_key, x->heap);
         if (!ssa__sure(t, imp, from, to, n, x->heap_key, doubt)) return -1;
         if (c->nucleus) n = ssa__reach(c, cur, imp, from, to, n, x->heap_key, x->heap);
         memcpy(list, x->heap, (size_t)n * sizeof *list);
@@ -6001,6 +6114,7 @@ static void ssa__shape_tile(const ssa__call *c, const ssa__form *form, ssa__tile
     tile->shaper = NULL;
     tile->v_laid = NULL;
     tile->fresh = 0;
+    tile->flat = 0;
     tile->m_unit = form->attend ? SSA__LN2 : 1.0;
     tile->columns = SSA__LANES_MAX;
 }
@@ -6071,8 +6185,8 @@ static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa_
 {
     ssa__tile *tile = x->tile;
     const int narrow = form == &t->narrow;
-    int64_t stride = ssa__row_bytes(c->pooled_type, tile->dk);
-    const unsigned char *pooled = c->pooled + h * c->pooled_head_stride + from * stride;
+    const int64_t stride = ssa__row_bytes(c->pooled_type, tile->dk);
+    const unsigned char *pooled = ssa__pooled_row(c, h, from);
     float first[SSA__TILE_ROWS];
     memcpy(first, tile->m, (size_t)tile->rows * sizeof *first);
     if (narrow) tile->ld = (int64_t)ssa__round_up(n, SSA__LANES_MAX) + SSA__LANES_MAX;
@@ -6124,15 +6238,14 @@ static float ssa__doubt(const ssa__call *c, int64_t h, int32_t n, const ssa__til
 /* A fresh tile of query rows r0 .. r1-1 scored against n blocks from `from` on by the unit, in parts of `part` rows; m:
  * where m of the rows starts, or NULL. Rows that met a number that is not finite are left without a finite l. */
 static void ssa__rank_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t part,
-                           int32_t from, int32_t n, const float *m, ssa__scratch *x)
+                           const unsigned char *pooled, int32_t n, const float *m, ssa__scratch *x)
 {
-    const int64_t stride = ssa__row_bytes(c->pooled_type, c->a.head_dim);
-    const unsigned char *pooled = c->pooled + h * c->pooled_head_stride + from * stride;
     const uint16_t *laid = c->laid ? c->laid + h * c->laid_head_stride : NULL;
     uint16_t *queries = x->take;
     ssa__shape_tile(c, &t->few, x->tile);
     x->tile->queries = queries;
     x->tile->rows = (int32_t)(r1 - r0);
+    x->tile->flat = x->flat;
     x->part = part;
     x->part_keys = ssa__round_up(n, SSA__UNIT_DIM);
     for (int64_t r = r0; r < r1; r += part) {
@@ -6144,8 +6257,7 @@ static void ssa__rank_tile(const ssa__table *t, const ssa__call *c, int64_t h, i
     for (int32_t r = 0; r < SSA__UNIT_PARTS * SSA__LANES_MAX; r++)
         x->tile->m[r] = m && r < r1 - r0 ? m[r] : -FLT_MAX;
     for (int again = 1, done = 0; again && done < 2; done++) /* once more when m has moved, from where it is then */
-        again = t->few.rank(x->tile, part, laid, pooled, c->rank_terms, c->rank_used, n, x->limit,
-                             ssa__raw(c));
+        again = t->few.rank(x->tile, part, laid, pooled, c->rank_terms, c->rank_used, n, x->limit, ssa__raw(c));
     if (c->rank_used < c->rank_terms) x->doubt = ssa__doubt(c, h, n, x->tile);
 }
 
@@ -6207,7 +6319,7 @@ static void ssa__part_importance(const ssa__form *form, ssa__scratch *x, int32_t
 static void ssa__mark_broken(const ssa__call *c, int64_t h, int32_t from, int32_t n, float *imp)
 {
     const int64_t row = ssa__row_bytes(c->pooled_type, c->a.head_dim);
-    const unsigned char *pooled = c->pooled + h * c->pooled_head_stride + from * row;
+    const unsigned char *pooled = ssa__pooled_row(c, h, from);
     for (int32_t b = 0; b < n; b++)
         for (int32_t e = 0; e < c->a.head_dim; e++)
             if (!ssa__is_finite(ssa__load(c->pooled_type, pooled + b * row, e))) {
@@ -6240,7 +6352,7 @@ static void ssa__score_lists(const ssa__table *t, const ssa__call *c, int64_t h,
         for (int64_t g = 0; g < group; g++) x->limit[(v - u) * group + g] = complete;
     }
     if (c->rank) { /* what a list does not see must not decide how it is scored */
-        ssa__rank_tile(t, c, h, u * group, s->end * group, per * (int32_t)group, 0,
+        ssa__rank_tile(t, c, h, u * group, s->end * group, per * (int32_t)group, ssa__pooled_row(c, h, 0),
                        x->limit[(s->end - 1 - u) * group], NULL, x);
         finite = ssa__alike(x->tile, (int32_t)group, &alike);
         s->end = u + alike;
@@ -6286,7 +6398,7 @@ static int ssa__score_large(const ssa__table *t, const ssa__call *c, int64_t h, 
         const int32_t rows = (int32_t)ssa__min(parts * most, group - g);
         const int64_t r0 = u * group + g;
         for (int32_t r = 0; r < SSA__TILE_ROWS; r++) x->limit[r] = r < rows ? pooled : 0;
-        if (c->rank) ssa__rank_tile(t, c, h, r0, r0 + rows, most, 0, pooled, NULL, x);
+        if (c->rank) ssa__rank_tile(t, c, h, r0, r0 + rows, most, ssa__pooled_row(c, h, 0), pooled, NULL, x);
         if (c->rank && ssa__alike(x->tile, rows, &all)) {
             for (int32_t r = 0; r < rows; r += most) {
                 ssa__part_importance(&t->few, x, n, r, (int32_t)ssa__min(most, rows - r), 1, x->imp + x->imp_ld);
@@ -6318,7 +6430,7 @@ static const ssa__form *ssa__score_queries(const ssa__table *t, const ssa__call 
     n = x->limit[(i1 - i0) * group - 1];
     *broken = 0;
     if (plain) *broken = ssa__score_tile(t, c, h, i0 * group, i1 * group, from, n, m, x, &form);
-    else ssa__rank_tile(t, c, h, i0 * group, i1 * group, ssa__share_part(c), from, n, m, x);
+    else ssa__rank_tile(t, c, h, i0 * group, i1 * group, ssa__share_part(c), ssa__pooled_row(c, h, from), n, m, x);
     return plain || ssa__alike(x->tile, (int32_t)((i1 - i0) * group), &all) ? form : NULL;
 }
 
@@ -6336,7 +6448,9 @@ static int ssa__score_share(const ssa__table *t, const ssa__call *c, int64_t h, 
     if (starts) ssa__score_queries(t, c, h, i0, i1, 0, SSA__SHARE_SAMPLE, plain, NULL, x, &broken);
     for (int64_t r = 0; r < (i1 - i0) * c->group; r++)
         m[r] = starts && ssa__is_finite(x->tile->m[r]) ? x->tile->m[r] + SSA__SHARE_ABOVE : -FLT_MAX;
+    x->flat = c->flat;
     form = ssa__score_queries(t, c, h, i0, i1, k * c->share_blocks, c->share_blocks, plain, m, x, &broken);
+    x->flat = 0;
     for (int64_t i = i0; i < i1 && form; i++) {
         ssa__share *own = &c->shares[(i * c->a.n_kv_heads + h) * c->n_shares + k];
         own->form = form;
@@ -6416,6 +6530,7 @@ static void ssa__run_weigh(const ssa__table *t, const ssa__call *c, int64_t task
         x->tile->rows = first + c->group;
         x->tile->s = own->s;
         x->tile->ld = own->step;
+        x->tile->flat = c->flat;
         x->part_keys = (int32_t)own->step;
     } else {
         form = ssa__score_queries(t, c, h, i, i + 1, from, c->share_blocks, plain, m, x, &broken);
@@ -6437,6 +6552,41 @@ static void ssa__run_weigh(const ssa__table *t, const ssa__call *c, int64_t task
         }
     }
     x->tile->s = s;
+}
+
+/* Importances of query i and head h where shares are flat, once more from p as it is: those of blocks[], which the best
+ * are among, to fresh. Returns how many, or -1 when all in imp are exact, after it has made them so if need be: where
+ * too many are near the best, or these next to nothing. m is so far up that no score moves it: p and l shrink by 2^9. */
+static int32_t ssa__weigh_near(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i, int32_t cur, int32_t keep,
+                               float *imp, float *fresh, int32_t *blocks, ssa__scratch *x)
+{
+    const ssa__share *of = &c->shares[(i * c->a.n_kv_heads + h) * c->n_shares];
+    const int64_t row = ssa__row_bytes(c->pooled_type, c->a.head_dim);
+    const size_t bytes = (size_t)c->group * sizeof(float);
+    unsigned char *rows = (unsigned char *)x->kv;
+    float m[SSA__TILE_ROWS], bar;
+    int32_t from, to, most = ssa__candidates(c, cur, keep, &from, &to), n = -1, some, broken;
+    if (!ssa__join_shares(c, of, m, &broken, x) || !of->form->importances) return -1;
+    bar = to - from > SSA__TOPS && most > 0 ? ssa__bar(t, imp, from, to, most) : FLT_MAX;
+    if (bar > SSA__FLAT_LOW && bar < FLT_MAX)
+        n = t->all_above(imp, from, to, bar * (1.0f - SSA__FLAT_DOUBT), blocks);
+    for (int32_t r = 0; r < c->group; r++) m[r] = of->m[r] + SSA__SHARE_ABOVE + 1.0f;
+    for (int32_t r = 0; r < c->group; r++) x->factor[r] *= 1.0f / 512.0f;
+    if (n > 0) {
+        for (int32_t k = 0; k < n; k++) memcpy(rows + k * row, ssa__pooled_row(c, h, blocks[k]), (size_t)row);
+        memset(x->limit, 0, SSA__TILE_ROWS * sizeof *x->limit);
+        for (int32_t r = 0; r < c->group; r++) x->limit[r] = n;
+        ssa__rank_tile(t, c, h, i * c->group, (i + 1) * c->group, c->group, rows, n, m, x);
+        memcpy(x->tile->l, x->factor, bytes);
+        ssa__part_importance(&t->few, x, n, 0, c->group, 1, fresh);
+    }
+    for (from = 0; n < 0 && from < cur; from += c->share_blocks) {
+        some = (int32_t)ssa__min(c->share_blocks, cur - from);
+        ssa__score_queries(t, c, h, i, i + 1, from, some, 0, m, x, &broken);
+        memcpy(x->tile->l, x->factor, bytes);
+        ssa__part_importance(&t->few, x, some, 0, c->group, 1, imp + from);
+    }
+    return n;
 }
 
 /* SELECT task: the lists of the queries of one tile, one key/value head; list u is of the list_group rows from u *
@@ -6462,7 +6612,8 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
             for (; n <= cur; n++) list[n] = n;
         } else {
             const int32_t parts = cur > SSA__UNIT_NEAR && c->rank_terms == 1 ? (room + 1) / 2 : room;
-            float *imp = x->imp;
+            float *imp = x->imp, fresh[SSA__RUNNERS];
+            int32_t near = -1, index[SSA__RUNNERS];
             if (c->n_shares) imp = c->share_imp + at * x->imp_ld; /* WEIGH has marked it */
             else if (per == 0) s.broken = ssa__score_large(t, c, h, u, cur, parts, most, x);
             else {
@@ -6471,11 +6622,12 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
             }
             if (s.broken) ssa__mark_broken(c, h, 0, cur, imp);
             if (c->a.score == SSA_SCORE_DOT && !c->n_shares) ssa__mark_infinite(cur, imp);
-            n = ssa__choose(t, c, cur, keep, imp, x->doubt, x, list);
+            if (c->flat) near = ssa__weigh_near(t, c, h, i, cur, keep, imp, fresh, index, x);
+            n = ssa__choose(t, c, cur, keep, near < 0 ? imp : fresh, near, index, x->doubt, x, list);
             if (n < 0) {
                 ssa__rank_again(t, c, h, (int32_t)(u - s.first) * c->list_group, x);
                 s.summed = -1;
-                n = ssa__choose(t, c, cur, keep, ssa__importance_of(c, u, cur, per, x, &s), 0.0f, x, list);
+                n = ssa__choose(t, c, cur, keep, ssa__importance_of(c, u, cur, per, x, &s), -1, NULL, 0.0f, x, list);
             }
         }
         for (int64_t j = n; j < c->chosen_stride; j++) list[j] = -1;
