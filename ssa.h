@@ -4833,6 +4833,7 @@ typedef struct {
     int32_t  scored;               /* 1: some query has more blocks than it may keep: they are pooled and scored */
     int32_t  nucleus;              /* 1: top_p cuts lists short */
     int32_t  n_shares, share_blocks; /* of the pooled keys, each scored on its own; 0: SELECT scores */
+    int32_t  joined;               /* 1: SELECT scores and weighs the shares, for its tasks keep all threads at work */
     int32_t  flat;                 /* 1: shares leave p in bf16; what that leaves open SELECT scores once more */
     int32_t  share_rows;           /* rows that s of a query and share has room for */
     ssa__share *shares;            /* [query][key/value head][share] */
@@ -5446,9 +5447,9 @@ static int64_t ssa__count_tasks(const ssa__call *c, ssa__what what, int kind)
         if (!c->packs) return 0;
         return ssa__ceil_div(ssa__ceil_div(c->a.q_pos + c->a.n_q, SSA__UNIT_BLOCK), SSA__POOL_BLOCKS) * c->a.n_kv_heads;
     case SSA__SCORE:
-        return c->n_shares * ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
+        return c->joined ? 0 : c->n_shares * ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
     case SSA__WEIGH:
-        return c->n_shares * c->a.n_q * c->a.n_kv_heads;
+        return c->joined ? 0 : c->n_shares * c->a.n_q * c->a.n_kv_heads;
     case SSA__SELECT:
         if (what == SSA__RUN_FULL && !c->blank) return 0;
         return ssa__ceil_div(c->a.n_q, c->tile_tokens) * c->a.n_kv_heads;
@@ -5472,7 +5473,7 @@ static int64_t ssa__task_cost(const ssa__call *c, ssa__what what, int kind, int6
         return fixed + (ssa__min(c->n_rows, c->tile_tokens * c->group) + reading) * c->share_blocks * c->a.head_dim;
     case SSA__WEIGH:  return fixed + c->group * (int64_t)c->share_blocks;
     case SSA__SELECT:
-        if (c->n_shares) return fixed + (int64_t)c->lists * c->n_pooled;
+        if (c->n_shares && !c->joined) return fixed + (int64_t)c->lists * c->n_pooled;
         tile = task % ssa__ceil_div(c->a.n_q, c->tile_tokens);
         last = ssa__min((tile + 1) * c->tile_tokens, c->a.n_q) - 1;
         return fixed + ((last + 1 - tile * c->tile_tokens) * c->group + reading) *
@@ -5726,6 +5727,7 @@ static ssa_status ssa__plan_with(ssa_plan *p, const ssa_attn *a, int32_t n, ssa_
         call = (ssa__call *)(void *)p->calls + i;
         (void)ssa__resolve(&table, call, &a[i], what);
         call->lays_kv &= lays;
+        call->joined = n_threads <= ssa__count_tasks(call, call->what, SSA__SELECT);
         ssa__take_shared(&shared, call, call->what);
         for (int kind = 0; kind < SSA__KINDS; kind++) {
             call->n_tasks[kind] = ssa__count_tasks(call, call->what, kind);
@@ -6471,10 +6473,11 @@ static void ssa__run_score(const ssa__table *t, const ssa__call *c, int64_t task
     const int64_t tile = task / (c->n_shares * c->a.n_kv_heads), part = task % (c->n_shares * c->a.n_kv_heads);
     const int64_t h = part / c->n_shares, i0 = tile * c->tile_tokens, i1 = ssa__min(i0 + c->tile_tokens, c->a.n_q);
     const int32_t k = (int32_t)(part % c->n_shares);
-    float *s = c->share_s + (part * c->a.n_q + i0) * ssa__share_floats(c);
-    if (ssa__score_share(t, c, h, k, i0, i1, !c->rank, s, x)) return;
-    for (int64_t i = i0; i < i1; i++, s += ssa__share_floats(c))
+    float *s = c->share_s + (part * c->a.n_q + i0) * ssa__share_floats(c), *own = x->tile->s;
+    const int all = ssa__score_share(t, c, h, k, i0, i1, !c->rank, s, x);
+    for (int64_t i = i0; !all && i < i1; i++, s += ssa__share_floats(c))
         if (!ssa__score_share(t, c, h, k, i, i + 1, 0, s, x)) ssa__score_share(t, c, h, k, i, i + 1, 1, s, x);
+    x->tile->s = own;
 }
 
 /* Joins a query's shares: x->factor becomes l over all. Returns 1 when they are in one form, with one m for each row,
@@ -6600,6 +6603,10 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
     const int32_t most = c->rank ? SSA__LANES_MAX : SSA__TILE_ROWS, per = most / c->list_group; /* lists of a part */
     const int32_t room = c->rank ? (int32_t)ssa__min(SSA__UNIT_PARTS, x->rows_max / SSA__LANES_MAX) : 1;
     ssa__scored s = { NULL, i0 * lists, i0 * lists, -1, 0 };
+    for (int32_t k = 0; c->joined && k < c->n_shares; k++)
+        ssa__run_score(t, c, (task % tiles * c->a.n_kv_heads + h) * c->n_shares + k, x);
+    for (int64_t i = i0; c->joined && i < u1 / lists; i++)
+        for (int32_t k = 0; k < c->n_shares; k++) ssa__run_weigh(t, c, (i * c->a.n_kv_heads + h) * c->n_shares + k, x);
     for (int64_t u = i0 * lists; u < u1; u++) {
         int64_t i = u / lists, p = c->a.q_pos + i, at = (i * c->a.n_kv_heads + h) * lists + u % lists;
         int32_t *list = c->chosen + at * c->chosen_stride, n = 0, cur = (int32_t)(ssa__max(p, 0) / c->a.block_size);

@@ -560,19 +560,20 @@ static void test_large_groups(void)
     }
 }
 
-/* So many blocks, and heads of a group, that the unit keeps p as halves and looks at those near the best once more: few,
- * too many of them, for blocks repeat, and scores so far apart that importances vanish. */
+/* So many blocks, and heads of a group, that the unit keeps p as halves and looks at those near the best once more:
+ * few; or too many, for they repeat or are nearly alike; and scores so far apart that the maxima of shares differ. */
 static void test_near(void)
 {
     static const int groups[] = { 16, 9, 12, 15 }, top_k[] = { 16, 5, 25, 24, 2 }, periods[] = { 0, 1500, 40, 0 };
-    static const float amps[] = { 1, 0.3f, 0.05f, 4, 12 };
-    for (int i = 0; i < 20; i++) {
+    static const float amps[] = { 1, 0.3f, 0.05f, 4, 2 };
+    for (int i = 0; i < 25; i++) {
         int kv = i % 5 == 3 ? 2 : 1;
-        shape s = { .name = "near the best", .HQ = groups[i % 4] * kv, .H = kv, .D = i % 3 ? 64 : 40, .n_q = 1 + i % 3,
+        shape s = { .name = "near the best", .HQ = groups[i % 4] * kv, .H = kv, .D = i % 3 ? 64 : 40, .n_q = 1 + i % 5,
                     .n_kv = 4100 * kv + 333 * i, .q_pos = -1, .tq = i % 6 == 5 ? SSA_F16 : SSA_BF16, .tk = SSA_BF16,
-                    .tv = SSA_BF16, .amp = amps[i % 5], .B = 1, .top_k = top_k[i / 2 % 5], .sinks = i % 7 == 1,
+                    .tv = SSA_BF16, .amp = amps[i / 2 % 5], .B = 1, .top_k = top_k[i % 5], .sinks = i % 7 == 1,
                     .locals = i % 7 == 2, .seed = 300 + (uint64_t)i };
-        if (test_some(i, 4)) check_select(&s, (kind){ .pool = POOL_BF16, .period = periods[i / 4 % 4] });
+        kind how = { .pool = POOL_BF16, .period = periods[i / 4 % 4], .attend = s.n_q > 2 };
+        if (test_some(i, 4)) check_select(&s, how);
     }
 }
 
