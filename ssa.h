@@ -970,7 +970,7 @@ struct ssa__tile_of {
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     uint16_t *turned;                /* unit: SSA__UNIT_DIM pooled keys; the queries of each part, turned */
     float   *steps;                  /* unit, rank: scratch of SSA__RANK_FLOATS */
-    int32_t flat;                    /* unit, rank: 1: s is left as bf16 [blocks][SSA__LANES_MAX rows], for a bound alone */
+    int32_t flat;                    /* unit, rank: 1: s is left as bf16, [block][SSA__LANES_MAX rows] */
     const uint16_t *queries;         /* unit, gathered rows: [row][dk_unit]; rank: [term][SSA__LANES_MAX][dk_unit] */
     const unsigned char *q_rows;     /* unit, attend_blocks: where to read queries, q_stride bytes apart: there, or */
     int64_t q_stride;                /* where the call has them when nothing is to be padded */
@@ -1100,8 +1100,8 @@ typedef struct {
      * [SSA__UNIT_DIM blocks][row of the part][SSA__UNIT_DIM]. laid: [SSA__UNIT_BLOCK blocks] as lay leaves them, the
      * blocks rounded up to SSA__UNIT_DIM, of whose terms the first `used` count; NULL: pooled has them as bf16 rows.
      * raw: s = scale * q.pooled, and l is 1, or NaN where one is not finite. flat: not with laid or raw; the rows of a
-     * part count as many blocks, and its s is [block][SSA__LANES_MAX], bf16. fix becomes the norms of the queries' first
-     * terms. Returns 1 when m moved on the way: then all is to be done again from there, which also gives equal
+     * part count as many blocks, and its s is [block][SSA__LANES_MAX], bf16. fix becomes the norms of the queries'
+     * first terms. Returns 1 when m moved on the way: then all is to be done again from there, which also gives equal
      * blocks equal bits. */
     int (*rank)(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled, int32_t terms,
                 int32_t used, int32_t n, const int32_t *limit, int raw);
@@ -6558,8 +6558,8 @@ static void ssa__run_weigh(const ssa__table *t, const ssa__call *c, int64_t task
 }
 
 /* Importances of query i and head h where shares are flat, once more from p as it is: those of blocks[], which the best
- * are among, to fresh. Returns how many, or -1 when all in imp are exact, after it has made them so if need be: where
- * too many are near the best, or these next to nothing. m is so far up that no score moves it: p and l shrink by 2^9. */
+ * are among, to fresh. Returns how many; -1: all in imp are exact, which it sees to itself where too many are near the
+ * best, or these next to nothing. m is so far up that no score moves it: p and l shrink by 2^9. */
 static int32_t ssa__weigh_near(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i, int32_t cur, int32_t keep,
                                float *imp, float *fresh, int32_t *blocks, ssa__scratch *x)
 {
@@ -6606,7 +6606,8 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
     for (int32_t k = 0; c->joined && k < c->n_shares; k++)
         ssa__run_score(t, c, (task % tiles * c->a.n_kv_heads + h) * c->n_shares + k, x);
     for (int64_t i = i0; c->joined && i < u1 / lists; i++)
-        for (int32_t k = 0; k < c->n_shares; k++) ssa__run_weigh(t, c, (i * c->a.n_kv_heads + h) * c->n_shares + k, x);
+        for (int32_t k = 0; k < c->n_shares; k++)
+            ssa__run_weigh(t, c, (i * c->a.n_kv_heads + h) * c->n_shares + k, x);
     for (int64_t u = i0 * lists; u < u1; u++) {
         int64_t i = u / lists, p = c->a.q_pos + i, at = (i * c->a.n_kv_heads + h) * lists + u % lists;
         int32_t *list = c->chosen + at * c->chosen_stride, n = 0, cur = (int32_t)(ssa__max(p, 0) / c->a.block_size);

@@ -16,7 +16,8 @@
  * counted. exp, selection and the like cost time but count for nothing, so no case can reach 100%.
  *
  * Modes: full; sparse (exact selection included); select (exact selection alone); reference (the reference selection
- * alone). A decode has its pooled keys kept, a prefill pools its keys itself unless a type follows the slash. The last
+ * alone). A decode has its pooled keys kept and a new query each time, for the blocks that the last one chose are in
+ * the caches; a prefill pools its keys itself unless a type follows the slash. The last
  * column tells how many times faster a sparse call is than the full one, the reference selection than the exact one, in
  * the same run.
  *
@@ -67,6 +68,7 @@
 #define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
 #define BLOCK    16             /* the paper's block size and budget: 16 blocks of 16 keys */
 #define TOP_K    16
+#define QUERIES  64             /* of a decode, in turn */
 #define MAX_REPS 1001
 
 static volatile float    sink_f;        /* results go here so that no loop is dropped */
@@ -573,7 +575,8 @@ static int prepare(const setting *on, int64_t n_q, int64_t n_kv, int want_pool) 
     const shape *s = on->s;
     if (data.s != s || data.type != on->type || data.n_kv < n_kv || data.n_q < n_q) {
         size_t kv_bytes = (size_t)(n_kv * s->h * row_bytes(on->type, s->d));
-        size_t out_bytes = (size_t)(n_q * s->hq * s->d) * sizeof(float);
+        const int64_t queries = n_q > QUERIES ? n_q : QUERIES;
+        size_t out_bytes = (size_t)(queries * s->hq * s->d) * sizeof(float);
         double bytes = 2.2 * ((double)kv_bytes + (double)out_bytes) + 1e8;      /* with pooled keys and workspace */
         drop(data.k); drop(data.v); drop(data.q); drop(data.out); drop(data.pool_mem);
         memset(&data, 0, sizeof data);
@@ -589,7 +592,7 @@ static int prepare(const setting *on, int64_t n_q, int64_t n_kv, int want_pool) 
         data.s = s; data.type = on->type; data.n_kv = n_kv; data.n_q = n_q;
         fill(on->type, data.k, n_kv * s->h, s->d);
         fill(on->type, data.v, n_kv * s->h, s->d);
-        fill(query_type(on->type), data.q, n_q * s->hq, s->d);
+        fill(query_type(on->type), data.q, queries * s->hq, s->d);
     }
     if (want_pool && (data.pool_tokens != n_kv || data.pool_type != on->pool)) {
         ssa_view k = { data.k, on->type, 0, 0 };
@@ -606,7 +609,8 @@ static int prepare(const setting *on, int64_t n_q, int64_t n_kv, int want_pool) 
     return 1;
 }
 
-typedef struct call { ssa_attn a; ssa_exec x; int mode; const struct call *next; } call;    /* next: run after it */
+/* queries: so many single ones in turn; next: run after it */
+typedef struct call { ssa_attn a; ssa_exec x; int mode, queries; const struct call *next; } call;
 
 /* A decode has its pooled keys kept, a prefill where the setting says so. 0: not enough memory. To be closed if 1. */
 static int open_call(call *c, const setting *on, int mode, int64_t n_q, int64_t n_kv)
@@ -616,6 +620,7 @@ static int open_call(call *c, const setting *on, int mode, int64_t n_q, int64_t 
     if (!prepare(on, n_q, n_kv, pooled)) return 0;
     memset(c, 0, sizeof *c);
     c->mode = mode;
+    c->queries = n_q == 1 && mode != FULL ? QUERIES : 1;
     c->a = ssa_attn_default(s->hq, s->h, s->d);
     c->a.n_q = n_q; c->a.n_kv = n_kv; c->a.block_size = BLOCK; c->a.top_k = TOP_K;
     c->a.q.data = data.q; c->a.q.type = query_type(on->type); c->a.out.data = data.out;
@@ -637,9 +642,14 @@ static void close_call(call *c)
 
 static void run_call(const call *c)
 {
+    static int turn;
     for (; c; c = c->next) {
-        ssa_status st = c->mode >= SELECT ? ssa_select_blocks(&c->a, &c->x)
-                                          : ssa_attention(&c->a, c->mode == FULL ? SSA_FULL : SSA_SPARSE, &c->x);
+        ssa_attn a = c->a;
+        ssa_status st;
+        if (c->queries > 1)
+            a.q.data = (char *)a.q.data + turn++ % c->queries * row_bytes(a.q.type, (int64_t)a.n_heads * a.head_dim);
+        st = c->mode >= SELECT ? ssa_select_blocks(&a, &c->x)
+                               : ssa_attention(&a, c->mode == FULL ? SSA_FULL : SSA_SPARSE, &c->x);
         if (st != SSA_OK) { fprintf(stderr, "bench: %s\n", ssa_status_string(st)); exit(2); }
     }
 }
@@ -789,6 +799,8 @@ static void verify(const call *done, result *r)
     const int32_t heads[3] = { 0, a->n_heads / 2 + 1 < a->n_heads ? a->n_heads / 2 + 1 : 0, a->n_heads - 1 };
     if (r->mode != FULL) {
         call c = *done;
+        c.queries = 1;
+        if (c.mode == SPARSE) run_call(&c);                 /* the output of the first query, not of the last one run */
         if (c.mode == SPARSE) c.mode = SELECT;
         c.a.blocks = blocks = (int32_t *)need(sizeof(int32_t) * (size_t)(a->n_q * a->n_kv_heads * a->top_k));
         run_call(&c);
