@@ -5133,6 +5133,7 @@ static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
     const int lays = c->a.n_q >= SSA__LANES_MAX;
     if (lays ? c->n_pooled < 12 && c->a.n_q < 4 * SSA__LANES_MAX
              : c->n_rows <= SSA__LANES_MAX / 2 && (c->n_pooled < 96 || c->a.head_dim % SSA__UNIT_DIM)) return;
+    if (ssa__terms(c->a.q.type) > 1 && c->n_pooled < 48) return;
     if (t->few.rank == NULL || what == SSA__RUN_FULL || !c->scored || !ssa__terms(c->a.q.type) || c->n_rows < 4 ||
         (!bf16 && c->a.n_q < (c->n_rows < 8 * SSA__LANES_MAX ? 2 : 1) * SSA__LANES_MAX))
         return;

@@ -1,6 +1,6 @@
 /* bench.c - measures what this machine can do at best, then how close ssa.h comes to it
  *
- *   build/bench [--quick | --long] [--threads N,N..] [--level NAME,NAME.. | all] [--f32-queries]
+ *   build/bench [--quick | --long | --sweep] [--threads N,N..] [--level NAME,NAME.. | all] [--f32-queries]
  *               [--filter TEXT,TEXT..] [--json FILE]
  *
  * The limits come first: the rate of f32 multiply-adds of each level, the rate of AMX's bf16 tile products, and the
@@ -1330,12 +1330,106 @@ static void run_cases(const int *threads, int n_threads, const ssa_isa *levels, 
             }
 }
 
+/* ---- shapes: is the best level anywhere slower than the one below? ----------------------------------------------- */
+/* Median microseconds of a call on two levels, in turns. */
+static void in_turns(const call *c, const ssa_isa *level, int rounds, double *us)
+{
+    static double t[2][64];
+    double once = 0;
+    int inner = 1;
+    ssa_isa_set(level[0]);
+    for (int i = 0; i < 2; i++) {                           /* the first one warms up */
+        once = now();
+        run_call(c);
+        once = now() - once;
+    }
+    if (once < 3e-5) inner = (int)(3e-5 / (once > 1e-8 ? once : 1e-8)) + 1;
+    if (once > 2e-3) rounds /= 3;
+    for (int n = 0; n < rounds; n++)
+        for (int l = 0; l < 2; l++) {
+            ssa_isa_set(level[l]);
+            run_call(c);
+            t[l][n] = now();
+            for (int i = 0; i < inner; i++) run_call(c);
+            t[l][n] = 1e6 * (now() - t[l][n]) / inner;
+        }
+    for (int l = 0; l < 2; l++) {
+        qsort(t[l], (size_t)rounds, sizeof t[l][0], by_value);
+        us[l] = t[l][rounds / 2];
+    }
+}
+
+/* Thousands of shapes on one thread: every group, dim, number of keys and of queries below; with every third size of
+ * blocks the sparse calls too, a single query's with pooled keys kept. What seems slower is measured once more. */
+static void sweep(void)
+{
+    static const int groups[] = { 1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 17, 24, 32 }, queries[] = { 1, 2, 5, 9, 40, 130 },
+                     dims[] = { 16, 32, 40, 64, 80, 96, 128, 192, 256 }, keys[] = { 40, 100, 300, 1000, 4000, 16000 },
+                     blocks[] = { 0, 8, 16, 32, 64 };       /* 0: full */
+    static const ssa_type types[] = { SSA_BF16, SSA_F16, SSA_BF16, SSA_Q8_0, SSA_BF16 };
+    const ssa_isa level[2] = { (ssa_isa)(ssa_isa_detected() - 1), ssa_isa_detected() };
+    const size_t room = 256 << 20;
+    char *q = (char *)need(room), *k = (char *)need(room), *v = (char *)need(room), *pooled = (char *)need(room);
+    float *out = (float *)need(room);
+    int all = 0, slower = 0, n = 0, last = -1;
+    double worst = 0;
+    call c = { 0 };
+    c.x.n_threads = 1;
+    c.x.workspace = need(c.x.workspace_size = room);
+    if (level[1] == SSA_ISA_SCALAR || !runs(level[0])) { printf("SKIP the sweep: one level alone\n"); return; }
+    printf("\n%s against %s, 1 thread, shapes that take longer\n", ssa_isa_name(level[1]), ssa_isa_name(level[0]));
+    for (int ti = 0; ti < COUNT(types); ti++) for (int gi = 0; gi < COUNT(groups); gi++)
+    for (int di = 0; di < COUNT(dims); di++) for (int ni = 0; ni < COUNT(keys); ni++)
+    for (int qi = 0; qi < COUNT(queries); qi++) for (int bi = 0; bi < COUNT(blocks); bi++) {
+        const int g = groups[gi], d = dims[di], n_kv = keys[ni], n_q = queries[qi], h = 2;
+        ssa_pool pool;
+        double us[2];
+        if (n_q > n_kv || (double)n_q * n_kv * g * d > 3e8 || (types[ti] == SSA_Q8_0 && d % 32)) continue;
+        if (n++ % COUNT(types) != ti || (bi && n / COUNT(types) % 3)) continue;
+        if (last != (int)types[ti]) {
+            const int64_t rows = (int64_t)keys[COUNT(keys) - 1] * h;
+            fill(query_type(types[ti]), q, 130 * 32 * h, 256);
+            fill(types[ti], k, rows, 256);
+            fill(types[ti], v, rows, 256);
+            last = (int)types[ti];
+        }
+        c.a = ssa_attn_default(g * h, h, d);
+        c.a.n_q = n_q;       c.a.n_kv = n_kv;
+        c.a.q.data = q;      c.a.q.type = query_type(types[ti]);
+        c.a.k.data = k;      c.a.v.data = v;      c.a.k.type = c.a.v.type = types[ti];
+        c.a.out.data = out;
+        c.mode = bi ? SPARSE : FULL;
+        if (bi) {
+            c.a.block_size = blocks[bi];
+            c.a.top_k = 256 / blocks[bi];
+        }
+        if (bi && n_q == 1) {
+            ssa_status s = ssa_pool_init(&pool, h, d, blocks[bi], n_kv, SSA_BF16, pooled, room);
+            if (s == SSA_OK) s = ssa_pool_append(&pool, &c.a.k, n_kv);
+            if (s != SSA_OK) { fprintf(stderr, "bench: pool: %s\n", ssa_status_string(s)); exit(2); }
+            c.a.pool = &pool;
+        }
+        in_turns(&c, level, 15, us);
+        if (us[1] > 1.05 * us[0]) in_turns(&c, level, 61, us);
+        all++;
+        if (us[1] / us[0] > worst) worst = us[1] / us[0];
+        if (us[1] <= 1.05 * us[0]) continue;
+        slower++;
+        printf("%-4s group %2d dim %3d keys %5d queries %3d %-6s %2d: %9.2f us, below %9.2f: %.2f\n",
+               type_name(types[ti]), g, d, n_kv, n_q, bi ? "blocks" : "full", blocks[bi], us[1], us[0], us[1] / us[0]);
+        fflush(stdout);
+    }
+    printf("%d of %d shapes take more than 1.05 times as long, the worst %.2f times\n", slower, all, worst);
+    drop(q); drop(k); drop(v); drop(pooled); drop(out); drop(c.x.workspace);
+}
+
 static int usage(void)
 {
-    fprintf(stderr, "usage: bench [--quick | --long] [--threads N,N..] [--level NAME,NAME.. | all]"
+    fprintf(stderr, "usage: bench [--quick | --long | --sweep] [--threads N,N..] [--level NAME,NAME.. | all]"
             " [--f32-queries]\n             [--filter TEXT,TEXT..] [--json FILE]\n"
             "  --quick    under a minute: short contexts, all threads only\n"
             "  --long     everything: f16 in all cases, prefills of 128k tokens (minutes each, run once)\n"
+            "  --sweep    instead: thousands of shapes, the best level against the one below (minutes)\n"
             "  --threads  how many, in turn; default 1 and all. Prefills of 32k tokens and more: the largest only\n"
             "  --level    of those that this machine has; default the best\n"
             "  --f32-queries  f32 queries on 16-bit keys too, instead of queries of the keys' type\n"
@@ -1355,6 +1449,7 @@ int main(int argc, char **argv)
         char *next = i + 1 < argc ? argv[i + 1] : NULL;
         if (!strcmp(argv[i], "--quick")) quick = 1;
         else if (!strcmp(argv[i], "--long")) is_long = 1;
+        else if (!strcmp(argv[i], "--sweep")) { sweep(); return 0; }
         else if (!strcmp(argv[i], "--f32-queries")) f32_queries = 1;
         else if (!next) return usage();
         else if (!strcmp(argv[i], "--threads")) threads_arg = argv[++i];
