@@ -575,8 +575,9 @@ static void test_rank(void)
         int more = halves[i / 4 % 2] == SSA_F16 ? 48 : 0;    /* fewer blocks are not ranked by the unit */
         shape s = { .name = "rank", .HQ = g * h, .H = h, .D = dims[i / 3 % 7],
                     .n_q = i % 5 == 0 ? 4 : i % 5 == 1 ? 64 : 33 + i % 9, .q_pos = -1,
-                    .n_kv = (blocks[i / 2 % 12] + more) * b + i % b, .tq = halves[i / 4 % 2], .tk = i % 9 == 4 ? SSA_F32 : halves[i % 2],
-                    .lay = (layout)(i % 6), .scale = i % 7 == 6 ? -0.2f : 0, .amp = i % 3 ? 2 : 1, .B = b,
+                    .n_kv = (blocks[i / 2 % 12] + more) * b + i % b, .tq = halves[i / 4 % 2],
+                    .tk = i % 9 == 4 ? SSA_F32 : halves[i % 2], .lay = (layout)(i % 6),
+                    .scale = i % 7 == 6 ? -0.2f : 0, .amp = i % 3 ? 2 : 1, .B = b,
                     .top_k = 1 + i % 9, .select = i / 16 % 2 && b > 1 ? SSA_SELECT_REFERENCE : SSA_SELECT_TOPK,
                     .seed = (uint64_t)i * 100 };
         if (s.select == SSA_SELECT_REFERENCE && s.top_k > b) s.top_k = b;
