@@ -659,7 +659,8 @@ static void test_unit_lists(void)
         shape s = { .name = "unit", .HQ = g, .H = 1, .D = i % 2 ? 64 : 40, .n_q = i % 3 == 2 ? 64 + i : g < 8 ? 33 : 17,
                     .n_kv = (i % 3 == 2 ? 300 : 200) + (i % 2 ? 0 : 600), .q_pos = -1, .tq = types[1 + i % 2],
                     .tk = types[1 + i % 2], .tv = types[1 + i % 2], .B = 16, .top_k = 3 + i % 4,
-                    .per_head = i % 4 != 3, .sinks = i / 5 % 2, .top_p = i % 7 == 6 ? 0.6f : 0, .select = i % 7 == 5 ? SSA_SELECT_REFERENCE : SSA_SELECT_TOPK,
+                    .per_head = i % 4 != 3, .sinks = i / 5 % 2, .top_p = i % 7 == 6 ? 0.6f : 0,
+                    .select = i % 7 == 5 ? SSA_SELECT_REFERENCE : SSA_SELECT_TOPK,
                     .seed = (uint64_t)i * 10 };
         if (s.select == SSA_SELECT_REFERENCE) s.sinks = 0;
         check_select(&s, (kind){ .pool = i % 3, .attend = 1 });
