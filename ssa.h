@@ -5124,8 +5124,8 @@ static int ssa__best_alone(const ssa__call *c)
 
 /* Whether the unit scores blocks: rows enough, and queries enough to lay out the terms of the pooled keys first; fewer
  * take pooled keys that are bf16 as they lie. Of several terms there is more to lay out: more queries or more rows. Few
- * blocks do not pay for what the unit prepares. Where lists are of the best blocks, and scored in one go, it can be
- * told whether a third term might change one. */
+ * blocks do not pay for what the unit prepares, the less with queries of two terms. Where lists are of the best blocks,
+ * and scored in one go, it can be told whether a third term might change one. */
 static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
 {
     const int bf16 = c->pooled && c->pooled_type == SSA_BF16;
@@ -5822,6 +5822,7 @@ static void ssa__pool_finish(const float *sum, int32_t block_size, int32_t dim, 
     for (int32_t e = 0; e < dim; e++) ssa__store(type, dst, e, sum[e] * inv);
 }
 
+/* The pooled key of a block of head h; the next ones follow. */
 static const unsigned char *ssa__pooled_row(const ssa__call *c, int64_t h, int64_t block)
 {
     return c->pooled + h * c->pooled_head_stride + block * ssa__row_bytes(c->pooled_type, c->a.head_dim);
@@ -6238,8 +6239,9 @@ static float ssa__doubt(const ssa__call *c, int64_t h, int32_t n, const ssa__til
     return 4.1f * scale * q * left + 2e-6f;
 }
 
-/* A fresh tile of query rows r0 .. r1-1 scored against n blocks from `from` on by the unit, in parts of `part` rows; m:
- * where m of the rows starts, or NULL. Rows that met a number that is not finite are left without a finite l. */
+/* A fresh tile of query rows r0 .. r1-1 scored by the unit in parts of `part` rows, as x->flat says, against n pooled
+ * keys: those laid out, or else the rows at `pooled`; m: where m of the rows starts, or NULL. Rows that met a number
+ * that is not finite are left without a finite l. */
 static void ssa__rank_tile(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1, int32_t part,
                            const unsigned char *pooled, int32_t n, const float *m, ssa__scratch *x)
 {
