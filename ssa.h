@@ -835,7 +835,9 @@ static inline float ssa__tanhf(float x) /* NaN: NaN */
 
 static inline double ssa__exp(double x) /* relative error 1e-15; for the few uses outside the kernels; NaN: NaN */
 {
-    double r, p = 1.0;
+    static const double over[] = { 1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320,
+                                   1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0 };
+    double r, p = over[13];
     int32_t n, i;
     uint64_t u;
     if (ssa__is_nan((float)x)) return x;
@@ -843,7 +845,7 @@ static inline double ssa__exp(double x) /* relative error 1e-15; for the few use
     if (x > 700.0) x = 700.0;
     n = (int32_t)(x * SSA__LOG2E + (x < 0 ? -0.5 : 0.5));
     r = x - n * SSA__LN2;
-    for (i = 13; i >= 1; i--) p = 1.0 + p * r / i;
+    for (i = 12; i >= 0; i--) p = over[i] + p * r;
     u = (uint64_t)(int64_t)(n + 1023) << 52;
     memcpy(&x, &u, 8);
     return p * x;
@@ -851,7 +853,9 @@ static inline double ssa__exp(double x) /* relative error 1e-15; for the few use
 
 static inline double ssa__log(double x) /* x positive and normal; absolute error 1e-15 + 1e-16 |log x|; NaN: NaN */
 {
-    double m, s, s2, p = 0;
+    static const double over[] = { 1.0, 1.0 / 3, 1.0 / 5, 1.0 / 7, 1.0 / 9, 1.0 / 11, 1.0 / 13, 1.0 / 15, 1.0 / 17,
+                                   1.0 / 19, 1.0 / 21 };
+    double m, s, s2, p = 0.0;
     int32_t e, i;
     uint64_t u;
     if (ssa__is_nan((float)x)) return x;
@@ -862,7 +866,7 @@ static inline double ssa__log(double x) /* x positive and normal; absolute error
     if (m > 1.4142135623730951) { m *= 0.5; e++; }
     s = (m - 1) / (m + 1);                             /* log m = 2 atanh(s), |s| < 0.172 */
     s2 = s * s;
-    for (i = 21; i >= 1; i -= 2) p = p * s2 + 1.0 / i;
+    for (i = 10; i >= 0; i--) p = p * s2 + over[i];
     return e * SSA__LN2 + 2 * s * p;
 }
 
@@ -937,7 +941,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #endif
 #define SSA__UNIT_BLOCK 16  /* keys packed together for sparse prefill, and how many of these at once */
 #define SSA__UNIT_BLOCKS 16
-#define SSA__FLAT_DOUBT 0.008f /* by how much two flat importances may each be wrong, together: 4 roundings to bf16 */
+#define SSA__FLAT_DOUBT 0.016f /* by how much, of them, two flat importances may be wrong together: four bf16 */
 #define SSA__UNIT_PARTS 4   /* of rows that meet pooled keys together; the scores of .. */
 #define SSA__UNIT_NEAR 4096 /* .. so many blocks for each stay in L2: beyond, only keys of three terms are worth it */
 #define SSA__RANK_FLOATS 2560 /* scores of two parts and 32 blocks, of this step and the next; of one, turned */
@@ -970,7 +974,7 @@ struct ssa__tile_of {
     unsigned char *work;             /* unit: scratch of ssa__unit_work bytes */
     uint16_t *turned;                /* unit: SSA__UNIT_DIM pooled keys; the queries of each part, turned */
     float   *steps;                  /* unit, rank: scratch of SSA__RANK_FLOATS */
-    int32_t flat;                    /* unit, rank: 1: s is left as bf16, [block][SSA__LANES_MAX rows] */
+    int32_t flat;                    /* unit, rank: 1: s is left as bf16, [pair of blocks][SSA__LANES_MAX rows][2] */
     const uint16_t *queries;         /* unit, gathered rows: [row][dk_unit]; rank: [term][SSA__LANES_MAX][dk_unit] */
     const unsigned char *q_rows;     /* unit, attend_blocks: where to read queries, q_stride bytes apart: there, or */
     int64_t q_stride;                /* where the call has them when nothing is to be padded */
@@ -1100,14 +1104,14 @@ typedef struct {
      * [SSA__UNIT_DIM blocks][row of the part][SSA__UNIT_DIM]. laid: [SSA__UNIT_BLOCK blocks] as lay leaves them, the
      * blocks rounded up to SSA__UNIT_DIM, of whose terms the first `used` count; NULL: pooled has them as bf16 rows.
      * raw: s = scale * q.pooled, and l is 1, or NaN where one is not finite. flat: not with laid or raw; the rows of a
-     * part count as many blocks, and its s is [block][SSA__LANES_MAX], bf16. fix becomes the norms of the queries'
-     * first terms. Returns 1 when m moved on the way: then all is to be done again from there, which also gives equal
-     * blocks equal bits. */
+     * part count as many blocks, and its s is bf16, [pair of blocks][SSA__LANES_MAX][2]. fix becomes the norms of the
+     * queries' first terms. Returns 1 when m moved on the way: then all is to be done again from there, which also
+     * gives equal blocks equal bits. */
     int (*rank)(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled, int32_t terms,
                 int32_t used, int32_t n, const int32_t *limit, int raw);
     /* unit: the importance of n blocks for some of a part's queries, a group of rows each, from what rank left; s and
      * fix start at the first one's: imp[query][j] = sum over the group's rows of s(j, r) * fix[r], queries ld apart.
-     * flat: one query; within SSA__FLAT_DOUBT / 2. */
+     * flat: one query; an importance is not the larger where it ought to be SSA__FLAT_DOUBT smaller. */
     void (*importances)(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp, int64_t ld);
     /* unit: n <= SSA__UNIT_BLOCK bf16 keys and values into the unit's own packed layout of
      * SSA__UNIT_BLOCK * (dk_unit + dv_unit) * 2 bytes, zeros for keys that there are not. Returns 1 when a value is not
@@ -2336,19 +2340,20 @@ SSA__DIAG_SIGN
 /* Keys in whole steps of 32: what a product of values takes at a time, and two tiles of scores. */
 static int32_t ssa__amx_keys(int32_t n) { return (n + 31) & ~31; }
 
-/* All tiles whole; or tile 5 half as wide and tile 7 half as high, for products over 16 bf16 or 32 int8; or as few as 4
- * or 8 rows: p in tile 4, output in 0 and 1, queries along the columns of tile 6, scores in 2 and 3. Constants: to gcc
- * 12 the instruction reads but 8 bytes, and what else was written there for it might be left out. */
+/* All tiles whole; or tile 5 half as wide and tile 7 half as high, for products over 16 bf16 or 32 int8; or for 2, 4 or
+ * 8 rows: p in tile 4, output in 0 and 1, queries along the columns of tile 6, scores in 2 and 3. Constants: to gcc 12
+ * the instruction reads but 8 bytes, and what else was written there for it might be left out. */
 typedef struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } ssa__amx_config;
-static const ssa__amx_config ssa__amx_configs[4] = {
+static const ssa__amx_config ssa__amx_configs[5] = {
     { 1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 16 } },
     { 1, 0, { 0 }, { 64, 64, 64, 64, 64, 32, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 8 } },
+    { 1, 0, { 0 }, { 64, 64, 8, 8, 64, 64, 8, 64 }, { 2, 2, 16, 16, 2, 16, 16, 16 } },
     { 1, 0, { 0 }, { 64, 64, 16, 16, 64, 64, 16, 64 }, { 4, 4, 16, 16, 4, 16, 16, 16 } },
     { 1, 0, { 0 }, { 64, 64, 32, 32, 64, 64, 32, 64 }, { 8, 8, 16, 16, 8, 16, 16, 16 } },
 };
 SSA__AMXF void ssa__amx_shape(int how)
 {
-    _tile_loadconfig(&ssa__amx_configs[how == 4 ? 2 : how == 8 ? 3 : how == 1]);
+    _tile_loadconfig(&ssa__amx_configs[how == 2 ? 2 : how == 4 ? 3 : how == 8 ? 4 : how == 1]);
 }
 
 /* A host may use tiles too: its configuration is kept, the tiles' contents are nobody's across a call. */
@@ -3405,8 +3410,8 @@ SSA__AMX int ssa__amx_rank_p_turned(const int hidden, const ssa__tile *t, const 
     return ssa__amx_rank_high(top) != 0;
 }
 
-/* The same as it lies, rounded to bf16 [block][16 rows], zeros for rows that there are not. All rows count as many
- * blocks; sums are two, by row. */
+/* The same as it lies, cut to bf16 [pair of blocks][16 rows][2], zeros for rows that there are not. All rows count as
+ * many blocks; their sums are one vector. */
 SSA__AMX int ssa__amx_rank_p_flat(const int hidden, const ssa__tile *t, const ssa__ranked *p, int32_t j,
                                   const float *s)
 {
@@ -3414,25 +3419,24 @@ SSA__AMX int ssa__amx_rank_p_flat(const int hidden, const ssa__tile *t, const ss
     const __m512 m = _mm512_mask_loadu_ps(_mm512_set1_ps(FLT_MAX), ssa__avx512_first_mask(p->rows), p->m);
     uint16_t *dst = (uint16_t *)(void *)p->s + (int64_t)j * 16;
     __m512i top = _mm512_setzero_si512();
-    __m512 a = p->sums[0], b = p->sums[1];
+    __m512 sums = p->sums[0];
     for (int32_t i = 0; i < 32; i += 16) {
         if (p->pooled) ssa__amx_rank_ahead(t, p->pooled, j + SSA__RANK_AHEAD + i, p->n);
         SSA__UNROLL
         for (int32_t k = i; k < i + 16; k += 2) {
-            __m512 x = ssa__amx_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + k * 16), scale, m));
+            __m512 sum, x = ssa__amx_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + k * 16), scale, m));
             __m512 y = ssa__amx_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + k * 16 + 16), scale, m));
             if (hidden) {
                 x = _mm512_maskz_mov_ps(j + k < p->limit[0] ? (__mmask16)0xffff : (__mmask16)0, x);
                 y = _mm512_maskz_mov_ps(j + k + 1 < p->limit[0] ? (__mmask16)0xffff : (__mmask16)0, y);
             }
-            a = _mm512_add_ps(a, x);
-            b = _mm512_add_ps(b, y);
-            top = _mm512_max_epu32(top, _mm512_castps_si512(_mm512_add_ps(x, y)));
-            _mm512_storeu_si512(dst + k * 16, (__m512i)_mm512_cvtne2ps_pbh(y, x));
+            sum = _mm512_add_ps(x, y);
+            sums = _mm512_add_ps(sums, sum);
+            top = _mm512_max_epu32(top, _mm512_castps_si512(sum));
+            _mm512_storeu_si512(dst + k * 16, ssa__amx_pair(x, y));
         }
     }
-    p->sums[0] = a;
-    p->sums[1] = b;
+    p->sums[0] = sums;
     return ssa__amx_rank_high(top) != 0;
 }
 
@@ -3531,30 +3535,39 @@ SSA__AMXF int ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *la
     for (int32_t i = 0; i < parts; i++) {
         const ssa__ranked *p = of + i;
         if (raw) for (int32_t r = 0; r < 16; r++) p->sums[r] = _mm512_add_ps(p->sums[r], _mm512_set1_ps(0.0625f));
-        _mm512_storeu_ps(t->l + i * part, t->flat ? _mm512_add_ps(p->sums[0], p->sums[1])
-                                                  : ssa__amx_fold(0, p->sums));
+        _mm512_storeu_ps(t->l + i * part, t->flat ? p->sums[0] : ssa__amx_fold(0, p->sums));
     }
     return moved;
 }
 
-/* importances of one query from flat p, with weights of bf16: each is off by 2^-8 of it at most. */
-SSA__AMX void ssa__amx_importances_flat(const ssa__tile *t, int32_t n, int32_t group, float *imp)
+/* importances of one query from flat p, which is up to 2^-7 too small, and weights rounded by up to 2^-8. A product
+ * takes 16 pairs of blocks to two columns: the weights of one are for the first of each pair, of the other for the
+ * second. */
+SSA__AMXF void ssa__amx_importances_flat(const ssa__tile *t, int32_t n, int32_t group, float *imp)
 {
-    const uint16_t *s = (const uint16_t *)(const void *)t->s;
     const __m512 fix = _mm512_maskz_loadu_ps(ssa__avx512_first_mask(group), t->fix);
-    const __m512bh w = _mm512_cvtne2ps_pbh(fix, fix);
-    const __m512i order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
-    for (int32_t j = 0; j < n; j += 16, s += 256) {
-        __m512 x[8];
-        for (int32_t k = 0; k < 8; k++) /* of two blocks: sums of two rows, 8 for each */
-            x[k] = _mm512_dpbf16_ps(_mm512_setzero_ps(), (__m512bh)_mm512_loadu_si512(s + 32 * k), w);
-        for (int32_t d = 8; d > 2; d /= 2)
-            for (int32_t k = 0; k < d / 2; k++)
-                x[k] = _mm512_add_ps(_mm512_shuffle_ps(x[2 * k], x[2 * k + 1], 0x88),
-                                     _mm512_shuffle_ps(x[2 * k], x[2 * k + 1], 0xdd));
-        x[0] = _mm512_add_ps(_mm512_shuffle_f32x4(x[0], x[1], 0x88), _mm512_shuffle_f32x4(x[0], x[1], 0xdd));
-        _mm512_mask_storeu_ps(imp + j, ssa__avx512_first_mask(n - j), _mm512_permutexvar_ps(order, x[0]));
+    const __m512i even = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(fix)), odd = _mm512_slli_epi32(even, 16);
+    const float *s = t->s;
+    float some[32];
+    uint32_t w[32];
+    for (int i = 0; i < 2; i++) {
+        const __m512i order = i ? _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+                                : _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        _mm512_storeu_si512(w + 16 * i, _mm512_permutex2var_epi32(even, order, odd));
     }
+    SSA__BARRIER();
+    ssa__amx_shape(2);
+    _tile_loadd(6, w, 8);
+    for (int32_t j = 0; j < n; j += 32, s += 256) {
+        _tile_zero(2);
+        _tile_loadd(5, s, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        if (n - j >= 32) _tile_stored(2, imp + j, 8);
+        else _tile_stored(2, some, 8);
+    }
+    SSA__BARRIER();
+    if (n % 32) memcpy(imp + n / 32 * 32, some, (size_t)(n % 32) * sizeof *some);
+    ssa__amx_shape(0);
 }
 
 SSA__AMXF void ssa__amx_importances(const ssa__tile *t, int32_t n, int32_t group, int32_t queries, float *imp,
@@ -7608,7 +7621,7 @@ static void ssa__run_merge(const ssa__table *t, const ssa__call *c, int64_t task
             double lse = c->part_lse[s * all + row];
             float w;
             if (lse == SSA__NO_LSE) continue;
-            w = (float)ssa__exp(lse - top);
+            w = ssa__expf((float)(lse - top));
             sum += (double)w;
             t->axpy(acc, w, c->part_o + (s * all + row) * dv, dv);
         }

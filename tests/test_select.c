@@ -577,6 +577,65 @@ static void test_near(void)
     }
 }
 
+/* The score of query head g and a key, for queries that take it from three dims: as exact as a float. */
+static void put_score(prob *p, int64_t key, int g, double x)
+{
+    for (int i = 0; i < 3; i++, x *= 128) {
+        uint16_t part;
+        type_put(SSA_BF16, &part, x);
+        p->k.val[key * p->s.D + g + 16 * i] = type_get(SSA_BF16, &part);
+        x -= (double)type_get(SSA_BF16, &part);
+    }
+}
+
+/* 24 blocks of odd heads are a little below 24 of even heads, of which 15 are to be chosen; but in halves they are 1.5%
+ * above them, for 1 / l of an odd head rounds up and that of an even one down, by nearly half a unit, and p likewise,
+ * or, cut, an even one's by nearly a unit. 8000 scores are 0 for all heads, and what is missing from a head's l comes
+ * from keys that it sees alone. */
+static void check_halves_in_doubt(int cut)
+{
+    enum { FIRST = 8000, KEYS = 8301 };
+    const double u = 1.0 / 128, d = 1e-5;
+    shape s = { .name = "halves in doubt", .HQ = 16, .H = 1, .D = 64, .DV = 1, .n_q = 1, .n_kv = KEYS, .q_pos = -1,
+                .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .scale = 1, .B = 1, .top_k = 16 };
+    int64_t size = (int64_t)ssa_pool_size(1, s.D, 1, KEYS, SSA_BF16);
+    unsigned char *memory = xalloc(size, 1);
+    ssa_pool pool;
+    prob p;
+    prob_make(&p, &s);
+    for (int64_t e = 0; e < tensor_count(&p.q); e++) p.q.val[e] = 0;
+    for (int64_t e = 0; e < tensor_count(&p.k); e++) p.k.val[e] = 0;
+    for (int g = 0; g < 16; g++) {
+        const int odd = g % 2;
+        const double w = odd ? 1 + 2.5 * u + d : 1 + 1.5 * u - d;             /* 1 / l is w / 8192, a unit of it u */
+        const double top = 64 * (cut ? odd ? 1 + d : 1 + u - d : odd ? 1 + 0.5 * u + d : 1 + 1.5 * u - d);
+        double left = 8192 / w - (FIRST + 1) - 3 * top;                       /* 1: the own block */
+        int64_t key = 0;
+        for (int i = 0; i < 3; i++) p.q.val[g * s.D + g + 16 * i] = i == 0 ? 1 : i == 1 ? 1.0f / 128 : 1.0f / 16384;
+        for (int64_t k = FIRST; k < KEYS - 1; k++) put_score(&p, k, g, -30);
+        for (int i = 0; i < 3; i++) put_score(&p, FIRST + 3 * g + i, g, log(top));
+        for (; left < 0; left++) put_score(&p, 100 + key++, g, -30);
+        for (key = FIRST + 50; left > 1; left--) put_score(&p, key++, g, 0);
+        put_score(&p, key, g, log(left));
+    }
+    tensor_store(&p.q);
+    tensor_store(&p.k);
+    CHECK(ssa_pool_init(&pool, 1, s.D, 1, KEYS, SSA_BF16, memory, (size_t)size) == SSA_OK, "status");
+    CHECK(ssa_pool_append(&pool, &p.a.k, KEYS) == SSA_OK, "status");
+    p.a.pool = &pool;
+    p.a.blocks = p.blocks;
+    FOR_LEVELS(l) {
+        int even = 0;
+        prob_clear(&p);
+        CHECK(ssa_select_blocks(&p.a, &one) == SSA_OK, "status");
+        for (int i = 0; i < 15; i++)
+            even += p.blocks[i] >= FIRST && p.blocks[i] < FIRST + 48 && (p.blocks[i] - FIRST) / 3 % 2 == 0;
+        CHECK(even == 15 && p.blocks[15] == KEYS - 1, "%d of the 15 best: %s", even, shape_text(&p.s));
+    }
+    free(memory);
+    prob_free(&p);
+}
+
 /* ---- long contexts ----------------------------------------------------------------------------------------------- */
 /* Thousands of blocks for few queries: scored in shares. Far apart: scores of dozens, so that the shares' largest
  * differ; with period blocks repeat in other shares, and ties must go to the lower index all the same. */
@@ -691,6 +750,7 @@ void test_select(void)
     test_broken();
     test_long();
     test_near();
+    for (int cut = 0; cut < 2; cut++) check_halves_in_doubt(cut);
     test_share();
     test_unit_lists();
 }
