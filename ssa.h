@@ -3304,7 +3304,7 @@ typedef struct {
     const unsigned char *pooled; /* n rows to bring in while p is made; NULL: none, or another part does */
     int32_t n;
 } ssa__ranked;
-#define SSA__RANK_AHEAD 96 /* pooled rows between those whose p is made and those that are brought in */
+#define SSA__RANK_AHEAD 64 /* pooled rows between those whose p is made and those that are brought in */
 
 /* Which of 16 blocks from j on count for a row. */
 SSA__AMX __mmask16 ssa__amx_counted(int32_t limit, int32_t j) { return ssa__avx512_first_mask(limit - j); }
@@ -4803,6 +4803,7 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
                                     * many tasks as a decode has .. */
 #define SSA__SHARE_MIN      2048   /* .. of at least this many keys each */
 #endif
+#define SSA__FLAT_LEAST     1024   /* pooled keys from which on p is flat */
 #define SSA__FLAT_LOW       1e-30f /* flat importances below this are nothing */
 #define SSA__SHARE_SAMPLE   32     /* the first pooled keys tell where m of all shares starts: at their maximum .. */
 #define SSA__SHARE_ABOVE    8.0f   /* .. and so much more, for the others not to be above it */
@@ -5152,6 +5153,8 @@ static void ssa__resolve_rank(const ssa__table *t, ssa__call *c, ssa__what what)
         return;
     c->rank = 1;
     c->lays = lays;
+    c->flat = bf16 && best && !lays && c->lists == 1 && c->list_group > SSA__LANES_MAX / 2 &&
+              c->keep <= SSA__TOPS * 3 / 4 && c->n_pooled >= SSA__FLAT_LEAST;
     c->rank_terms = bf16 ? 1 : 3;
     c->rank_used = bf16 ? 1 : best ? 2 : 3;
 }
@@ -5177,7 +5180,6 @@ static void ssa__resolve_shares(ssa__call *c)
     c->share_blocks = (int32_t)(ssa__ceil_div(blocks, SSA__UNIT_DIM) * SSA__UNIT_DIM);
     c->n_shares = (int32_t)ssa__ceil_div(c->n_pooled, c->share_blocks);
     c->share_rows = (int32_t)ssa__ceil_div(c->group, part) * SSA__LANES_MAX;
-    c->flat = c->rank && c->lists == 1 && part == c->group && ssa__best_alone(c) && c->keep <= SSA__TOPS * 3 / 4;
 }
 
 /* Floats of s of a query and share: whole register tiles of keys, and a narrow row's padding. */
@@ -5549,6 +5551,8 @@ typedef struct {
     int32_t *low;                  /* [row]: the start of ssa__tile */
     int32_t part, part_keys;       /* what the unit scored: rows of a part, pooled keys of its s */
     int32_t flat;                  /* how it is to score: flat of ssa__tile */
+    unsigned char *near_rows;      /* flat: pooled keys near the best .. */
+    float   *near_s;               /* .. and p of these, as it is */
     float   doubt;                 /* by how much two importances may each be wrong, together and at most, relatively */
     float   *imp;                  /* [query][imp_ld]: importance of blocks; of one query, or of a part of the unit's */
     int64_t  imp_ld;
@@ -5602,6 +5606,10 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
         if (!c->lays) tile.turned = (uint16_t *)ssa__take(b, (int64_t)SSA__UNIT_DIM * dk + queries, 2);
         if (!c->packs) x->take = (uint16_t *)ssa__take(b, queries, 2);
         tile.steps = (float *)ssa__take(b, SSA__RANK_FLOATS, f);
+        if (c->flat) {
+            x->near_rows = (unsigned char *)ssa__take(b, SSA__RUNNERS, (int64_t)dk * 2);
+            x->near_s = (float *)ssa__take(b, SSA__RUNNERS * SSA__LANES_MAX, f);
+        }
     }
     if (c->unit) {
         int32_t v_terms = ssa__terms(c->a.v.type);
@@ -6252,6 +6260,17 @@ static float ssa__doubt(const ssa__call *c, int64_t h, int32_t n, const ssa__til
     return 4.1f * scale * q * left + 2e-6f;
 }
 
+/* Query rows r0 .. r1-1 of a part as the unit ranks by them, zeros for those that there are not. Returns where the next
+ * part's go. */
+static uint16_t *ssa__take_part(const ssa__table *t, const ssa__call *c, int64_t h, int64_t r0, int64_t r1,
+                                uint16_t *queries, ssa__scratch *x)
+{
+    const int32_t term = SSA__LANES_MAX * x->tile->dk_unit, all = term * x->tile->q_terms;
+    memset(queries, 0, (size_t)all * 2);
+    ssa__take_queries(t, c, h, r0, r1, term, queries);
+    return queries + all;
+}
+
 /* A fresh tile of query rows r0 .. r1-1 scored by the unit in parts of `part` rows, as x->flat says, against n pooled
  * keys: those laid out, or else the rows at `pooled`; m: where m of the rows starts, or NULL. Rows that met a number
  * that is not finite are left without a finite l. */
@@ -6266,12 +6285,7 @@ static void ssa__rank_tile(const ssa__table *t, const ssa__call *c, int64_t h, i
     x->tile->flat = x->flat;
     x->part = part;
     x->part_keys = ssa__round_up(n, SSA__UNIT_DIM);
-    for (int64_t r = r0; r < r1; r += part) {
-        const int32_t term = SSA__LANES_MAX * x->tile->dk_unit;
-        memset(queries, 0, (size_t)(term * x->tile->q_terms) * 2);
-        ssa__take_queries(t, c, h, r, ssa__min(r + part, r1), term, queries);
-        queries += term * x->tile->q_terms;
-    }
+    for (int64_t r = r0; r < r1; r += part) queries = ssa__take_part(t, c, h, r, ssa__min(r + part, r1), queries, x);
     for (int32_t r = 0; r < SSA__UNIT_PARTS * SSA__LANES_MAX; r++)
         x->tile->m[r] = m && r < r1 - r0 ? m[r] : -FLT_MAX;
     for (int again = 1, done = 0; again && done < 2; done++) /* once more when m has moved, from where it is then */
@@ -6356,9 +6370,10 @@ static void ssa__mark_infinite(int32_t n, float *imp)
  * whose importances a unit makes side by side, the first one of the part that is in imp. */
 typedef struct { const ssa__form *form; int64_t first, end, summed; int broken; } ssa__scored;
 
-/* Scores list u of head h and the next ones, up to u1 and as many as fit in `parts` parts of `per` lists. */
+/* Scores list u of head h and the next ones, up to u1 and as many as fit in `parts` parts of `per` lists; flat: how the
+ * unit leaves p. */
 static void ssa__score_lists(const ssa__table *t, const ssa__call *c, int64_t h, int64_t u, int64_t u1, int32_t parts,
-                             int32_t per, ssa__scratch *x, ssa__scored *s)
+                             int32_t per, int flat, ssa__scratch *x, ssa__scored *s)
 {
     const int64_t group = c->list_group, lists = ssa__max(c->lists, 1);
     int32_t alike, finite = 0;
@@ -6370,8 +6385,10 @@ static void ssa__score_lists(const ssa__table *t, const ssa__call *c, int64_t h,
         for (int64_t g = 0; g < group; g++) x->limit[(v - u) * group + g] = complete;
     }
     if (c->rank) { /* what a list does not see must not decide how it is scored */
+        x->flat = flat;
         ssa__rank_tile(t, c, h, u * group, s->end * group, per * (int32_t)group, ssa__pooled_row(c, h, 0),
                        x->limit[(s->end - 1 - u) * group], NULL, x);
+        x->flat = 0;
         finite = ssa__alike(x->tile, (int32_t)group, &alike);
         s->end = u + alike;
     }
@@ -6573,38 +6590,88 @@ static void ssa__run_weigh(const ssa__table *t, const ssa__call *c, int64_t task
     x->tile->s = s;
 }
 
-/* Importances of query i and head h where shares are flat, once more from p as it is: those of blocks[], which the best
- * are among, to fresh. Returns how many; -1: all in imp are exact, which it sees to itself where too many are near the
- * best, or these next to nothing. m is so far up that no score moves it: p and l shrink by 2^9. */
-static int32_t ssa__weigh_near(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i, int32_t cur, int32_t keep,
-                               float *imp, float *fresh, int32_t *blocks, ssa__scratch *x)
+/* Which blocks the best are among where importances are flat. Returns how many; -1: too many are near the best, or they
+ * are next to nothing. */
+static int32_t ssa__near(const ssa__table *t, const ssa__call *c, int32_t cur, int32_t keep, const float *imp,
+                         int32_t *blocks)
 {
-    const ssa__share *of = &c->shares[(i * c->a.n_kv_heads + h) * c->n_shares];
-    const int64_t row = ssa__row_bytes(c->pooled_type, c->a.head_dim);
-    const size_t bytes = (size_t)c->group * sizeof(float);
-    unsigned char *rows = (unsigned char *)x->kv;
-    float m[SSA__TILE_ROWS], bar;
-    int32_t from, to, most = ssa__candidates(c, cur, keep, &from, &to), n = -1, some, broken;
-    if (!ssa__join_shares(c, of, m, &broken, x) || !of->form->importances) return -1;
-    bar = to - from > SSA__TOPS && most > 0 ? ssa__bar(t, imp, from, to, most) : FLT_MAX;
+    int32_t from, to, most = ssa__candidates(c, cur, keep, &from, &to);
+    const float bar = to - from > SSA__TOPS && most > 0 ? ssa__bar(t, imp, from, to, most) : FLT_MAX;
+    int32_t n = 0;
     if (bar > SSA__FLAT_LOW && bar < FLT_MAX)
         n = t->all_above(imp, from, to, bar * (1.0f - SSA__FLAT_DOUBT), blocks);
-    for (int32_t r = 0; r < c->group; r++) m[r] = of->m[r] + SSA__SHARE_ABOVE + 1.0f;
-    for (int32_t r = 0; r < c->group; r++) x->factor[r] *= 1.0f / 512.0f;
-    if (n > 0) {
-        for (int32_t k = 0; k < n; k++) memcpy(rows + k * row, ssa__pooled_row(c, h, blocks[k]), (size_t)row);
-        memset(x->limit, 0, SSA__TILE_ROWS * sizeof *x->limit);
-        for (int32_t r = 0; r < c->group; r++) x->limit[r] = n;
-        ssa__rank_tile(t, c, h, i * c->group, (i + 1) * c->group, c->group, rows, n, m, x);
-        memcpy(x->tile->l, x->factor, bytes);
-        ssa__part_importance(&t->few, x, n, 0, c->group, 1, fresh);
+    return n > 0 ? n : -1;
+}
+
+/* Importances of n of these once more, from p as it is, to fresh; m and l: of the group's rows, whose queries the unit
+ * has. m is so far up that no score moves it: p and l shrink by 2^9. */
+static void ssa__weigh_near(const ssa__table *t, const ssa__call *c, int64_t h, const uint16_t *queries, int32_t n,
+                            const int32_t *blocks, const float *m, const float *l, float *fresh, ssa__scratch *x)
+{
+    const int64_t row = ssa__row_bytes(c->pooled_type, c->a.head_dim);
+    float own_m[SSA__LANES_MAX], own_l[SSA__LANES_MAX], fix[SSA__LANES_MAX];
+    int32_t limit[SSA__LANES_MAX];
+    ssa__tile view = *x->tile;
+    for (int32_t k = 0; k < n; k++) memcpy(x->near_rows + k * row, ssa__pooled_row(c, h, blocks[k]), (size_t)row);
+    for (int32_t r = 0; r < SSA__LANES_MAX; r++) {
+        own_m[r] = r < c->group ? m[r] + SSA__SHARE_ABOVE + 1.0f : -FLT_MAX;
+        limit[r] = r < c->group ? n : 0;
     }
-    for (from = 0; n < 0 && from < cur; from += c->share_blocks) {
+    view.rows = c->group;
+    view.flat = 0;
+    view.queries = queries;
+    view.s = x->near_s;
+    view.m = own_m;
+    view.l = own_l;
+    view.fix = fix;
+    t->few.rank(&view, c->group, NULL, x->near_rows, 1, 1, n, limit, 0);
+    for (int32_t r = 0; r < c->group; r++) fix[r] = 512.0f / l[r];
+    t->few.importances(&view, n, c->group, 1, fresh, 0);
+}
+
+/* Importances of query i and head h where shares are flat: those of blocks[], which the best are among, to fresh.
+ * Returns how many; -1: all in imp are exact, which it sees to itself. */
+static int32_t ssa__near_shared(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i, int32_t cur,
+                                int32_t keep, float *imp, float *fresh, int32_t *blocks, ssa__scratch *x)
+{
+    const ssa__share *of = &c->shares[(i * c->a.n_kv_heads + h) * c->n_shares];
+    float m[SSA__TILE_ROWS], l[SSA__TILE_ROWS];
+    int32_t n, some, broken;
+    if (!ssa__join_shares(c, of, m, &broken, x) || !of->form->importances) return -1;
+    memcpy(l, x->factor, (size_t)c->group * sizeof *l);
+    n = ssa__near(t, c, cur, keep, imp, blocks);
+    if (n > 0) {
+        ssa__shape_tile(c, &t->few, x->tile);
+        ssa__take_part(t, c, h, i * c->group, (i + 1) * c->group, x->take, x);
+        ssa__weigh_near(t, c, h, x->take, n, blocks, of->m, l, fresh, x);
+    }
+    for (int32_t r = 0; r < c->group; r++) m[r] = of->m[r] + SSA__SHARE_ABOVE + 1.0f;
+    for (int32_t from = 0; n < 0 && from < cur; from += c->share_blocks) {
         some = (int32_t)ssa__min(c->share_blocks, cur - from);
         ssa__score_queries(t, c, h, i, i + 1, from, some, 0, m, x, &broken);
-        memcpy(x->tile->l, x->factor, bytes);
+        for (int32_t r = 0; r < c->group; r++) x->tile->l[r] = l[r] / 512.0f;
         ssa__part_importance(&t->few, x, some, 0, c->group, 1, imp + from);
     }
+    return n;
+}
+
+/* The same for list u, one of those scored together. */
+static int32_t ssa__near_listed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t u, int32_t cur,
+                                int32_t keep, float **imp, float *fresh, int32_t *blocks, ssa__scratch *x,
+                                ssa__scored *s)
+{
+    const int32_t r = (int32_t)(u - s->first) * c->group, part = SSA__LANES_MAX * x->tile->dk_unit * x->tile->q_terms;
+    int32_t n;
+    if (!s->form->importances || !x->tile->flat) return -1;
+    n = ssa__near(t, c, cur, keep, *imp, blocks);
+    if (n > 0) {
+        ssa__weigh_near(t, c, h, x->tile->queries + (int64_t)(r / c->group) * part, n, blocks, x->tile->m + r,
+                        x->tile->l + r, fresh, x);
+        return n;
+    }
+    ssa__score_lists(t, c, h, u, u + 1, 1, 1, 0, x, s);
+    s->summed = -1;
+    *imp = ssa__importance_of(c, u, cur, 1, x, s);
     return n;
 }
 
@@ -6641,12 +6708,13 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
             if (c->n_shares) imp = c->share_imp + at * x->imp_ld; /* WEIGH has marked it */
             else if (per == 0) s.broken = ssa__score_large(t, c, h, u, cur, parts, most, x);
             else {
-                if (u >= s.end) ssa__score_lists(t, c, h, u, u1, parts, per, x, &s);
+                if (u >= s.end) ssa__score_lists(t, c, h, u, u1, parts, per, c->flat, x, &s);
                 imp = ssa__importance_of(c, u, cur, per, x, &s);
             }
             if (s.broken) ssa__mark_broken(c, h, 0, cur, imp);
             if (c->a.score == SSA_SCORE_DOT && !c->n_shares) ssa__mark_infinite(cur, imp);
-            if (c->flat) near = ssa__weigh_near(t, c, h, i, cur, keep, imp, fresh, index, x);
+            if (c->flat && c->n_shares) near = ssa__near_shared(t, c, h, i, cur, keep, imp, fresh, index, x);
+            else if (c->flat) near = ssa__near_listed(t, c, h, u, cur, keep, &imp, fresh, index, x, &s);
             n = ssa__choose(t, c, cur, keep, near < 0 ? imp : fresh, near, index, x->doubt, x, list);
             if (n < 0) {
                 ssa__rank_again(t, c, h, (int32_t)(u - s.first) * c->list_group, x);
