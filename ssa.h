@@ -6662,7 +6662,7 @@ static int32_t ssa__near_listed(const ssa__table *t, const ssa__call *c, int64_t
 {
     const int32_t r = (int32_t)(u - s->first) * c->group, part = SSA__LANES_MAX * x->tile->dk_unit * x->tile->q_terms;
     int32_t n;
-    if (!s->form->importances || !x->tile->flat) return -1;
+    if (!s->form->importances) return -1;
     n = ssa__near(t, c, cur, keep, *imp, blocks);
     if (n > 0) {
         ssa__weigh_near(t, c, h, x->tile->queries + (int64_t)(r / c->group) * part, n, blocks, x->tile->m + r,
