@@ -17,9 +17,9 @@
  *
  * Modes: full; sparse (exact selection included); select (exact selection alone); reference (the reference selection
  * alone). A decode has its pooled keys kept and a new query each time, for the blocks that the last one chose are in
- * the caches; a prefill pools its keys itself unless a type follows the slash. The last
- * column tells how many times faster a sparse call is than the full one, the reference selection than the exact one, in
- * the same run.
+ * the caches. A prefill pools its keys itself; where a type follows the slash, as an engine does that keeps pooled keys
+ * for the decode to come: all keys are appended to them first, in the time shown. The last column tells how many times
+ * faster a sparse call is than the full one, the reference selection than the exact one, in the same run.
  *
  * err: the largest difference from an evaluation in double of the same inputs, over sampled rows, each row's difference
  * divided by the largest output of that row. For selection: "exact", or WRONG where a better block was left out. */
@@ -556,6 +556,7 @@ static struct {
     void *k, *v, *q, *pool_mem;
     float *out;
     ssa_pool pool;
+    size_t pool_size;
 } data;
 
 static ssa_type query_type(ssa_type keys) { return f32_queries || keys == SSA_Q8_0 ? SSA_F32 : keys; }
@@ -568,6 +569,15 @@ static double memory_left(void)         /* bytes to be had without swapping; whe
     while (f && fgets(line, sizeof line, f)) if (sscanf(line, "MemAvailable: %lf", &kib) == 1) break;
     if (f) fclose(f);
     return kib * 1024;
+}
+
+static void fill_pool(void)             /* pooled keys of all keys, from none on */
+{
+    const ssa_view k = { data.k, data.type, 0, 0 };
+    ssa_status st = ssa_pool_init(&data.pool, data.s->h, data.s->d, BLOCK, data.pool_tokens, data.pool_type,
+                                  data.pool_mem, data.pool_size);
+    if (st == SSA_OK) st = ssa_pool_append(&data.pool, &k, data.pool_tokens);
+    if (st != SSA_OK) { fprintf(stderr, "bench: pool: %s\n", ssa_status_string(st)); exit(2); }
 }
 
 static int prepare(const setting *on, int64_t n_q, int64_t n_kv, int want_pool)     /* 0: not enough memory, said so */
@@ -595,22 +605,18 @@ static int prepare(const setting *on, int64_t n_q, int64_t n_kv, int want_pool) 
         fill(query_type(on->type), data.q, queries * s->hq, s->d);
     }
     if (want_pool && (data.pool_tokens != n_kv || data.pool_type != on->pool)) {
-        ssa_view k = { data.k, on->type, 0, 0 };
-        size_t size = ssa_pool_size(s->h, s->d, BLOCK, n_kv, on->pool);
-        ssa_status st;
+        data.pool_size = ssa_pool_size(s->h, s->d, BLOCK, n_kv, on->pool);
         drop(data.pool_mem);
-        data.pool_mem = need(size);
-        st = ssa_pool_init(&data.pool, s->h, s->d, BLOCK, n_kv, on->pool, data.pool_mem, size);
-        if (st == SSA_OK) st = ssa_pool_append(&data.pool, &k, n_kv);
-        if (st != SSA_OK) { fprintf(stderr, "bench: pool: %s\n", ssa_status_string(st)); exit(2); }
+        data.pool_mem = need(data.pool_size);
         data.pool_tokens = n_kv;
         data.pool_type = on->pool;
+        fill_pool();
     }
     return 1;
 }
 
-/* queries: so many single ones in turn; next: run after it */
-typedef struct call { ssa_attn a; ssa_exec x; int mode, queries; const struct call *next; } call;
+/* queries: so many single ones in turn; appends: to pooled keys, all keys, first; next: run after it */
+typedef struct call { ssa_attn a; ssa_exec x; int mode, queries, appends; const struct call *next; } call;
 
 /* A decode has its pooled keys kept, a prefill where the setting says so. 0: not enough memory. To be closed if 1. */
 static int open_call(call *c, const setting *on, int mode, int64_t n_q, int64_t n_kv)
@@ -626,6 +632,7 @@ static int open_call(call *c, const setting *on, int mode, int64_t n_q, int64_t 
     c->a.q.data = data.q; c->a.q.type = query_type(on->type); c->a.out.data = data.out;
     c->a.k.data = data.k; c->a.v.data = data.v; c->a.k.type = c->a.v.type = on->type;
     if (pooled) c->a.pool = &data.pool;
+    c->appends = pooled && n_q > 1;
     if (mode == REFERENCE) c->a.select = SSA_SELECT_REFERENCE;
     if (mode >= SELECT) c->a.blocks = (int32_t *)need(sizeof(int32_t) * (size_t)(n_q * s->h * TOP_K));
     ssa_isa_set(on->level);
@@ -646,6 +653,7 @@ static void run_call(const call *c)
     for (; c; c = c->next) {
         ssa_attn a = c->a;
         ssa_status st;
+        if (c->appends) fill_pool();
         if (c->queries > 1)
             a.q.data = (char *)a.q.data + turn++ % c->queries * row_bytes(a.q.type, (int64_t)a.n_heads * a.head_dim);
         st = c->mode >= SELECT ? ssa_select_blocks(&a, &c->x)
