@@ -5215,7 +5215,7 @@ static int ssa__unit_pays(const ssa_attn *a)
 
 /* The most rows of bf16 that a unit leaves to other forms. One whose tiles can be low leaves 8 or 16 where keys are so
  * few that what lies past whole steps counts; else 4 where dims need padding or blocks end within runs, and rows are
- * copied; else 2 of keys that come in blocks; else more the more dims there are. */
+ * copied; else 2 of keys that come in blocks; else 1 of few keys, and more the more dims there are. */
 static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
 {
     const int32_t dims = c->a.head_dim + c->a.value_dim;
@@ -5224,7 +5224,7 @@ static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
     if (padded && c->n_keys < 64) return SSA__LANES_MAX;
     if (c->n_keys < (padded ? 128 : 64) || c->n_keys * 3 < dims) return SSA__LANES_MAX / 2;
     if (padded || (!full && c->a.block_size % SSA__UNIT_RUN)) return 4;
-    return full ? (dims > 192) + (dims > 384) : 2;
+    return !full || dims > 384 ? 2 : dims > 192 || c->n_keys < 128;
 }
 
 /* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not
@@ -7769,10 +7769,14 @@ static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
     const ssa__table *t = (const ssa__table *)p->table;
     const ssa__call *calls = (const ssa__call *)(const void *)p->calls;
     int64_t total = 0;
+    int tiles = 0;
     unsigned char kept[64];
-    for (int32_t i = 0; i < p->n; i++) total += calls[i].cost[kind];
+    for (int32_t i = 0; i < p->n; i++) {
+        total += calls[i].cost[kind];
+        tiles |= t->enter && (calls[i].unit || calls[i].rank || calls[i].q8);
+    }
     if (total == 0) return;
-    if (t->enter) t->enter(kept);
+    if (tiles) t->enter(kept);
     if (nth > 1 && SSA__CAN_COUNT) {
         ssa__counts *counts = (ssa__counts *)(void *)(p->calls - SSA__COUNTS_ROOM) + kind;
         for (int64_t k = ith; k < (int64_t)SSA__ROUNDS * nth; k = (int64_t)nth + SSA__ATOMIC_NEXT(&counts->pieces))
@@ -7782,7 +7786,7 @@ static void ssa__run_phase(const ssa_plan *p, int kind, int ith, int nth)
             SSA__ATOMIC_SET(&counts->ended, 0);
         }
     } else ssa__run_piece(p, kind, ssa__part(total, ith, nth), ssa__part(total, ith + 1, nth), ith);
-    if (t->leave) t->leave(kept);
+    if (tiles) t->leave(kept);
 }
 
 /* -- diagnosis -- */
