@@ -5215,7 +5215,7 @@ static int ssa__unit_pays(const ssa_attn *a)
 
 /* The most rows of bf16 that a unit leaves to other forms. One whose tiles can be low leaves 8 or 16 where keys are so
  * few that what lies past whole steps counts; else 4 where dims need padding or blocks end within runs, and rows are
- * copied; else 2 of keys that come in blocks; else 1 of few keys, and more the more dims there are. */
+ * copied; else 2 of keys that are few or come in blocks; else more the more dims there are. */
 static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
 {
     const int32_t dims = c->a.head_dim + c->a.value_dim;
@@ -5224,7 +5224,7 @@ static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
     if (padded && c->n_keys < 64) return SSA__LANES_MAX;
     if (c->n_keys < (padded ? 128 : 64) || c->n_keys * 3 < dims) return SSA__LANES_MAX / 2;
     if (padded || (!full && c->a.block_size % SSA__UNIT_RUN)) return 4;
-    return !full || dims > 384 ? 2 : dims > 192 || c->n_keys < 128;
+    return !full || dims > 384 || c->n_keys < 128 ? 2 : dims > 192;
 }
 
 /* How many rows a tile of full mode has. The unit's tiles are large, for a chunk is brought in once for each; but not
