@@ -941,7 +941,7 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
 #endif
 #define SSA__UNIT_BLOCK 16  /* keys packed together for sparse prefill, and how many of these at once */
 #define SSA__UNIT_BLOCKS 16
-#define SSA__FLAT_DOUBT 0.016f /* by how much, of them, two flat importances may be wrong together: four bf16 */
+#define SSA__FLAT_DOUBT 0.016f /* flat importances nearer than this, relatively, may be in wrong order: 4 roundings */
 #define SSA__UNIT_PARTS 4   /* of rows that meet pooled keys together; the scores of .. */
 #define SSA__UNIT_NEAR 4096 /* .. so many blocks for each stay in L2: beyond, only keys of three terms are worth it */
 #define SSA__RANK_FLOATS 2560 /* scores of two parts and 32 blocks, of this step and the next; of one, turned */
