@@ -1412,7 +1412,7 @@ static void sweep(void)
                      dims[] = { 16, 32, 40, 64, 80, 96, 128, 192, 256 }, keys[] = { 40, 100, 300, 1000, 4000, 16000 },
                      blocks[] = { 0, 8, 16, 32, 64 };
     static const ssa_type types[] = { SSA_BF16, SSA_F16, SSA_BF16, SSA_Q8_0, SSA_BF16 };
-    static sweep_shape slow[1000];
+    static sweep_shape slow[10000];
     const ssa_isa level[2] = { (ssa_isa)(ssa_isa_detected() - 1), ssa_isa_detected() };
     int all = 0, slower = 0, n = 0, n_slow = 0;
     double worst = 0, us[2];
