@@ -1093,6 +1093,7 @@ typedef struct {
                        /* multiples of SSA__UNIT_DIM, and rows that see all keys; elsewhere they are k and v */
     int      runs;                                   /* and SSA__UNIT_RUN of these may lie apart: k_runs, v_runs */
     int      columns;                                /* few: 1: tile->columns may be less than SSA__LANES_MAX */
+    int      halves;                                 /* few: 1: keys and values may be in f16 too, for 9 rows or more */
     /* unit: n <= SSA__UNIT_BLOCK pooled keys of d elements as terms that add up to them, each of a term side by side:
      * [term][32 dims]([pair of dims][key][2]); zeros for keys and dims that there are not. Returns the largest norm of
      * a key's third term, or where one is not finite whatever comes. */
@@ -2391,18 +2392,58 @@ SSA__AMX void ssa__amx_split(__m512 x, __m256i *hi, __m256i *lo)
     *lo = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(rest), 16));
 }
 
+/* The same for 32 halves. */
+SSA__NO_INLINE SSA__TARGET_AMX void ssa__amx_split_any(__m512i x, __m512i *hi, __m512i *lo)
+{
+    __m256i h[2], l[2];
+    ssa__amx_split(_mm512_cvtph_ps(_mm512_castsi512_si256(x)), &h[0], &l[0]);
+    ssa__amx_split(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(x, 1)), &h[1], &l[1]);
+    *hi = _mm512_inserti64x4(_mm512_castsi256_si512(h[0]), h[1], 1);
+    *lo = _mm512_inserti64x4(_mm512_castsi256_si512(l[0]), l[1], 1);
+}
+
+/* And by their bits: +-2^e (1 + a/2^7 + b/2^10) = +-2^e (1 + (a - 1)/2^7) +- 2^(e-7) (1 + b/2^3). Where a is 0
+ * the first has the next lower exponent. The constants stay in memory: gcc would make them anew for each vector. */
+typedef struct { __m512i top, first, a, one, second, b, next, carry; } ssa__amx_splitter;
+SSA__AMX void ssa__amx_split_with(ssa__amx_splitter *w)
+{
+    w->top    = _mm512_set1_epi16((short)0x8fff);
+    w->first  = _mm512_set1_epi16(0x37ff); /* e from a half's bias to a float's, and 1 less in a */
+    w->a      = _mm512_set1_epi16(0x03f8);
+    w->one    = _mm512_set1_epi16(1);
+    w->second = _mm512_set1_epi16(0x3480); /* .. and 7 less in e */
+    w->b      = _mm512_set1_epi16(0x007f);
+    w->next   = _mm512_set1_epi16(0x0400);
+    w->carry  = _mm512_set1_epi16(0x7800);
+    __asm__("" : "+r"(w) : : "memory");
+}
+SSA__AMX void ssa__amx_split_f16(const ssa__amx_splitter *w, __m512i x, __m512i *hi, __m512i *lo)
+{
+    const __m512i u = _mm512_and_si512(_mm512_srai_epi16(x, 3), w->top), h = _mm512_add_epi16(u, w->first);
+    /* e + 1 is 0 or 1: zeros, what is below 2^-14, infinities and NaN */
+    const __mmask32 rare = _mm512_testn_epi16_mask(_mm512_add_epi16(x, w->next), w->carry);
+    *hi = _mm512_mask_sub_epi16(h, _mm512_testn_epi16_mask(x, w->a), h, w->one);
+    *lo = _mm512_ternarylogic_epi32(w->b, _mm512_slli_epi16(x, 4), _mm512_add_epi16(u, w->second), 0xca);
+    if (rare) {
+        __m512i any_hi, any_lo;
+        ssa__amx_split_any(x, &any_hi, &any_lo);
+        *hi = _mm512_mask_mov_epi16(*hi, rare, any_hi);
+        *lo = _mm512_mask_mov_epi16(*lo, rare, any_lo);
+    }
+}
+
 SSA__AMXF void ssa__amx_take_f16(uint16_t *dst, int64_t term, int32_t ld, const unsigned char *src,
                                  int64_t stride, int32_t n, int32_t d)
 {
+    ssa__amx_splitter w;
+    ssa__amx_split_with(&w);
     for (int32_t j = 0; j < n; j++, dst += ld, src += stride) {
-        for (int32_t e = 0; e < ld; e += 16) {
-            __m256i hi, lo;
-            __m512 x = e + 16 <= d ? ssa__avx512_load_f16(src + 2 * e)
-                       : e < d     ? ssa__avx512_load_f16_n(src + 2 * e, d - e)
-                                   : _mm512_setzero_ps();
-            ssa__amx_split(x, &hi, &lo);
-            _mm256_storeu_si256((__m256i *)(void *)(dst + e), hi);
-            _mm256_storeu_si256((__m256i *)(void *)(dst + term + e), lo);
+        for (int32_t e = 0; e < ld; e += 32) {
+            __m512i hi, lo;
+            const __mmask32 some = e + 32 <= d ? 0xffffffffu : e < d ? (1u << (d - e)) - 1 : 0;
+            ssa__amx_split_f16(&w, _mm512_maskz_loadu_epi16(some, src + 2 * e), &hi, &lo);
+            _mm512_storeu_si512(dst + e, hi);
+            _mm512_storeu_si512(dst + term + e, lo);
         }
     }
 }
@@ -2489,6 +2530,13 @@ SSA__AMX __m512 ssa__amx_exp2_of(const int terms, const float up, __m512 x)
 }
 SSA__AMX __m512 ssa__amx_exp2(const int terms, __m512 x) { return ssa__amx_exp2_of(terms, 0.00390625f, x); }
 
+/* How far scores are below m. For two terms rounded twice, as m was: the largest key's p is exactly 1. */
+SSA__AMX __m512 ssa__amx_below(const int terms, __m512 s, __m512 scale, __m512 m)
+{
+    if (terms == 1) return _mm512_fmsub_ps(s, scale, m);
+    return _mm512_sub_ps(_mm512_mul_round_ps(s, scale, _MM_FROUND_CUR_DIRECTION), m); /* not to be made an fmsub */
+}
+
 /* bf16 of two vectors by cutting, a in the low halves and b in the high ones. */
 SSA__AMX __m512i ssa__amx_pair(__m512 a, __m512 b)
 {
@@ -2508,8 +2556,8 @@ SSA__AMX __m512 ssa__amx_sum(__m512 sum, __m512i pair) /* sum + both halves */
 SSA__AMX __m512 ssa__amx_p(const int terms, const int hidden, const float *s, int32_t j, __m512 scale, __m512 m,
                            __m512i limit, __m512i *p, __m512 sum)
 {
-    __m512 a = ssa__amx_exp2(terms, _mm512_fmsub_ps(_mm512_loadu_ps(s), scale, m));
-    __m512 b = ssa__amx_exp2(terms, _mm512_fmsub_ps(_mm512_loadu_ps(s + 16), scale, m));
+    __m512 a = ssa__amx_exp2(terms, ssa__amx_below(terms, _mm512_loadu_ps(s), scale, m));
+    __m512 b = ssa__amx_exp2(terms, ssa__amx_below(terms, _mm512_loadu_ps(s + 16), scale, m));
     if (hidden) {
         a = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(j)), a);
         b = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(j + 1)), b);
@@ -2937,27 +2985,68 @@ SSA__AMX __m512i ssa__amx_few_limit(const int columns, const int32_t *limit, int
     return _mm512_loadu_si512(limit);
 }
 
-/* Scores of the step from key j on: s [32][columns]. */
-SSA__AMX void ssa__amx_few_scores(const int columns, const ssa__tile *t, int32_t j, float *s, ssa__lines *ahead)
+/* Keys of f16 in the cache, of the step from key j on, to the first 32 taken. */
+SSA__AMX void ssa__amx_few_split(const ssa__tile *t, int32_t j, ssa__lines *ahead)
 {
-    const unsigned char *k = t->k_runs[j / 16], *k_half = t->k_runs[j / 16 + 1], *q = (const unsigned char *)t->q;
+    const int64_t rest = (int64_t)t->keys_max * t->dk_unit;
+    const int32_t dk = t->dk_unit;
+    ssa__amx_splitter w;
+    ssa__amx_split_with(&w);
+    for (int32_t i = 0; i < 32; i++) {
+        const unsigned char *k = t->k_runs[(j + i) / 16] + i % 16 * t->k_stride;
+        uint16_t *dst = t->k + (int64_t)i * dk;
+        for (int32_t e = 0; e < dk; e += 32) {
+            __m512i hi, lo;
+            ssa__amx_split_f16(&w, _mm512_loadu_si512(k + 2 * e), &hi, &lo);
+            _mm512_storeu_si512(dst + e, hi);
+            _mm512_storeu_si512(dst + rest + e, lo);
+        }
+        ssa__fetch_lines(ahead, 1);
+    }
+    SSA__BARRIER();
+}
+
+/* Scores of the step from key j on: s [32][columns]. */
+SSA__AMX void ssa__amx_few_scores(const int columns, const int terms, const ssa__tile *t, int32_t j, float *s,
+                                  ssa__lines *ahead)
+{
+    const unsigned char *q = (const unsigned char *)t->q;
+    const int two = terms == 2 && t->q_terms == 2, raw = t->k_rows != (const unsigned char *)t->k;
+    const int64_t stride = terms == 1 ? t->k_stride : t->dk_unit * 2;
+    if (terms == 2 && raw) ssa__amx_few_split(t, j, ahead);
     _tile_zero(2);
     _tile_zero(3);
     for (int32_t e = 0; e < t->dk_unit; e += 32) {
         _tile_loadd(6, q + e * columns * 2, columns * 4);
-        _tile_loadd(5, k + e * 2, t->k_stride);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_loadd(7, k_half + e * 2, t->k_stride);
-        _tile_dpbf16ps(3, 7, 6);
-        ssa__fetch_lines(ahead, 3);
+        if (two) _tile_loadd(4, q + (t->dk_unit + e) * columns * 2, columns * 4);
+        for (int a = terms - 1; a >= 0; a--) { /* the small products first */
+            const unsigned char *k = t->k_runs[j / 16], *k_half = t->k_runs[j / 16 + 1];
+            if (terms == 2) {
+                k = (const unsigned char *)(t->k + ((int64_t)a * t->keys_max + (raw ? 0 : j)) * t->dk_unit);
+                k_half = k + 16 * stride;
+            }
+            _tile_loadd(5, k + e * 2, stride);
+            if (two) _tile_dpbf16ps(2, 5, 4);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_loadd(7, k_half + e * 2, stride);
+            if (two) _tile_dpbf16ps(3, 7, 4);
+            _tile_dpbf16ps(3, 7, 6);
+        }
+        if (terms == 1) ssa__fetch_lines(ahead, 3);
     }
     _tile_stored(2, s, columns * 4);
     _tile_stored(3, s + 16 * columns, columns * 4);
 }
 
-/* Its values to pairs [16][dv_unit][2], of keys 16 apart and in the order that p comes in. */
-SSA__AMX void ssa__amx_few_pairs(const int columns, const ssa__tile *t, int32_t j, uint16_t *pairs, ssa__lines *ahead)
+/* Its values to pairs [16][dv_unit][2], of keys 16 apart and in the order that p comes in; the second term after the
+ * first. */
+SSA__AMX void ssa__amx_few_pairs(const int columns, const int terms, const ssa__tile *t, int32_t j, uint16_t *pairs,
+                                 ssa__lines *ahead)
 {
+    const int raw = t->v_rows != (const unsigned char *)t->v;
+    const int64_t term = 32 * t->dv_unit, rest = (int64_t)t->keys_max * t->dv_unit * 2;
+    ssa__amx_splitter w;
+    if (terms == 2 && raw) ssa__amx_split_with(&w);
     for (int32_t i = 0; i < 16; i++) {
         const int32_t key = columns == 4 ? i % 4 * 4 + i / 4 : columns == 8 ? i / 8 * 8 + i % 4 * 2 + i / 4 % 2 : i;
         const unsigned char *v = t->v_runs[j / 16] + key * t->v_stride,
@@ -2966,15 +3055,30 @@ SSA__AMX void ssa__amx_few_pairs(const int columns, const ssa__tile *t, int32_t 
         ssa__fetch_lines(ahead, t->dv_unit / 32);
         for (int32_t e = 0; e < t->dv_unit; e += 32) {
             __m512i x = _mm512_loadu_si512(v + 2 * e), y = _mm512_loadu_si512(v_half + 2 * e);
-            _mm512_storeu_si512(dst + 2 * e, _mm512_unpacklo_epi16(x, y));
-            _mm512_storeu_si512(dst + 2 * e + 32, _mm512_unpackhi_epi16(x, y));
+            __m512i a = _mm512_unpacklo_epi16(x, y), b = _mm512_unpackhi_epi16(x, y), a_rest, b_rest;
+            if (terms == 2) {
+                if (raw) {
+                    ssa__amx_split_f16(&w, a, &a, &a_rest);
+                    ssa__amx_split_f16(&w, b, &b, &b_rest);
+                } else {
+                    x = _mm512_loadu_si512(v + rest + 2 * e);
+                    y = _mm512_loadu_si512(v_half + rest + 2 * e);
+                    a_rest = _mm512_unpacklo_epi16(x, y);
+                    b_rest = _mm512_unpackhi_epi16(x, y);
+                }
+                _mm512_storeu_si512(dst + term + 2 * e, a_rest);
+                _mm512_storeu_si512(dst + term + 2 * e + 32, b_rest);
+            }
+            _mm512_storeu_si512(dst + 2 * e, a);
+            _mm512_storeu_si512(dst + 2 * e + 32, b);
         }
     }
 }
 
 /* The maximum of its scores, of which row r counts those below limit[r]: m moves up to it where it is more than
  * SSA__AMX_LAG above. Then what came before shrinks. */
-SSA__AMX void ssa__amx_few_max(const int columns, const ssa__tile *t, int hidden, __m512i limit, const float *s)
+SSA__AMX void ssa__amx_few_max(const int columns, const int terms, const ssa__tile *t, int hidden, __m512i limit,
+                               const float *s)
 {
     const __m512i keys = ssa__amx_few_keys(columns);
     __m512 top[4], old = _mm512_loadu_ps(t->m), f;
@@ -2994,7 +3098,8 @@ SSA__AMX void ssa__amx_few_max(const int columns, const ssa__tile *t, int hidden
     top[0] = ssa__amx_over_keys(columns, 1, top[0]);
     moved = _mm512_cmp_ps_mask(top[0], _mm512_set1_ps(-FLT_MAX), _CMP_NEQ_UQ); /* sees a key of these */
     top[0] = _mm512_mul_ps(top[0], ssa__amx_scale(t));
-    moved &= _mm512_cmp_ps_mask(top[0], _mm512_add_ps(old, _mm512_set1_ps(SSA__AMX_LAG)), _CMP_NLE_UQ);
+    moved &= _mm512_cmp_ps_mask(top[0], _mm512_add_ps(old, _mm512_set1_ps(terms == 1 ? SSA__AMX_LAG : 0.0f)),
+                                _CMP_NLE_UQ);
     if (!moved) return;
     f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top[0])));
     _mm512_storeu_ps(t->m, _mm512_mask_mov_ps(old, moved, top[0]));
@@ -3032,46 +3137,70 @@ SSA__AMX void ssa__amx_few_turn(const int columns, __m512 *x)
     }
 }
 
-/* p [columns][16 pairs] of the step from key j on, of which there are n, from s. */
-SSA__AMX void ssa__amx_few_p(const int columns, const int hidden, const ssa__tile *t, int32_t j, int32_t n,
-                             __m512i limit, float *s, uint16_t *p, ssa__lines *ahead)
+/* p [term][columns][16 pairs] of the step from key j on, of which there are n, from s. */
+SSA__AMX void ssa__amx_few_p(const int columns, const int terms, const int hidden, const ssa__tile *t, int32_t j,
+                             int32_t n, __m512i limit, float *s, uint16_t *p, ssa__lines *ahead)
 {
     const __m512 scale = ssa__amx_scale(t);
     const __m512i keys = ssa__amx_few_keys(columns);
-    __m512 m, sum = _mm512_setzero_ps(), x[16];
+    __m512 m, sum = _mm512_setzero_ps(), half = sum, x[16];
     if (columns == 16 && t->adjust) t->adjust(t, s, 16, 1, j, n, 0, t->rows);
-    ssa__amx_few_max(columns, t, hidden, limit, s);
+    ssa__amx_few_max(columns, terms, t, hidden, limit, s);
     m = _mm512_loadu_ps(t->m);
     for (int32_t i = 0; i < columns; i++) {
-        __m512 a = ssa__amx_exp2(1, _mm512_fmsub_ps(_mm512_loadu_ps(s + i * 16), scale, m));
-        __m512 b = ssa__amx_exp2(1, _mm512_fmsub_ps(_mm512_loadu_ps(s + (columns + i) * 16), scale, m));
+        __m512 a = ssa__amx_exp2(terms, ssa__amx_below(terms, _mm512_loadu_ps(s + i * 16), scale, m));
+        __m512 b = ssa__amx_exp2(terms, ssa__amx_below(terms, _mm512_loadu_ps(s + (columns + i) * 16), scale, m));
         __m512i pair;
         if (hidden) {
             const __m512i key = _mm512_add_epi32(keys, _mm512_set1_epi32(i * (16 / columns)));
             a = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, key), a);
             b = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, _mm512_add_epi32(key, _mm512_set1_epi32(16))), b);
         }
+        if (terms == 2) {
+            const __m512 hi_a = ssa__amx_nearest(a), hi_b = ssa__amx_nearest(b);
+            pair = ssa__amx_pair(_mm512_sub_ps(a, hi_a), _mm512_sub_ps(b, hi_b));
+            _mm512_storeu_si512(p + (columns + i) * 32, pair);
+            sum = _mm512_add_ps(sum, a);
+            half = _mm512_add_ps(half, b);
+            a = hi_a;
+            b = hi_b;
+        }
         pair = ssa__amx_pair(a, b);
-        sum = ssa__amx_sum(sum, pair);
+        if (terms == 1) sum = ssa__amx_sum(sum, pair);
         x[i] = _mm512_castsi512_ps(pair);
         ssa__fetch_lines(ahead, 1);
     }
-    ssa__amx_few_turn(columns, x);
-    for (int i = 0; i < columns; i++) _mm512_storeu_ps((float *)(void *)(p + i * 32), x[i]);
+    if (terms == 2) sum = _mm512_add_ps(sum, half);
+    for (int32_t a = 0; a < terms; a++, p += columns * 32) {
+        for (int i = 0; a > 0 && i < columns; i++) x[i] = _mm512_loadu_ps((const float *)(const void *)(p + i * 32));
+        ssa__amx_few_turn(columns, x);
+        for (int i = 0; i < columns; i++) _mm512_storeu_ps((float *)(void *)(p + i * 32), x[i]);
+    }
     _mm512_storeu_ps(t->l, _mm512_add_ps(_mm512_loadu_ps(t->l), ssa__amx_over_keys(columns, 0, sum)));
 }
 
-/* o += p * pairs. */
-SSA__AMX void ssa__amx_few_values(const ssa__tile *t, const uint16_t *p, const uint16_t *pairs, ssa__lines *ahead)
+/* o += p * pairs, but for the product of both second terms, 2^-15 of a weight that is not 1. */
+SSA__AMX void ssa__amx_few_values(const int columns, const int terms, const ssa__tile *t, const uint16_t *p,
+                                  const uint16_t *pairs, ssa__lines *ahead)
 {
     const int32_t ld = t->dv_unit * 4;
+    const uint16_t *rest = pairs + 32 * t->dv_unit;
     _tile_loadd(4, p, 64);
+    if (terms == 2) _tile_loadd(3, p + columns * 32, 64);
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         _tile_loadd(0, t->o + e, ld);
         _tile_loadd(1, t->o + e + 16, ld);
+        if (terms == 2) {
+            _tile_loadd(5, rest + 2 * e, ld);
+            _tile_dpbf16ps(0, 4, 5);
+            _tile_loadd(7, rest + 2 * e + 32, ld);
+            _tile_dpbf16ps(1, 4, 7);
+        }
         _tile_loadd(5, pairs + 2 * e, ld);
+        if (terms == 2) _tile_dpbf16ps(0, 3, 5);
         _tile_dpbf16ps(0, 4, 5);
         _tile_loadd(7, pairs + 2 * e + 32, ld);
+        if (terms == 2) _tile_dpbf16ps(1, 3, 7);
         _tile_dpbf16ps(1, 4, 7);
         ssa__fetch_lines(ahead, 2);
         _tile_stored(0, t->o + e, ld);
@@ -3080,47 +3209,48 @@ SSA__AMX void ssa__amx_few_values(const ssa__tile *t, const uint16_t *p, const u
     }
 }
 
-/* One term: few rows of f16 are narrow. */
-SSA__AMX void ssa__amx_few_of(const int columns, const ssa__tile *t, int32_t n, const int32_t *limit)
+SSA__AMX void ssa__amx_few_of(const int columns, const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
 {
     const int32_t from = ssa__amx_unseen(t, n, limit), steps = (n + 31) / 32, dims = t->dv_unit / 32;
-    uint16_t *pairs = (uint16_t *)(void *)t->work, *p = pairs + 32 * t->dv_unit;
-    float *s = (float *)(void *)(p + 32 * 16);
+    uint16_t *pairs = (uint16_t *)(void *)t->work, *p = pairs + 32 * t->dv_unit * terms;
+    float *s = (float *)(void *)(p + 32 * 16 * terms);
     const __m512i sees = ssa__amx_few_limit(columns, limit, n);
-    ssa__lines keys = ssa__lines_ahead(t, steps * (t->dk_unit / 32 * 3 + 16 * dims));
+    ssa__lines keys = ssa__lines_ahead(t, steps * ((terms == 1 ? t->dk_unit / 32 * 3 : 32) + 16 * dims));
     ssa__lines values = ssa__lines_of(t->ahead_v, t->ahead_v_stride, t->ahead_rows, t->ahead_v_bytes,
                                       steps * (columns + 4 * dims));
     if (from < n && ssa__amx_broken(t, from, n)) ssa__amx_edge(t, 0, from, n, limit);
     if (n % 32) ssa__amx_pad(t, n);
     SSA__BARRIER();
-    ssa__amx_few_scores(columns, t, 0, s, &keys);
+    ssa__amx_few_scores(columns, terms, t, 0, s, &keys);
     for (int32_t j = 0; j < n; j += 32) {
         const int32_t left = n - j < 32 ? n - j : 32;
         const __m512i lim = _mm512_sub_epi32(sees, _mm512_set1_epi32(j));
-        ssa__amx_few_pairs(columns, t, j, pairs, &keys);
+        ssa__amx_few_pairs(columns, terms, t, j, pairs, &keys);
         SSA__BARRIER();
-        if (limit || left < 32) ssa__amx_few_p(columns, 1, t, j, left, lim, s, p, &values);
-        else ssa__amx_few_p(columns, 0, t, j, left, lim, s, p, &values);
+        if (limit || left < 32) ssa__amx_few_p(columns, terms, 1, t, j, left, lim, s, p, &values);
+        else ssa__amx_few_p(columns, terms, 0, t, j, left, lim, s, p, &values);
         SSA__BARRIER();
-        if (j + 32 < n) ssa__amx_few_scores(columns, t, j + 32, s, &keys);
-        ssa__amx_few_values(t, p, pairs, &values);
+        if (j + 32 < n) ssa__amx_few_scores(columns, terms, t, j + 32, s, &keys);
+        ssa__amx_few_values(columns, terms, t, p, pairs, &values);
         SSA__BARRIER();
     }
 }
-#define SSA__AMX_FEW(columns) \
-    SSA__AMXF void ssa__amx_few_##columns(const ssa__tile *t, int32_t n, const int32_t *limit) \
+#define SSA__AMX_FEW(columns, terms) \
+    SSA__AMXF void ssa__amx_few_##columns##_##terms(const ssa__tile *t, int32_t n, const int32_t *limit) \
     { \
-        ssa__amx_few_of(columns, t, n, limit); \
+        ssa__amx_few_of(columns, terms, t, n, limit); \
     }
-SSA__AMX_FEW(4)
-SSA__AMX_FEW(8)
-SSA__AMX_FEW(16)
+SSA__AMX_FEW(4, 1)
+SSA__AMX_FEW(8, 1)
+SSA__AMX_FEW(16, 1)
+SSA__AMX_FEW(16, 2)
 #undef SSA__AMX_FEW
 SSA__AMXF void ssa__amx_few(const ssa__tile *t, int32_t n, const int32_t *limit)
 {
-    if (t->columns == 4) ssa__amx_few_4(t, n, limit);
-    else if (t->columns == 8) ssa__amx_few_8(t, n, limit);
-    else ssa__amx_few_16(t, n, limit);
+    if (t->v_terms == 2) ssa__amx_few_16_2(t, n, limit);
+    else if (t->columns == 4) ssa__amx_few_4_1(t, n, limit);
+    else if (t->columns == 8) ssa__amx_few_8_1(t, n, limit);
+    else ssa__amx_few_16_1(t, n, limit);
 }
 
 /* 32 dims lie as 0-3 8-11 16-19 24-27 and 4-7 12-15 20-23 28-31. */
@@ -4273,7 +4403,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->take[SSA_BF16] = ssa__amx_take_bf16;
     t->few.chunk = SSA__UNIT_FEW;
     t->few.in_place = SSA__LANES_MAX;
-    t->few.runs = t->few.columns = 1;
+    t->few.runs = t->few.columns = t->few.halves = 1;
     t->few.q_prep = t->many.q_prep = ssa__amx_q_prep;
     t->few.q_turn = t->many.q_turn = ssa__amx_q_turn;
     t->few.attend = ssa__amx_few;
@@ -6108,12 +6238,22 @@ static int32_t ssa__padded_rows(const ssa__table *t, const ssa__form *form, int3
     return ssa__round_up(rows, form == &t->many ? SSA__UNIT_DIM : SSA__LANES_MAX);
 }
 
+/* Whether few rows of f16 are the unit's: where they fill more than half a tile, and keys come in whole steps. */
+static int ssa__few_halves(const ssa__table *t, const ssa__call *c)
+{
+    const ssa_attn *a = &c->a;
+    return t->few.halves && a->k.type == SSA_F16 && a->v.type == SSA_F16 && c->n_keys >= 2 * SSA__UNIT_DIM &&
+           a->head_dim % SSA__UNIT_DIM == 0 && a->value_dim % SSA__UNIT_DIM == 0 &&
+           (c->what == SSA__RUN_FULL || a->block_size % SSA__UNIT_RUN == 0);
+}
+
 /* The form for attention. A unit for q8_0 takes as many rows as fill its tiles, or, where only keys or only values are
- * q8_0, as narrow takes. That for bf16 takes neither few rows, which narrow does faster, nor few of f16, whose terms
- * take as long to make as its products save. */
+ * q8_0, as narrow takes. That for bf16 takes neither few rows, which narrow does faster, nor most of few rows of f16,
+ * whose terms take as long to make as its products save. */
 static const ssa__form *ssa__attend_form(const ssa__table *t, const ssa__call *c, int64_t rows)
 {
     const int both = c->a.k.type == SSA_Q8_0 && c->a.v.type == SSA_Q8_0;
+    if (c->unit && rows > SSA__LANES_MAX / 2 && rows <= SSA__LANES_MAX && ssa__few_halves(t, c)) return &t->few;
     if (c->q8 && rows <= (both ? SSA__LANES_MAX : t->narrow_rows)) return &t->q8;
     if (!c->unit || rows <= (ssa__all_bf16(&c->a) ? ssa__least(t, c) : SSA__TILE_ROWS)) return ssa__plain_form(t, rows);
     return rows <= SSA__LANES_MAX ? &t->few : &t->many;

@@ -161,6 +161,25 @@ static void test_every_half(const ssa__table *t, const ssa__table *def)
         }
 }
 
+/* Every half as terms of bf16, which add up to it, and are the same beside other halves as beside zeros. */
+static void test_every_term(const ssa__table *t)
+{
+    static uint16_t h[1024], terms[2][1024], alone[2][1024 * 32];
+    if (t->take[SSA_F16] == NULL) return;
+    for (int i = 0, bad = 0; i < 64; i++, bad = 0) {
+        for (int j = 0; j < 1024; j++) h[j] = (uint16_t)(64 * j + i);
+        t->take[SSA_F16](terms[0], 1024, 1024, (const unsigned char *)h, 2048, 1, 1024);
+        t->take[SSA_F16](alone[0], 1024 * 32, 32, (const unsigned char *)h, 2, 1024, 1);
+        for (int j = 0; j < 1024; j++) {
+            const double want = (double)type_get(SSA_F16, &h[j]), hi = (double)type_get(SSA_BF16, &terms[0][j]),
+                         lo = (double)type_get(SSA_BF16, &terms[1][j]);
+            bad += isfinite(want) ? hi + lo != want : isnan(want) ? !isnan(hi) : hi != want;
+            bad += alone[0][j * 32] != terms[0][j] || alone[1][j * 32] != terms[1][j] || alone[0][j * 32 + 1] != 0;
+        }
+        CHECK(bad == 0, "%s, terms of the halves %d + 64 j", level, i);
+    }
+}
+
 /* The best of many candidates, most of them equal to others: who is better, or as good and earlier, than all but `most`
  * of the rest. */
 static void test_best(const ssa__table *t)
@@ -467,6 +486,7 @@ void test_table(void)
         CHECK((int)t.isa == isa, "%s names itself", level);
         test_rows(&t, &def);
         test_every_half(&t, &def);
+        test_every_term(&t);
         test_best(&t);
         test_terms_of(&t, &def);
         test_exp(&t.narrow, 1, &a);

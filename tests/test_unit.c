@@ -696,14 +696,17 @@ static void test_forms(void)
                     .noncausal = i == 3, .B = 16, .seed = (uint64_t)i * 100 };
         check_dense(&s, hows[i % 5], i == 0);
     }
-    for (int i = 0; i < 6; i++) {                            /* up to 16 rows: heads go along the keys side by side */
+    for (int i = 0; i < 9; i++) {                            /* up to 16 rows: heads go along the keys side by side */
         if (!test_some(i, 6)) continue;
         static const struct { int G, n_q, H, D, DV; } some[] = { { 16, 1, 8, 64, 64 }, { 4, 4, 8, 32, 64 },
-            { 8, 2, 13, 32, 32 }, { 16, 1, 9, 40, 24 }, { 5, 3, 8, 64, 32 }, { 16, 1, 8, 32, 96 } };
+            { 8, 2, 13, 32, 32 }, { 16, 1, 9, 40, 24 }, { 5, 3, 8, 64, 32 }, { 16, 1, 8, 32, 96 },
+            { 16, 1, 8, 64, 32 }, { 9, 1, 9, 32, 64 }, { 3, 4, 8, 96, 32 } };
+        const ssa_type type = i < 6 ? SSA_BF16 : SSA_F16;
         shape s = { .name = "unit, side by side", .HQ = some[i].G * some[i].H, .H = some[i].H, .D = some[i].D,
-                    .DV = some[i].DV, .n_q = some[i].n_q, .n_kv = 4160 + 20 * (i / 2), .q_pos = -1, .tq = SSA_BF16,
-                    .tk = SSA_BF16, .tv = SSA_BF16, .lay = lays[i % 5], .B = 16, .seed = (uint64_t)i * 100 };
-        check_dense(&s, hows[i % 5], i < 3);
+                    .DV = some[i].DV, .n_q = some[i].n_q, .n_kv = 4160 + 20 * (i / 2), .q_pos = -1,
+                    .tq = i == 7 ? SSA_BF16 : type, .tk = type, .tv = type, .lay = lays[i % 5], .B = 16,
+                    .seed = (uint64_t)i * 100 };
+        check_dense(&s, hows[i % 5], i < 3 || i == 6);
     }
     for (int i = 0; i < 6; i++) {                            /* up to 32 rows: keys may stay in the cache */
         if (!test_some(i, 4)) continue;
@@ -714,11 +717,12 @@ static void test_forms(void)
                     .tv = SSA_BF16, .lay = lays[i % 5], .B = 16, .seed = (uint64_t)i * 100 };
         check_dense(&s, hows[i % 5], i < 3);
     }
-    for (int i = 0; i < 48; i++) {                           /* no key of a step may be left out of its maximum */
+    for (int i = 0; i < 60; i++) {                           /* no key of a step may be left out of its maximum */
         static const int low[] = { 4, 7, 16 };
+        const ssa_type type = i < 48 ? SSA_BF16 : SSA_F16;
         if (!test_some(i, 5)) continue;
-        shape s = { .name = "unit, spike", .HQ = low[i % 3], .H = 1, .D = 32, .n_q = 1, .n_kv = 95,
-                    .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .B = 16, .seed = (uint64_t)i * 2 };
+        shape s = { .name = "unit, spike", .HQ = i < 48 ? low[i % 3] : i < 54 ? 12 : 80, .H = 1, .D = 32, .n_q = 1,
+                    .n_kv = 95, .q_pos = -1, .tq = type, .tk = type, .tv = type, .B = 16, .seed = (uint64_t)i * 2 };
         if (i >= 24) s.seed++;
         check_dense(&s, SPIKE, 1);
     }
@@ -752,12 +756,13 @@ static void test_forms(void)
                     .tv = SSA_BF16, .B = 16, .top_k = 1, .seed = (uint64_t)i * 100 };
         check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
     }
-    for (int i = 0; i < 8; i++) {                            /* few rows, of several queries; from 4 on whole chunks */
+    for (int i = 0; i < 10; i++) {                           /* few rows, of several queries; from 4 on whole chunks */
         if (!test_some(i, 3)) continue;
         static const int64_t last[] = { 93, 94, 95, 126, 127 };
+        const ssa_type type = i < 8 ? SSA_BF16 : SSA_F16;
         shape s = { .name = "unit, few broken", .HQ = i % 2 ? 8 : 2, .H = 2, .D = 32, .DV = i < 2 ? 40 : 64,
-                    .n_q = i % 2 ? 4 : 13, .n_kv = 140, .q_pos = i % 2 ? 75 : 67, .tq = SSA_BF16, .tk = SSA_BF16,
-                    .tv = SSA_BF16, .B = 16, .top_k = 1, .seed = (uint64_t)i * 100 };
+                    .n_q = i % 2 ? 4 : 13, .n_kv = 140, .q_pos = i % 2 ? 75 : 67, .tq = type, .tk = type, .tv = type,
+                    .B = 16, .top_k = 1, .seed = (uint64_t)i * 100 };
         if (i >= 4) s.q_pos = (i < 6 ? 96 : 128) - s.n_q;
         check_broken(&s, SSA_FULL, tokens, COUNT(tokens));
         if (i >= 4) check_broken(&s, SSA_FULL, last, COUNT(last));
@@ -899,10 +904,11 @@ static void check_short_blocks(int heads, int dim)
 
 static void test_places(void)
 {
-    static const int groups[] = { 4, 5, 16, 17, 32, 1, 3, 9 };
+    static const int groups[] = { 4, 5, 16, 17, 32, 1, 3, 9, 12, 16 };
     for (int i = 0; i < COUNT(groups); i++) {
+        const ssa_type type = i < 8 ? SSA_BF16 : SSA_F16;
         shape s = { .name = "unit, places", .HQ = groups[i] * 2, .H = 2, .D = i % 3 == 2 ? 40 : 64, .DV = 32, .n_q = 1,
-                    .n_kv = i % 2 ? 1100 : 545, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16, .B = 16,
+                    .n_kv = i % 2 ? 1100 : 545, .q_pos = -1, .tq = type, .tk = type, .tv = type, .B = 16,
                     .lay = LAY_ZERO, .seed = (uint64_t)i };
         if (test_some(i, 3)) check_places(&s);
         s.D = 96;
