@@ -920,8 +920,8 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
  *            A level may keep the dims of q and o in an order that suits k_type and v_type: q_prep and finish know it.
  *    unit    for a matrix unit that multiplies bf16. The chunk's rows are first taken as bf16 terms whose sum is the
  *            row: one for bf16, two for f16. Then one entry does the chunk whole, and overlaps what it can. few: up to
- *            SSA__LANES_MAX rows, for which whole chunks of bf16 may stay in the cache. The layouts are the unit's own;
- *            o has room for whole SSA__UNIT_DIM dims, q and o for whole pairs of SSA__LANES_MAX rows.
+ *            SSA__LANES_MAX rows, for which whole chunks may stay in the cache as they are. The layouts are the unit's
+ *            own; o has room for whole SSA__UNIT_DIM dims, q and o for whole pairs of SSA__LANES_MAX rows.
  *              k [term][keys_max][dk_unit]   v likewise, with dk_unit, dv_unit rounded up to SSA__UNIT_DIM
  *
  *    Running state per row: m, the maximum of the scores scale * q.k so far; l, the sum of p = exp(s - m); and fix, the
@@ -1089,8 +1089,8 @@ typedef struct {
      * SSA__UNIT_DIM keys; NULL: there is nothing to lay out once for all tiles. Returns 1 when one is not finite. */
     int (*lay_values)(const ssa__tile *t, int32_t n, uint16_t *dst);
     int32_t chunk;                                   /* most keys of a chunk */
-    int32_t in_place;  /* up to this many rows: k_rows and v_rows lie in the cache for bf16, dims and n that are */
-                       /* multiples of SSA__UNIT_DIM, and rows that see all keys; elsewhere they are k and v */
+    int32_t in_place;  /* up to this many rows: k_rows and v_rows lie in the cache, not yet as terms, for dims and n */
+                       /* that are multiples of SSA__UNIT_DIM, and rows that see all keys; elsewhere they are k and v */
     int      runs;                                   /* and SSA__UNIT_RUN of these may lie apart: k_runs, v_runs */
     int      columns;                                /* few: 1: tile->columns may be less than SSA__LANES_MAX */
     int      halves;                                 /* few: 1: keys and values may be in f16 too, for 9 rows or more */
@@ -2308,7 +2308,7 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
  *              rows of the tile, or of the call.  o [group of 16 rows][dv_unit][16]
  *      few     O = P.V:  A = p transposed; B = V with key pairs interleaved, the cheaper of the two to prepare when
  *              there are 16 rows. Interleaving leaves the dims of 32 in the order that ssa__amx_o tells; finish
- *              restores it.  o [row][dv_unit]
+ *              restores it.  o [row][dv_unit]. f16 in the cache is split into its terms a step at a time
  *      rank    S = Q.K^T of all blocks: A = queries as they are, pooled keys turned, as three terms when they are
  *              floats, so that importance is exact to a float, of which two are used where it is seen that a third
  *              changes no list; s [part][32 blocks][16 rows][32], p stays in f32. Blocks along the lanes: summed over
@@ -7308,7 +7308,7 @@ static void ssa__attend_chunks(const ssa__table *t, const ssa__call *c, const ss
                                ssa__scratch *x)
 {
     ssa__tile *tile = x->tile;
-    /* So few rows come here for bf16 alone (ssa__attend_form). */
+    /* So few rows come here for bf16 alone, or for f16 where the form splits it itself (ssa__attend_form). */
     const int in_place = tile->rows <= form->in_place && tile->dk == tile->dk_unit && tile->dv == tile->dv_unit;
     int32_t n, run, next, whole;
     for (int64_t at = from; at < to; at += n) {
