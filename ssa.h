@@ -3143,7 +3143,7 @@ SSA__AMX void ssa__amx_few_p(const int columns, const int terms, const int hidde
 {
     const __m512 scale = ssa__amx_scale(t);
     const __m512i keys = ssa__amx_few_keys(columns);
-    __m512 m, sum = _mm512_setzero_ps(), half = sum, x[16];
+    __m512 m, sum = _mm512_setzero_ps(), x[16];
     if (columns == 16 && t->adjust) t->adjust(t, s, 16, 1, j, n, 0, t->rows);
     ssa__amx_few_max(columns, terms, t, hidden, limit, s);
     m = _mm512_loadu_ps(t->m);
@@ -3160,17 +3160,15 @@ SSA__AMX void ssa__amx_few_p(const int columns, const int terms, const int hidde
             const __m512 hi_a = ssa__amx_nearest(a), hi_b = ssa__amx_nearest(b);
             pair = ssa__amx_pair(_mm512_sub_ps(a, hi_a), _mm512_sub_ps(b, hi_b));
             _mm512_storeu_si512(p + (columns + i) * 32, pair);
-            sum = _mm512_add_ps(sum, a);
-            half = _mm512_add_ps(half, b);
+            sum = ssa__amx_sum(sum, pair);
             a = hi_a;
             b = hi_b;
         }
         pair = ssa__amx_pair(a, b);
-        if (terms == 1) sum = ssa__amx_sum(sum, pair);
+        sum = ssa__amx_sum(sum, pair);
         x[i] = _mm512_castsi512_ps(pair);
         ssa__fetch_lines(ahead, 1);
     }
-    if (terms == 2) sum = _mm512_add_ps(sum, half);
     for (int32_t a = 0; a < terms; a++, p += columns * 32) {
         for (int i = 0; a > 0 && i < columns; i++) x[i] = _mm512_loadu_ps((const float *)(const void *)(p + i * 32));
         ssa__amx_few_turn(columns, x);
@@ -3179,7 +3177,7 @@ SSA__AMX void ssa__amx_few_p(const int columns, const int terms, const int hidde
     _mm512_storeu_ps(t->l, _mm512_add_ps(_mm512_loadu_ps(t->l), ssa__amx_over_keys(columns, 0, sum)));
 }
 
-/* o += p * pairs, but for the product of both second terms, 2^-15 of a weight that is not 1. */
+/* o += p * pairs, the small products first. */
 SSA__AMX void ssa__amx_few_values(const int columns, const int terms, const ssa__tile *t, const uint16_t *p,
                                   const uint16_t *pairs, ssa__lines *ahead)
 {
@@ -3192,8 +3190,10 @@ SSA__AMX void ssa__amx_few_values(const int columns, const int terms, const ssa_
         _tile_loadd(1, t->o + e + 16, ld);
         if (terms == 2) {
             _tile_loadd(5, rest + 2 * e, ld);
+            _tile_dpbf16ps(0, 3, 5);
             _tile_dpbf16ps(0, 4, 5);
             _tile_loadd(7, rest + 2 * e + 32, ld);
+            _tile_dpbf16ps(1, 3, 7);
             _tile_dpbf16ps(1, 4, 7);
         }
         _tile_loadd(5, pairs + 2 * e, ld);

@@ -567,7 +567,7 @@ static void test_near(void)
 {
     static const int groups[] = { 16, 9, 12, 15 }, top_k[] = { 16, 5, 25, 24, 2 }, periods[] = { 0, 1500, 40, 0 };
     static const float amps[] = { 1, 0.3f, 0.05f, 4, 2 };
-    for (int i = 0; i < 37; i++) {
+    for (int i = 0; i < 50; i++) {
         int kv = i % 5 == 3 ? 2 : 1, shares = i < 25;
         shape s = { .name = "near the best", .HQ = groups[i % 4] * kv, .H = kv, .D = i % 3 ? 64 : 40,
                     .n_q = 1 + i % (shares ? 5 : 15), .n_kv = shares ? 4100 * kv + 333 * i : 1050 + 50 * i,

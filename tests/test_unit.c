@@ -18,7 +18,7 @@ static int vectors(int l) { return l > 0 || level_count() == 1; }
 static int at_amx(void) { return ssa_isa_get() == SSA_ISA_AMX; }
 
 /* ---- data whose scores are not just noise ------------------------------------------------------------------------ */
-enum { NOISE, SLOPE, STAIRS, PEAKS, FALL, DEEP, SPIKE };
+enum { NOISE, SLOPE, STAIRS, PEAKS, FALL, DEEP, SPIKE, ALIKE };
 
 /* How far above the noise the scores of key j are, in natural units. */
 static double rise_of(int fill, int64_t j, const shape *s)
@@ -40,6 +40,11 @@ static void fill(prob *p, int how, uint64_t seed)
     const shape *s = &p->s;
     prob_fill(p, seed);
     if (how == NOISE) return;
+    if (how == ALIKE) { /* what the weights of a row add up to shows */
+        for (int64_t e = 0; e < tensor_count(&p->v); e++) p->v.val[e] = 1.37f;
+        tensor_store(&p->v);
+        return;
+    }
     double a = 4, scale = s->scale != 0 ? (double)s->scale : 1 / sqrt((double)s->D), len = 1 / sqrt((double)s->D);
     for (int64_t e = 0; e < tensor_count(&p->q); e++) p->q.val[e] += (float)(e % s->D % 3 ? a * len : -a * len);
     for (int64_t e = 0; e < tensor_count(&p->k); e++) {
@@ -657,7 +662,7 @@ static void test_forms(void)
         { 1, 32 }, { 3, 11 }, { 7, 9 }, { 1, 64 }, { 5, 13 }, { 1, 128 }, { 3, 43 }, { 1, 1 }, { 4, 1 }, { 1, 3 },
         { 2, 2 }, { 5, 1 }, { 2, 4 }, { 1, 7 } };
     static const struct { int G, n_q; } large[] = { { 5, 51 }, { 8, 32 }, { 1, 257 }, { 16, 64 }, { 25, 41 },
-        { 5, 205 } };
+        { 5, 205 }, { 1, 268 } };
     static const int keys[] = { 31, 32, 33, 127, 128, 129, 511, 512, 513, 1100 };
     static const int dims[] = { 16, 64, 40, 128, 80, 33 };
     static const layout lays[] = { LAY_ZERO, LAY_HEAD, LAY_ODD, LAY_PAD, LAY_ZERO };
@@ -725,6 +730,13 @@ static void test_forms(void)
                     .n_kv = 95, .q_pos = -1, .tq = type, .tk = type, .tv = type, .B = 16, .seed = (uint64_t)i * 2 };
         if (i >= 24) s.seed++;
         check_dense(&s, SPIKE, 1);
+    }
+    for (int i = 0; i < 10; i++) {
+        static const int heads[] = { 4, 8, 12, 16, 80 };
+        shape s = { .name = "unit, alike", .HQ = heads[i / 2], .H = 1, .D = 32, .n_q = 1, .n_kv = 64 + 83 * (i / 4),
+                    .q_pos = -1, .tq = halves[i % 2], .tk = halves[i % 2], .tv = halves[i % 2], .B = 16,
+                    .seed = (uint64_t)i * 100 };
+        check_dense(&s, ALIKE, 0);
     }
     for (int i = 0; i < 8; i++) {                            /* a step's end between what the first and the last see */
         shape s = { .name = "unit, straddle", .HQ = i % 2 ? 2 : 1, .H = 1, .D = 64, .DV = 32, .n_q = i % 2 ? 4 : 3,
