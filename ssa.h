@@ -35,7 +35,7 @@
  *    6  the table of tile operations and the contract of each        plain C
  *    7  scalar operations: the readable definition of each entry     plain C
  *    8  primitives of AVX2, AVX-512, NEON, SIMD128, then 15         intrinsics
- *    9  special units, AMX, BFMMLA: forms of their own               intrinsics
+ *    9  products of bf16, AMX, BFMMLA: forms of their own            intrinsics
  *   10  detection and choice of a level                              CPUID, XCR0, arch_prctl, getauxval, getenv
  *   11  validation, plan, workspace                                  the only place that makes error codes
  *   12  block selection: pooled keys, importance, top-k              plain C over the table
@@ -506,6 +506,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__PREFETCH_L2(p) __builtin_prefetch((const void *)(p), 0, 2)
 #define SSA__TARGET_AVX2   __attribute__((target("avx2,fma,f16c")))
 #define SSA__TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
+#define SSA__TARGET_B16 __attribute__((target("avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
 #define SSA__TARGET_AMX \
     __attribute__((target("amx-tile,amx-bf16,amx-int8,avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
 #define SSA__BARRIER() __asm__ __volatile__("" ::: "memory")
@@ -527,6 +528,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa);
 #define SSA__PREFETCH_L2(p) ((void)(p))
 #define SSA__TARGET_AVX2
 #define SSA__TARGET_AVX512
+#define SSA__TARGET_B16
 #define SSA__TARGET_AMX
 #define SSA__BARRIER() _ReadWriteBarrier()
 #define SSA__LOWEST(bits) ((int)_tzcnt_u32(bits))
@@ -596,6 +598,20 @@ SSA__DIAG_PUSH
 #define SSA__HAVE_AVX512 (SSA__X86 && !SSA_NO_SIMD && !SSA_NO_AVX512)
 #define SSA__HAVE_NEON   (SSA__ARM64 && !SSA_NO_SIMD && !SSA_NO_NEON)
 #define SSA__HAVE_SIMD128 (SSA__WASM && !SSA_NO_SIMD && !SSA_NO_SIMD128)
+/* Products of bf16: on x86-64, with compilers that know them. */
+#if defined(__clang__)
+#define SSA__B16_COMPILER (__clang_major__ >= 9)
+#elif defined(__GNUC__)
+#define SSA__B16_COMPILER (__GNUC__ >= 10)
+#else
+#define SSA__B16_COMPILER 0
+#endif
+#if defined(__x86_64__)
+#define SSA__HAVE_B16 (SSA__HAVE_AVX512 && SSA__B16_COMPILER && !SSA_NO_DISPATCH)
+#else
+#define SSA__HAVE_B16 0
+#endif
+
 /* AMX: on x86-64 Linux, where a system call asks for the permission to use it, and with compilers that know it. */
 #if defined(__clang__)
 #define SSA__AMX_COMPILER (__clang_major__ >= 12)
@@ -2298,14 +2314,21 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
 
 /* =====================================================================================================================
  * 9  SPECIAL UNITS. A level here starts from the table of the level below and overrides or adds the entries it does
- *    better.
+ *    better; AVX512_BF16 and BFMMLA do so within a level.
+ *
+ *    Many rows, on AMX, and all tiles of more than narrow's, on AVX512_BF16, go through one loop (ssa__b16_many_of):
+ *      scores  S^T = K.Q^T:  16 keys as they lie, Q packed once a tile, C = [key][row]: rows along the lanes, so that
+ *              maximum and sum are vertical
+ *      values  O^T = V^T.P^T:  p of key pairs as the softmax leaves them; V laid out once a chunk for all rows of the
+ *              tile, or of the call.  o [group of 16 rows][dv_unit][16]
+ *
+ *    AVX512_BF16: C [16] f32 += A [16][2] bf16 * B [2] bf16, twice the multiply-adds of f32 on AMD's CPUs, for bf16
+ *    alone: A = pairs of dims of 16 rows, or p of a pair of keys; B = a pair from memory, to all lanes: of a key as it
+ *    lies, or of two values interleaved.
  *
  *    AMX: eight tiles of 16 rows of 64 bytes; C [16][16] f32 += A [16][32] bf16 * B [32][16] bf16, where B holds pairs
  *    of its rows interleaved: [16 pairs][16][2]. Tails are zeros in what is taken; up to 8 rows have lower tiles.
- *      scores  S^T = K.Q^T:  A = 16 keys as they lie, B = Q packed once a tile, C = [key][row]: rows along the
- *              lanes, so that maximum and sum are vertical
- *      many    O^T = V^T.P^T:  B = p of key pairs as the softmax leaves them; A = V transposed, once a chunk for all
- *              rows of the tile, or of the call.  o [group of 16 rows][dv_unit][16]
+ *      many    A = keys, B = queries; B = p, A = V transposed
  *      few     O = P.V:  A = p transposed; B = V with key pairs interleaved, the cheaper of the two to prepare when
  *              there are 16 rows. Interleaving leaves the dims of 32 in the order that ssa__amx_o tells; finish
  *              restores it.  o [row][dv_unit]. f16 in the cache is split into its terms a step at a time
@@ -2328,18 +2351,580 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
  *      values  O^T = V^T.P^T:  A = 2 dims x 4 keys, transposed once a chunk; B = 2 rows x 4 keys of p. o stays as the
  *              products leave it, as ssa__bfmm_o tells
  *
- *    Both: p is rounded to a bf16 (two terms when V has two), and l sums what p was rounded to: so the weights of a row
- *    add up to 1. m is in powers of 2. In AMX's with one term it follows the maximum only when that is 8 ahead: p may
- *    reach 2^8, or for many rows 32 times that, which costs no accuracy, and the output is rarely rescaled.
+ *    All: p is rounded to a bf16 (two terms when V has two), and l sums what p was rounded to: so the weights of a row
+ *    add up to 1. m is in powers of 2. With one term, BFMMLA's aside, it follows the maximum only when that is 8 ahead:
+ *    p may reach 2^8, or in the loop for many rows 32 times that, which costs no accuracy, and the output is rarely
+ *    rescaled.
  * ================================================================================================================== */
-#if SSA__HAVE_AMX
-#define SSA__AMX  SSA__FORCE_INLINE SSA__TARGET_AMX
-#define SSA__AMXF static SSA__TARGET_AMX
-#define SSA__AMX_LAG  8.0f /* how far, in powers of 2, a maximum may run ahead of m */
+#if SSA__HAVE_B16
+#define SSA__B16  SSA__FORCE_INLINE SSA__TARGET_B16
+#define SSA__B16F static SSA__TARGET_B16
+#define SSA__B16_LAG  8.0f /* how far, in powers of 2, a maximum may run ahead of m */
 SSA__DIAG_SIGN
 
 /* Keys in whole steps of 32: what a product of values takes at a time, and two tiles of scores. */
-static int32_t ssa__amx_keys(int32_t n) { return (n + 31) & ~31; }
+static int32_t ssa__b16_keys(int32_t n) { return (n + 31) & ~31; }
+
+/* -- rows to terms -- */
+SSA__B16F void ssa__b16_take_bf16(uint16_t *dst, int64_t term, int32_t ld,
+                                  const unsigned char *src, int64_t stride, int32_t n, int32_t d)
+{
+    (void)term;
+    for (int32_t j = 0; j < n; j++, dst += ld, src += stride) {
+        int32_t e = 0;
+        for (; e + 32 <= d; e += 32) _mm512_storeu_si512(dst + e, _mm512_loadu_si512(src + 2 * e));
+        if (e < d) _mm512_storeu_si512(dst + e, _mm512_maskz_loadu_epi16((1u << (d - e)) - 1, src + 2 * e));
+    }
+}
+
+/* x = hi + lo, exact for halves: 8 of 11 bits, and the rest. */
+SSA__B16 void ssa__b16_split(__m512 x, __m256i *hi, __m256i *lo)
+{
+    __m512i h = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0xffff0000u));
+    __m512 rest = _mm512_maskz_sub_ps(_mm512_cmp_ps_mask(x, _mm512_castsi512_ps(h), _CMP_NEQ_UQ), x,
+                                      _mm512_castsi512_ps(h)); /* inf - inf is not wanted */
+    *hi = _mm512_cvtepi32_epi16(_mm512_srli_epi32(h, 16));
+    *lo = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(rest), 16));
+}
+
+/* rows [row][dk_pad], exact in q_terms terms, to q [16 rows][term][32 dims]([pair][row][2]): a tile is 1 KiB. A
+ * negative scale is moved into q, so that the largest product is the largest score. */
+SSA__B16F void ssa__b16_q_prep(ssa__tile *t, float *rows)
+{
+    const __m512 sign = _mm512_set1_ps(t->scale < 0.0f ? -0.0f : 0.0f);
+    const int32_t groups = (t->rows + 15) / 16, steps = t->dk_unit / 32;
+    unsigned char *q = (unsigned char *)t->q;
+    for (int32_t g = 0; g < groups; g++)
+        for (int32_t k = 0; k < steps; k++)
+            for (int32_t a = 0; a < t->q_terms; a++) {
+                unsigned char *tile = q + (((int64_t)g * t->q_terms + a) * steps + k) * 1024;
+                __m512 x[16];
+                for (int32_t r = 0; r < 16; r++) x[r] = _mm512_setzero_ps();
+                for (int32_t r = 0; r < 16 && g * 16 + r < t->rows; r++) {
+                    const float *row = rows + (int64_t)(g * 16 + r) * t->dk_pad + k * 32;
+                    __m256i half[2][2];
+                    for (int i = 0; i < 2; i++) {
+                        __m512 y = k * 32 + i * 16 < t->dk_pad ? _mm512_loadu_ps(row + i * 16) : _mm512_setzero_ps();
+                        ssa__b16_split(_mm512_xor_ps(y, sign), &half[0][i], &half[1][i]);
+                    }
+                    x[r] = _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(half[a][0]), half[a][1], 1));
+                }
+                ssa__avx512_transpose(x);
+                for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(tile + i * 64), x[i]);
+            }
+    if (groups > 1 && groups % 2) /* rows go in pairs of groups */
+        memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)(t->q_terms * steps) * 1024);
+}
+
+/* n <= 16 bf16 rows of d dims to dst [32 dims]([pair][row][2]), the rest zero. */
+SSA__B16F void ssa__b16_turn(uint16_t *dst, const unsigned char *rows, int64_t stride, int32_t n, int32_t d)
+{
+    for (int32_t e = 0; e < d; e += 32) {
+        const __mmask32 some = d - e >= 32 ? 0xffffffffu : (1u << (d - e)) - 1;
+        __m512 x[16];
+        for (int32_t j = 0; j < 16; j++)
+            x[j] = j < n ? _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(some, rows + j * stride + 2 * e))
+                         : _mm512_setzero_ps();
+        ssa__avx512_transpose(x);
+        for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(dst + 16 * e + 32 * i), x[i]);
+    }
+}
+
+/* The same for bf16 queries, 16 rows at a time; of a few [columns], for which all is bf16. */
+SSA__B16F void ssa__b16_q_turn(ssa__tile *t, const uint16_t *rows, int32_t at, int32_t n)
+{
+    uint16_t *q = (uint16_t *)(void *)t->q + (int64_t)at * t->dk_unit;
+    ssa__b16_turn(q, (const unsigned char *)rows, t->dk_unit * 2, n, t->dk_unit);
+    for (int32_t i = 0; t->scale < 0.0f && i < 16 * t->dk_unit; i += 32)
+        _mm512_storeu_si512(q + i, _mm512_xor_si512(_mm512_loadu_si512(q + i), _mm512_set1_epi16((short)0x8000)));
+    for (int32_t i = 0; t->columns < 16 && i < t->dk_unit / 2; i++)
+        _mm512_mask_storeu_epi32(q + (int64_t)i * t->columns * 2, (__mmask16)((1u << t->columns) - 1),
+                                 _mm512_loadu_si512(q + (int64_t)i * 32));
+}
+
+/* From products to powers of 2. A negative scale's sign is in q. 0: adjust has done it. */
+SSA__B16 __m512 ssa__b16_scale(const ssa__tile *t)
+{
+    if (ssa__bits(t->scale) << 1 == 0) return _mm512_set1_ps(1.0f);
+    return _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
+}
+
+/* -- the exponential: 2^x = 2^floor(x) * poly(x - floor(x)), any x. For one term the error is 8e-5, and half a unit of
+ * a bf16's last digit is on top, so that cutting rounds; for two terms it is 1e-7. -- */
+SSA__B16 __m512 ssa__b16_exp2_of(const int terms, const float up, __m512 x)
+{
+    __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), p;
+    if (terms == 1) {
+        p = _mm512_fmadd_ps(_mm512_set1_ps(0.0780245227f), f, _mm512_set1_ps(0.226067155f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.695833541f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.999925219f + up));
+    } else {
+        p = _mm512_fmadd_ps(_mm512_set1_ps(0.00187757668f), f, _mm512_set1_ps(0.0089893401f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.0558263181f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.240153617f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.693153073f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    }
+    return _mm512_scalef_ps(p, x);
+}
+SSA__B16 __m512 ssa__b16_exp2(const int terms, __m512 x) { return ssa__b16_exp2_of(terms, 0.00390625f, x); }
+
+/* How far scores are below m. For two terms rounded twice, as m was: the largest key's p is exactly 1. */
+SSA__B16 __m512 ssa__b16_below(const int terms, __m512 s, __m512 scale, __m512 m)
+{
+    if (terms == 1) return _mm512_fmsub_ps(s, scale, m);
+    return _mm512_sub_ps(_mm512_mul_round_ps(s, scale, _MM_FROUND_CUR_DIRECTION), m); /* not to be made an fmsub */
+}
+
+/* bf16 of two vectors by cutting, a in the low halves and b in the high ones. */
+SSA__B16 __m512i ssa__b16_pair(__m512 a, __m512 b)
+{
+    return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(_mm512_castps_si512(a), 16), _mm512_castps_si512(b));
+}
+SSA__B16 __m512 ssa__b16_nearest(__m512 a) /* to bf16; a >= 0 or NaN */
+{
+    const __m512i u = _mm512_add_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(0x8000));
+    return _mm512_castsi512_ps(_mm512_and_si512(u, _mm512_set1_epi32((int)0xffff0000u)));
+}
+SSA__B16 __m512 ssa__b16_sum(__m512 sum, __m512i pair) /* sum + both halves */
+{
+    return _mm512_dpbf16_ps(sum, (__m512bh)pair, (__m512bh)_mm512_set1_epi32(0x3f803f80));
+}
+
+/* p of keys j and j + 1 for 16 rows, from s [key][16]: term a to p[a]. hidden: keys from limit[row] on have p = 0. */
+SSA__B16 __m512 ssa__b16_p(const int terms, const int hidden, const float *s, int32_t j, __m512 scale, __m512 m,
+                           __m512i limit, __m512i *p, __m512 sum)
+{
+    __m512 a = ssa__b16_exp2(terms, ssa__b16_below(terms, _mm512_loadu_ps(s), scale, m));
+    __m512 b = ssa__b16_exp2(terms, ssa__b16_below(terms, _mm512_loadu_ps(s + 16), scale, m));
+    if (hidden) {
+        a = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(j)), a);
+        b = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(j + 1)), b);
+    }
+    if (terms == 2) {
+        const __m512 hi_a = ssa__b16_nearest(a), hi_b = ssa__b16_nearest(b);
+        p[1] = ssa__b16_pair(_mm512_sub_ps(a, hi_a), _mm512_sub_ps(b, hi_b));
+        sum = ssa__b16_sum(sum, p[1]);
+        a = hi_a;
+        b = hi_b;
+    }
+    p[0] = ssa__b16_pair(a, b);
+    sum = ssa__b16_sum(sum, p[0]);
+    return sum;
+}
+
+/* The maximum of the scores s [n][16] of n keys from `key` on for 16 rows, times scale: m moves up to it where it is
+ * more than SSA__B16_LAG above, or above at all for two terms, where the largest key's p must be exactly 1. Leaves the
+ * factor for what came before in fix; returns whether it is not 1 for some row. */
+SSA__B16 int ssa__b16_max(const int terms, const float *s, int32_t key, int32_t n, int hidden, __m512i limit,
+                          __m512 scale, float *m, float *l, float *fix)
+{
+    __m512 top[4], old = _mm512_loadu_ps(m), f;
+    __mmask16 moved;
+    int32_t j = 0;
+    top[0] = top[1] = top[2] = top[3] = _mm512_set1_ps(-FLT_MAX);
+    if (hidden) {
+        for (; j < n; j++)
+            top[0] = _mm512_mask_max_ps(top[0], _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(key + j)),
+                                        _mm512_loadu_ps(s + j * 16), top[0]);
+    } else {
+        for (; j + 4 <= n; j += 4) {
+            SSA__UNROLL
+            for (int i = 0; i < 4; i++) top[i] = _mm512_max_ps(_mm512_loadu_ps(s + (j + i) * 16), top[i]);
+        }
+        for (; j < n; j++) top[0] = _mm512_max_ps(_mm512_loadu_ps(s + j * 16), top[0]);
+    }
+    top[0] = _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
+    moved = _mm512_cmp_ps_mask(top[0], _mm512_set1_ps(-FLT_MAX), _CMP_NEQ_UQ); /* sees a key of these */
+    top[0] = _mm512_mul_ps(top[0], scale);
+    moved &= _mm512_cmp_ps_mask(top[0], _mm512_add_ps(old, _mm512_set1_ps(terms == 1 ? SSA__B16_LAG : 0.0f)),
+                                _CMP_NLE_UQ);
+    if (!moved) return 0;
+    f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__b16_exp2(2, _mm512_sub_ps(old, top[0])));
+    _mm512_storeu_ps(m, _mm512_mask_mov_ps(old, moved, top[0]));
+    _mm512_storeu_ps(fix, f);
+    _mm512_storeu_ps(l, _mm512_mul_ps(_mm512_loadu_ps(l), f));
+    return 1;
+}
+
+/* Zeros past the n keys taken, up to whole steps of 32. */
+static void ssa__b16_pad(const ssa__tile *t, int32_t n)
+{
+    const size_t rows = (size_t)(ssa__b16_keys(n) - n);
+    for (int32_t a = 0; rows > 0 && a < t->k_terms; a++)
+        memset(t->k + ((int64_t)a * t->keys_max + n) * t->dk_unit, 0, rows * (size_t)t->dk_unit * 2);
+    for (int32_t a = 0; rows > 0 && a < t->v_terms; a++)
+        memset(t->v + ((int64_t)a * t->keys_max + n) * t->dv_unit, 0, rows * (size_t)t->dv_unit * 2);
+}
+
+/* Where dim e of row r lies in o. */
+static float *ssa__b16_o(const ssa__tile *t, int many, int32_t r, int32_t e)
+{
+    int32_t i = e % 32;
+    if (many) return t->o + ((int64_t)(r / 16) * t->dv_unit + e) * 16 + r % 16;
+    return t->o + (int64_t)r * t->dv_unit + (e - i) + (i & 4) * 4 + i / 8 * 4 + i % 4; /* as interleaving leaves them */
+}
+
+/* Whether any of the values at keys from .. n-1 is not finite: the exponent of a term is all ones. */
+SSA__B16F int ssa__b16_broken(const ssa__tile *t, int32_t from, int32_t n)
+{
+    const uint16_t *v = t->v + (int64_t)from * t->dv_unit, *end = t->v + (int64_t)n * t->dv_unit;
+    const __m512i ones = _mm512_set1_epi16(0x7f80);
+    __mmask32 bad = 0;
+    for (; v < end; v += 32)
+        bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(_mm512_loadu_si512(v), ones), ones);
+    return bad != 0;
+}
+
+/* Values that are not finite, at keys from `from` on that not every row sees: 0 * v would spoil the others. They are
+ * taken out and added to the rows that see them, which they make not finite all the same. */
+static void ssa__b16_edge(const ssa__tile *t, int many, int32_t from, int32_t n, const int32_t *limit)
+{
+    for (int32_t j = from; j < n; j++) {
+        uint16_t *hi = t->v + (int64_t)j * t->dv_unit;
+        if (!ssa__b16_broken(t, j, j + 1)) continue;
+        for (int32_t r = 0; r < t->rows; r++) {
+            if ((limit && j >= limit[r]) || (t->sees && !t->sees(t, r, j))) continue;
+            for (int32_t e = 0; e < t->dv; e++)
+                if (!ssa__is_finite(ssa__bf16_to_f32(hi[e]))) *ssa__b16_o(t, many, r, e) += ssa__bf16_to_f32(hi[e]);
+        }
+        for (int32_t e = 0; e < t->dv; e++) {
+            if (ssa__is_finite(ssa__bf16_to_f32(hi[e]))) continue;
+            for (int32_t a = 0; a < t->v_terms; a++) hi[(int64_t)a * t->keys_max * t->dv_unit + e] = 0;
+        }
+    }
+}
+
+/* The first key that some row may not see. */
+static int32_t ssa__b16_unseen(const ssa__tile *t, int32_t n, const int32_t *limit)
+{
+    return t->sees ? 0 : limit ? limit[0] : n;
+}
+
+/* Keys whose p is collected before values are multiplied, as the output comes and goes with them: what ssa__unit_work
+ * has room for. */
+#define SSA__B16_SPAN 256
+
+/* The two products of the loop below, and how many groups of 16 rows they make at a time: 2, or 1. */
+typedef struct {
+    int32_t groups, span; /* span: keys whose p is collected, at most SSA__B16_SPAN */
+    /* Keeps the groups' queries of 33 to 64 dims, of one term, until values are multiplied; NULL: nothing to keep. */
+    void (*hold)(const unsigned char *q);
+    /* Scores of 32 keys from `key` on: s [group][32][16]. held: as hold left it. One group's brings in keys ahead. */
+    void (*scores)(const ssa__tile *t, int32_t key, const unsigned char *q, int held, float *s, ssa__lines *ahead);
+    /* Values of n keys, padded to whole steps of 32, as the next multiplies them. */
+    void (*lay)(const ssa__tile *t, int32_t n, uint16_t *vt);
+    /* All dims of the groups: o += V^T.P^T over n keys from `key` on; where o is fresh it holds nothing yet.
+     * p [group][term][SSA__B16_SPAN / 2 pairs of keys][16][2]. One group's brings in values ahead. */
+    void (*values)(const ssa__tile *t, int32_t key, int32_t n, const uint16_t *vt, const uint16_t *p, float *o,
+                   int fresh, ssa__lines *ahead);
+} ssa__b16_unit;
+
+/* p of 32 keys, from j on, for the one or two groups of rows that start at row at: s [group][32][16], p as values has
+ * it. The keys after the next 32 are brought into L1 meanwhile, two with every two, up to 128 dims of them and without
+ * a loop. 0: a row's p are more than 2^SSA__B16_LAG on average, or NaN, and l stays as it was: then one is more. Not
+ * where that is sure not to happen. */
+SSA__B16 int ssa__b16_many_p(const int groups, const int terms, const int hidden, const int sure, const ssa__tile *t,
+                             int32_t at, int32_t j, const float *s, __m512 scale, const __m512i *limit, uint16_t *p)
+{
+    const __m512 most = _mm512_set1_ps(32.0f * (1 << (int)SSA__B16_LAG));
+    const int64_t stride = t->k_stride;
+    const unsigned char *next = t->k_rows + (j + 64) * stride;
+    const int wide = t->dk_unit > 64;
+    __m512 m[2], sum[2];
+    __mmask16 above = 0;
+    SSA__UNROLL
+    for (int g = 0; g < groups; g++) {
+        m[g] = _mm512_loadu_ps(t->m + at + g * 16);
+        sum[g] = _mm512_setzero_ps();
+    }
+    for (int32_t i = 0; i < 32; i += 2, next += 2 * stride) {
+        if (groups > 1) {
+            SSA__PREFETCH(next);
+            SSA__PREFETCH(next + 64);
+            SSA__PREFETCH(next + stride);
+            SSA__PREFETCH(next + stride + 64);
+        }
+        if (groups > 1 && wide) {
+            SSA__PREFETCH(next + 128);
+            SSA__PREFETCH(next + 192);
+            SSA__PREFETCH(next + stride + 128);
+            SSA__PREFETCH(next + stride + 192);
+        }
+        SSA__UNROLL
+        for (int g = 0; g < groups; g++) {
+            __m512i x[2];
+            sum[g] = ssa__b16_p(terms, hidden, s + (g * 32 + i) * 16, j + i, scale, m[g], limit[g], x, sum[g]);
+            for (int a = 0; a < terms; a++)
+                _mm512_storeu_si512(p + (g * terms + a) * SSA__B16_SPAN * 16 + i * 16, x[a]);
+        }
+    }
+    SSA__UNROLL
+    for (int g = 0; g < groups; g++) above |= _mm512_cmp_ps_mask(sum[g], most, _CMP_NLE_UQ);
+    if (!sure && above) return 0;
+    SSA__UNROLL
+    for (int g = 0; g < groups; g++)
+        _mm512_storeu_ps(t->l + at + g * 16, _mm512_add_ps(_mm512_loadu_ps(t->l + at + g * 16), sum[g]));
+    return 1;
+}
+
+/* The scores of n keys from j on, for the groups of rows that start at row at. */
+SSA__NO_INLINE void ssa__b16_many_adjust(const ssa__tile *t, float *s, int32_t j, int32_t n, int32_t at)
+{
+    for (int32_t r = at; r < at + 32 && r < t->rows; r += 16, s += 512)
+        t->adjust(t, s, 16, 1, j, n, r, t->rows - r < 16 ? t->rows - r : 16);
+}
+
+/* Groups of rows go through the chunk together, so that their queries, output, scores and p stay in L1, while keys and
+ * values come from L2: scores of 32 keys, a step ahead, their p, and after `span` keys their values. With one term p is
+ * made first, and looked at whether m is too low for it; two terms look for the maximum. When it moves, the values so
+ * far are added to the output before that is rescaled. */
+SSA__B16 void ssa__b16_many_of(const ssa__b16_unit *u, const int terms, const ssa__tile *t, int32_t n,
+                               const int32_t *limit, int start)
+{
+    const int groups = u->groups;
+    const int32_t step = groups * 16, sets = (t->rows + step - 1) / step;
+    const int64_t q_set = (int64_t)groups * t->q_terms * (t->dk_unit / 32) * 1024, o_set = (int64_t)t->dv_unit * step;
+    const int held = u->hold && t->dk_unit == 64 && t->q_terms * t->k_terms == 1;
+    const __m512 scale = ssa__b16_scale(t);
+    const uint16_t *vt = t->v_laid;
+    uint16_t *own = (uint16_t *)(void *)t->work;
+    float *s = (float *)(void *)(own + (int64_t)t->keys_max * t->dv_unit * terms); /* of this step and the next */
+    uint16_t *p = (uint16_t *)(void *)(s + 2048);
+    int32_t fetched = groups > 1 ? 0 : t->ahead_rows, steps = 0;
+    ssa__lines keys = ssa__lines_ahead(t, (int64_t)n * t->dk_unit / 32); /* of one group: as often as it multiplies */
+    ssa__lines values = ssa__lines_of(t->ahead_v, t->ahead_v_stride, t->ahead_rows, t->ahead_v_bytes,
+                                      (int64_t)n * t->dv_unit / 32);
+    if (vt == NULL) {
+        ssa__b16_pad(t, n);
+        u->lay(t, n, own);
+        vt = own;
+    }
+    for (int32_t i = 0; i < sets; i++) {
+        const int32_t at = i * step;
+        const unsigned char *q = (const unsigned char *)t->q + i * q_set;
+        float *o = t->o + i * o_set;
+        const int32_t first = t->start ? t->start[at] / 32 * 32 : 0;
+        int32_t sees = n, hidden = n, done = first; /* keys that some row sees, that all see, whose values are added */
+        int fresh = start;
+        __m512i lim[2];
+        lim[0] = lim[1] = _mm512_set1_epi32(n);
+        if (limit) {
+            lim[0] = lim[1] = _mm512_loadu_si512(limit + at);
+            if (groups > 1) lim[1] = _mm512_loadu_si512(limit + at + 16);
+            sees = _mm512_reduce_max_epi32(_mm512_max_epi32(lim[0], lim[1]));
+            hidden = _mm512_reduce_min_epi32(_mm512_min_epi32(lim[0], lim[1]));
+        }
+        if (held) u->hold(q);
+        if (sees > done) u->scores(t, done, q, held, s + (done & 32) * 32, &keys);
+        for (int32_t j = done; j < sees; j += 32) {
+            const int32_t left = sees - j, some = hidden < j + 32;
+            const int last = left <= 32 || j + 32 - done == u->span;
+            float *s_j = s + (j & 32) * 32;
+            uint16_t *p_j = p + (j - done) * 16;
+            int made = 0;
+            SSA__BARRIER();
+            if (left > 32) u->scores(t, j + 32, q, held, s + (~j & 32) * 32, &keys);
+            if (t->adjust) ssa__b16_many_adjust(t, s_j, j, left < 32 ? left : 32, at);
+            if (terms == 1 && (j > first || !start))
+                made = some ? ssa__b16_many_p(groups, 1, 1, 0, t, at, j, s_j, scale, lim, p_j)
+                            : ssa__b16_many_p(groups, 1, 0, 0, t, at, j, s_j, scale, lim, p_j);
+            for (int g = 0; g < groups && !made; g++) {
+                float *o_g = o + g * t->dv_unit * 16, *fix = t->fix + at + g * 16;
+                if (!ssa__b16_max(terms, s_j + g * 512, j, left < 32 ? left : 32, some, lim[g], scale,
+                                  t->m + at + g * 16, t->l + at + g * 16, fix)) continue;
+                if (done < j) {
+                    u->values(t, done, j - done, vt, p, o, fresh, &values);
+                    if (held) u->hold(q);
+                    fresh = 0;
+                }
+                done = j;
+                p_j = p;
+                SSA__BARRIER();
+                for (int32_t e = 0; e < t->dv_unit && !fresh; e++)
+                    _mm512_storeu_ps(o_g + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o_g + e * 16), _mm512_loadu_ps(fix)));
+            }
+            if (!made && (terms == 1 || some)) ssa__b16_many_p(groups, terms, 1, 1, t, at, j, s_j, scale, lim, p_j);
+            else if (!made) ssa__b16_many_p(groups, terms, 0, 1, t, at, j, s_j, scale, lim, p_j);
+            SSA__BARRIER();
+            if (last) {
+                u->values(t, done, j + 32 - done, vt, p, o, fresh, &values);
+                if (held) u->hold(q);
+                fresh = 0;
+                done = j + 32;
+            }
+            steps++;
+            if (fetched < t->ahead_rows) { /* of two: spread over the sets */
+                const int32_t to = (int32_t)((int64_t)t->ahead_rows * steps * 32 / ((int64_t)n * sets)) + 1;
+                ssa__fetch_rows(t->ahead, t->ahead_stride, fetched, to, t->ahead_rows, t->ahead_bytes);
+                ssa__fetch_rows(t->ahead_v, t->ahead_v_stride, fetched, to, t->ahead_rows, t->ahead_v_bytes);
+                fetched = to;
+            }
+        }
+        if (fresh) memset(o, 0, (size_t)o_set * sizeof(float));
+    }
+    SSA__BARRIER();
+}
+
+/* To be called with a constant u, whose calls are direct then. */
+SSA__B16 void ssa__b16_many(const ssa__b16_unit *u, const int terms, const ssa__tile *t, int32_t n,
+                            const int32_t *limit)
+{
+    const int32_t from = t->v_laid ? n : ssa__b16_unseen(t, n, limit);
+    int start = t->fresh;
+    if (from < n && ssa__b16_broken(t, from, n)) {
+        if (start) memset(t->o, 0, (size_t)(ssa__round_up(t->rows, u->groups * 16) * t->dv_unit) * sizeof(float));
+        start = 0;
+        ssa__b16_edge(t, 1, from, n, limit);
+    }
+    ssa__b16_many_of(u, terms, t, n, limit, start);
+}
+
+SSA__B16F void ssa__b16_many_finish(const ssa__tile *t, const float *factor, float *rows)
+{
+    const __m512 f = _mm512_loadu_ps(factor);
+    for (int32_t e = 0; e < t->dv_pad; e += 16) {
+        __m512 x[16];
+        for (int i = 0; i < 16; i++) x[i] = _mm512_mul_ps(f, _mm512_loadu_ps(t->o + (int64_t)(e + i) * 16));
+        ssa__avx512_transpose(x);
+        for (int i = 0; i < 16; i++) _mm512_storeu_ps(rows + (int64_t)i * t->dv_pad + e, x[i]);
+    }
+}
+
+/* -- products by AVX512_BF16: what comes from memory to all lanes is used for two groups of rows where there are two;
+ * 16 results hide the latency -- */
+
+/* v of n keys to vt [pair of keys][dv_unit][2], 32 dims as 0-3 8-11 16-19 24-27 4-7 12-15 20-23 28-31. */
+SSA__B16 void ssa__b16_lay_pairs(const int runs, const ssa__tile *t, int32_t n, uint16_t *vt)
+{
+    for (int32_t j = 0; j < ssa__b16_keys(n); j += 2) {
+        const unsigned char *v = runs ? t->v_runs[j / 16] + j % 16 * t->v_stride : t->v_rows + j * t->v_stride;
+        for (int32_t e = 0; e < t->dv_unit; e += 32, vt += 64) {
+            const __m512i x = _mm512_loadu_si512(v + 2 * e), y = _mm512_loadu_si512(v + t->v_stride + 2 * e);
+            _mm512_storeu_si512(vt, _mm512_unpacklo_epi16(x, y));
+            _mm512_storeu_si512(vt + 32, _mm512_unpackhi_epi16(x, y));
+        }
+    }
+}
+
+SSA__B16 __m512bh ssa__b16_to_all(const unsigned char *pair)
+{
+    int32_t x;
+    memcpy(&x, pair, 4);
+    return (__m512bh)_mm512_set1_epi32(x);
+}
+SSA__B16 __m512bh ssa__b16_each(const unsigned char *pairs) { return (__m512bh)_mm512_loadu_si512(pairs); }
+
+/* 8 keys at a time; of one group of rows, even and odd pairs of dims apart. */
+SSA__B16 void ssa__b16_dot_scores(const int groups, const ssa__tile *t, int32_t key, const unsigned char *q, float *s,
+                                  ssa__lines *ahead)
+{
+    const int64_t stride = t->k_stride;
+    for (int32_t j = 0; j < 32; j += 8) {
+        const unsigned char *k = groups == 1 ? t->k_runs[(key + j) / 16] + (key + j) % 16 * stride
+                                             : t->k_rows + (key + j) * stride, *k4 = k + 4 * stride;
+        __m512 acc[8][2];
+        SSA__UNROLL
+        for (int i = 0; i < 8; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
+        for (int32_t e = 0; e < t->dk_unit * 2; e += groups == 1 ? 8 : 4) {
+            const __m512bh a = ssa__b16_each(q + e * 16),
+                           b = ssa__b16_each(q + (groups == 1 ? e * 16 + 64 : (t->dk_unit * 2 + e) * 16));
+            SSA__UNROLL
+            for (int i = 0; i < 8; i++) {
+                const unsigned char *at = (i < 4 ? k : k4) + i % 4 * stride + e;
+                const __m512bh x = ssa__b16_to_all(at), y = groups == 1 ? ssa__b16_to_all(at + 4) : x;
+                acc[i][0] = _mm512_dpbf16_ps(acc[i][0], a, x);
+                acc[i][1] = _mm512_dpbf16_ps(acc[i][1], b, y);
+            }
+            if (groups == 1) ssa__fetch_lines(ahead, 1);
+        }
+        SSA__UNROLL
+        for (int i = 0; i < 8; i++) {
+            if (groups == 1) acc[i][0] = _mm512_add_ps(acc[i][0], acc[i][1]);
+            else _mm512_storeu_ps(s + (32 + j + i) * 16, acc[i][1]);
+            _mm512_storeu_ps(s + (j + i) * 16, acc[i][0]);
+        }
+    }
+}
+
+/* 8 dims of two groups at a time, or 16 of one. */
+SSA__B16 void ssa__b16_dot_values(const int groups, const ssa__tile *t, int32_t key, int32_t n, const uint16_t *vt,
+                                  const uint16_t *p, float *o, int fresh, ssa__lines *ahead)
+{
+    const int64_t group = (int64_t)t->dv_unit * 16, ld = (int64_t)t->dv_unit * 4;
+    const int64_t back = groups == 1 ? 128 : group; /* from the first 8 results to the others */
+    const unsigned char *v0 = (const unsigned char *)(vt + (int64_t)key * t->dv_unit);
+    for (int32_t e = 0; e < t->dv_unit; e += 16 / groups, o += 256 / groups) {
+        const unsigned char *v = v0 + e / 32 * 128 + e / 8 % 4 * 16, *at = (const unsigned char *)p;
+        __m512 acc[16];
+        SSA__UNROLL
+        for (int i = 0; i < 16; i++)
+            acc[i] = fresh ? _mm512_setzero_ps() : _mm512_loadu_ps(o + i % 8 * 16 + i / 8 * back);
+        for (int32_t j = 0; j < n; j += 2, v += ld, at += 64) {
+            const __m512bh a = ssa__b16_each(at), b = groups == 1 ? a : ssa__b16_each(at + SSA__B16_SPAN * 32);
+            SSA__UNROLL
+            for (int i = 0; i < 8; i++) { /* of 8 dims 4 lie in the other half */
+                const unsigned char *pair = v + i % 4 * 4 + i / 4 * 64;
+                const __m512bh x = ssa__b16_to_all(pair), y = groups == 1 ? ssa__b16_to_all(pair + 16) : x;
+                acc[i] = _mm512_dpbf16_ps(acc[i], a, x);
+                acc[i + 8] = _mm512_dpbf16_ps(acc[i + 8], b, y);
+            }
+            if (groups == 1) ssa__fetch_lines(ahead, 1);
+        }
+        SSA__UNROLL
+        for (int i = 0; i < 16; i++)
+            _mm512_storeu_ps(o + i % 8 * 16 + i / 8 * back, acc[i]);
+    }
+}
+
+#define SSA__B16_DOT(name, groups_) \
+    SSA__B16F void ssa__b16_##name##_lay(const ssa__tile *t, int32_t n, uint16_t *vt) \
+    { ssa__b16_lay_pairs(groups_ == 1, t, n, vt); } \
+    SSA__B16F void ssa__b16_##name##_scores(const ssa__tile *t, int32_t key, const unsigned char *q, int held, \
+                                            float *s, ssa__lines *ahead) \
+    { (void)held; ssa__b16_dot_scores(groups_, t, key, q, s, ahead); } \
+    SSA__B16F void ssa__b16_##name##_values(const ssa__tile *t, int32_t key, int32_t n, const uint16_t *vt, \
+                                            const uint16_t *p, float *o, int fresh, ssa__lines *ahead) \
+    { ssa__b16_dot_values(groups_, t, key, n, vt, p, o, fresh, ahead); } \
+    static const ssa__b16_unit ssa__b16_##name = { groups_, 64, NULL, ssa__b16_##name##_scores, \
+                                                   ssa__b16_##name##_lay, ssa__b16_##name##_values }; \
+    SSA__B16F void ssa__b16_##name##_attend(const ssa__tile *t, int32_t n, const int32_t *limit) \
+    { ssa__b16_many(&ssa__b16_##name, 1, t, n, limit); }
+SSA__B16_DOT(dot_few, 1)
+SSA__B16_DOT(dot_many, 2)
+#undef SSA__B16_DOT
+
+SSA__B16F int ssa__b16_dot_lay_values(const ssa__tile *t, int32_t n, uint16_t *dst)
+{
+    ssa__b16_pad(t, n);
+    ssa__b16_lay_pairs(0, t, n, dst);
+    return ssa__b16_broken(t, 0, n);
+}
+
+/* On top of a filled avx512 table. */
+static void ssa__b16_fill(ssa__table *t)
+{
+    t->take[SSA_BF16] = ssa__b16_take_bf16;
+    t->few.chunk = SSA__UNIT_FEW;
+    t->few.in_place = SSA__LANES_MAX;
+    t->few.runs = 1;
+    t->few.starts = t->many.starts = 1;
+    t->few.q_prep = t->many.q_prep = ssa__b16_q_prep;
+    t->few.q_turn = t->many.q_turn = ssa__b16_q_turn;
+    t->few.attend = ssa__b16_dot_few_attend;
+    t->few.finish = t->many.finish = ssa__b16_many_finish;
+    t->many.chunk = SSA__UNIT_KEYS;
+    t->many.in_place = 2 * SSA__LANES_MAX;
+    t->many.attend = ssa__b16_dot_many_attend;
+    t->many.lay_values = ssa__b16_dot_lay_values;
+}
+SSA__DIAG_POP
+#endif /* SSA__HAVE_B16 */
+
+#if SSA__HAVE_AMX
+#define SSA__AMX  SSA__FORCE_INLINE SSA__TARGET_AMX
+#define SSA__AMXF static SSA__TARGET_AMX
+SSA__DIAG_SIGN
 
 /* All tiles whole; or tile 5 half as wide and tile 7 half as high, for products over 16 bf16 or 32 int8; or for 2, 4 or
  * 8 rows: p in tile 4, output in 0 and 1, queries along the columns of tile 6, scores in 2 and 3. Constants: to gcc 12
@@ -2370,34 +2955,12 @@ SSA__AMXF void ssa__amx_leave(const unsigned char *kept)
     else _tile_release(); /* the host had none */
 }
 
-/* -- rows to terms -- */
-SSA__AMXF void ssa__amx_take_bf16(uint16_t *dst, int64_t term, int32_t ld,
-                                  const unsigned char *src, int64_t stride, int32_t n, int32_t d)
-{
-    (void)term;
-    for (int32_t j = 0; j < n; j++, dst += ld, src += stride) {
-        int32_t e = 0;
-        for (; e + 32 <= d; e += 32) _mm512_storeu_si512(dst + e, _mm512_loadu_si512(src + 2 * e));
-        if (e < d) _mm512_storeu_si512(dst + e, _mm512_maskz_loadu_epi16((1u << (d - e)) - 1, src + 2 * e));
-    }
-}
-
-/* x = hi + lo, exact for halves: 8 of 11 bits, and the rest. */
-SSA__AMX void ssa__amx_split(__m512 x, __m256i *hi, __m256i *lo)
-{
-    __m512i h = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0xffff0000u));
-    __m512 rest = _mm512_maskz_sub_ps(_mm512_cmp_ps_mask(x, _mm512_castsi512_ps(h), _CMP_NEQ_UQ), x,
-                                      _mm512_castsi512_ps(h)); /* inf - inf is not wanted */
-    *hi = _mm512_cvtepi32_epi16(_mm512_srli_epi32(h, 16));
-    *lo = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(rest), 16));
-}
-
 /* The same for 32 halves. */
 SSA__NO_INLINE SSA__TARGET_AMX void ssa__amx_split_any(__m512i x, __m512i *hi, __m512i *lo)
 {
     __m256i h[2], l[2];
-    ssa__amx_split(_mm512_cvtph_ps(_mm512_castsi512_si256(x)), &h[0], &l[0]);
-    ssa__amx_split(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(x, 1)), &h[1], &l[1]);
+    ssa__b16_split(_mm512_cvtph_ps(_mm512_castsi512_si256(x)), &h[0], &l[0]);
+    ssa__b16_split(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(x, 1)), &h[1], &l[1]);
     *hi = _mm512_inserti64x4(_mm512_castsi256_si512(h[0]), h[1], 1);
     *lo = _mm512_inserti64x4(_mm512_castsi256_si512(l[0]), l[1], 1);
 }
@@ -2448,220 +3011,6 @@ SSA__AMXF void ssa__amx_take_f16(uint16_t *dst, int64_t term, int32_t ld, const 
     }
 }
 
-/* rows [row][dk_pad], exact in q_terms terms, to q [16 rows][term][32 dims]([pair][row][2]): a tile is 1 KiB. A
- * negative scale is moved into q, so that the largest product is the largest score. */
-SSA__AMXF void ssa__amx_q_prep(ssa__tile *t, float *rows)
-{
-    const __m512 sign = _mm512_set1_ps(t->scale < 0.0f ? -0.0f : 0.0f);
-    const int32_t groups = (t->rows + 15) / 16, steps = t->dk_unit / 32;
-    unsigned char *q = (unsigned char *)t->q;
-    for (int32_t g = 0; g < groups; g++)
-        for (int32_t k = 0; k < steps; k++)
-            for (int32_t a = 0; a < t->q_terms; a++) {
-                unsigned char *tile = q + (((int64_t)g * t->q_terms + a) * steps + k) * 1024;
-                __m512 x[16];
-                for (int32_t r = 0; r < 16; r++) x[r] = _mm512_setzero_ps();
-                for (int32_t r = 0; r < 16 && g * 16 + r < t->rows; r++) {
-                    const float *row = rows + (int64_t)(g * 16 + r) * t->dk_pad + k * 32;
-                    __m256i half[2][2];
-                    for (int i = 0; i < 2; i++) {
-                        __m512 y = k * 32 + i * 16 < t->dk_pad ? _mm512_loadu_ps(row + i * 16) : _mm512_setzero_ps();
-                        ssa__amx_split(_mm512_xor_ps(y, sign), &half[0][i], &half[1][i]);
-                    }
-                    x[r] = _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(half[a][0]), half[a][1], 1));
-                }
-                ssa__avx512_transpose(x);
-                for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(tile + i * 64), x[i]);
-            }
-    if (groups > 1 && groups % 2) /* rows go in pairs of groups */
-        memset(q + (int64_t)groups * t->q_terms * steps * 1024, 0, (size_t)(t->q_terms * steps) * 1024);
-}
-
-/* n <= 16 bf16 rows of d dims to dst [32 dims]([pair][row][2]), the rest zero. */
-SSA__AMXF void ssa__amx_turn(uint16_t *dst, const unsigned char *rows, int64_t stride, int32_t n, int32_t d)
-{
-    for (int32_t e = 0; e < d; e += 32) {
-        const __mmask32 some = d - e >= 32 ? 0xffffffffu : (1u << (d - e)) - 1;
-        __m512 x[16];
-        for (int32_t j = 0; j < 16; j++)
-            x[j] = j < n ? _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(some, rows + j * stride + 2 * e))
-                         : _mm512_setzero_ps();
-        ssa__avx512_transpose(x);
-        for (int32_t i = 0; i < 16; i++) _mm512_storeu_ps((float *)(void *)(dst + 16 * e + 32 * i), x[i]);
-    }
-}
-
-/* The same for bf16 queries, 16 rows at a time; of a few [columns], for which all is bf16. */
-SSA__AMXF void ssa__amx_q_turn(ssa__tile *t, const uint16_t *rows, int32_t at, int32_t n)
-{
-    uint16_t *q = (uint16_t *)(void *)t->q + (int64_t)at * t->dk_unit;
-    ssa__amx_turn(q, (const unsigned char *)rows, t->dk_unit * 2, n, t->dk_unit);
-    for (int32_t i = 0; t->scale < 0.0f && i < 16 * t->dk_unit; i += 32)
-        _mm512_storeu_si512(q + i, _mm512_xor_si512(_mm512_loadu_si512(q + i), _mm512_set1_epi16((short)0x8000)));
-    for (int32_t i = 0; t->columns < 16 && i < t->dk_unit / 2; i++)
-        _mm512_mask_storeu_epi32(q + (int64_t)i * t->columns * 2, (__mmask16)((1u << t->columns) - 1),
-                                 _mm512_loadu_si512(q + (int64_t)i * 32));
-}
-
-/* From products to powers of 2. A negative scale's sign is in q. 0: adjust has done it. */
-SSA__AMX __m512 ssa__amx_scale(const ssa__tile *t)
-{
-    if (ssa__bits(t->scale) << 1 == 0) return _mm512_set1_ps(1.0f);
-    return _mm512_set1_ps((t->scale < 0.0f ? -t->scale : t->scale) * (float)SSA__LOG2E);
-}
-
-/* -- the exponential: 2^x = 2^floor(x) * poly(x - floor(x)), any x. For one term the error is 8e-5, and half a unit of
- * a bf16's last digit is on top, so that cutting rounds; for two terms it is 1e-7. -- */
-SSA__AMX __m512 ssa__amx_exp2_of(const int terms, const float up, __m512 x)
-{
-    __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), p;
-    if (terms == 1) {
-        p = _mm512_fmadd_ps(_mm512_set1_ps(0.0780245227f), f, _mm512_set1_ps(0.226067155f));
-        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.695833541f));
-        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.999925219f + up));
-    } else {
-        p = _mm512_fmadd_ps(_mm512_set1_ps(0.00187757668f), f, _mm512_set1_ps(0.0089893401f));
-        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.0558263181f));
-        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.240153617f));
-        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.693153073f));
-        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-    }
-    return _mm512_scalef_ps(p, x);
-}
-SSA__AMX __m512 ssa__amx_exp2(const int terms, __m512 x) { return ssa__amx_exp2_of(terms, 0.00390625f, x); }
-
-/* How far scores are below m. For two terms rounded twice, as m was: the largest key's p is exactly 1. */
-SSA__AMX __m512 ssa__amx_below(const int terms, __m512 s, __m512 scale, __m512 m)
-{
-    if (terms == 1) return _mm512_fmsub_ps(s, scale, m);
-    return _mm512_sub_ps(_mm512_mul_round_ps(s, scale, _MM_FROUND_CUR_DIRECTION), m); /* not to be made an fmsub */
-}
-
-/* bf16 of two vectors by cutting, a in the low halves and b in the high ones. */
-SSA__AMX __m512i ssa__amx_pair(__m512 a, __m512 b)
-{
-    return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(_mm512_castps_si512(a), 16), _mm512_castps_si512(b));
-}
-SSA__AMX __m512 ssa__amx_nearest(__m512 a) /* to bf16; a >= 0 or NaN */
-{
-    const __m512i u = _mm512_add_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(0x8000));
-    return _mm512_castsi512_ps(_mm512_and_si512(u, _mm512_set1_epi32((int)0xffff0000u)));
-}
-SSA__AMX __m512 ssa__amx_sum(__m512 sum, __m512i pair) /* sum + both halves */
-{
-    return _mm512_dpbf16_ps(sum, (__m512bh)pair, (__m512bh)_mm512_set1_epi32(0x3f803f80));
-}
-
-/* p of keys j and j + 1 for 16 rows, from s [key][16]: term a to p[a]. hidden: keys from limit[row] on have p = 0. */
-SSA__AMX __m512 ssa__amx_p(const int terms, const int hidden, const float *s, int32_t j, __m512 scale, __m512 m,
-                           __m512i limit, __m512i *p, __m512 sum)
-{
-    __m512 a = ssa__amx_exp2(terms, ssa__amx_below(terms, _mm512_loadu_ps(s), scale, m));
-    __m512 b = ssa__amx_exp2(terms, ssa__amx_below(terms, _mm512_loadu_ps(s + 16), scale, m));
-    if (hidden) {
-        a = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(j)), a);
-        b = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(j + 1)), b);
-    }
-    if (terms == 2) {
-        const __m512 hi_a = ssa__amx_nearest(a), hi_b = ssa__amx_nearest(b);
-        p[1] = ssa__amx_pair(_mm512_sub_ps(a, hi_a), _mm512_sub_ps(b, hi_b));
-        sum = ssa__amx_sum(sum, p[1]);
-        a = hi_a;
-        b = hi_b;
-    }
-    p[0] = ssa__amx_pair(a, b);
-    sum = ssa__amx_sum(sum, p[0]);
-    return sum;
-}
-
-/* The maximum of the scores s [n][16] of n keys from `key` on for 16 rows, times scale: m moves up to it where it is
- * more than SSA__AMX_LAG above, or above at all for two terms, where the largest key's p must be exactly 1. Leaves the
- * factor for what came before in fix; returns whether it is not 1 for some row. */
-SSA__AMX int ssa__amx_max(const int terms, const float *s, int32_t key, int32_t n, int hidden, __m512i limit,
-                          __m512 scale, float *m, float *l, float *fix)
-{
-    __m512 top[4], old = _mm512_loadu_ps(m), f;
-    __mmask16 moved;
-    int32_t j = 0;
-    top[0] = top[1] = top[2] = top[3] = _mm512_set1_ps(-FLT_MAX);
-    if (hidden) {
-        for (; j < n; j++)
-            top[0] = _mm512_mask_max_ps(top[0], _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(key + j)),
-                                        _mm512_loadu_ps(s + j * 16), top[0]);
-    } else {
-        for (; j + 4 <= n; j += 4) {
-            SSA__UNROLL
-            for (int i = 0; i < 4; i++) top[i] = _mm512_max_ps(_mm512_loadu_ps(s + (j + i) * 16), top[i]);
-        }
-        for (; j < n; j++) top[0] = _mm512_max_ps(_mm512_loadu_ps(s + j * 16), top[0]);
-    }
-    top[0] = _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
-    moved = _mm512_cmp_ps_mask(top[0], _mm512_set1_ps(-FLT_MAX), _CMP_NEQ_UQ); /* sees a key of these */
-    top[0] = _mm512_mul_ps(top[0], scale);
-    moved &= _mm512_cmp_ps_mask(top[0], _mm512_add_ps(old, _mm512_set1_ps(terms == 1 ? SSA__AMX_LAG : 0.0f)),
-                                _CMP_NLE_UQ);
-    if (!moved) return 0;
-    f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top[0])));
-    _mm512_storeu_ps(m, _mm512_mask_mov_ps(old, moved, top[0]));
-    _mm512_storeu_ps(fix, f);
-    _mm512_storeu_ps(l, _mm512_mul_ps(_mm512_loadu_ps(l), f));
-    return 1;
-}
-
-/* Zeros past the n keys taken, up to whole steps of 32. */
-static void ssa__amx_pad(const ssa__tile *t, int32_t n)
-{
-    const size_t rows = (size_t)(ssa__amx_keys(n) - n);
-    for (int32_t a = 0; rows > 0 && a < t->k_terms; a++)
-        memset(t->k + ((int64_t)a * t->keys_max + n) * t->dk_unit, 0, rows * (size_t)t->dk_unit * 2);
-    for (int32_t a = 0; rows > 0 && a < t->v_terms; a++)
-        memset(t->v + ((int64_t)a * t->keys_max + n) * t->dv_unit, 0, rows * (size_t)t->dv_unit * 2);
-}
-
-/* Where dim e of row r lies in o. */
-static float *ssa__amx_o(const ssa__tile *t, int many, int32_t r, int32_t e)
-{
-    int32_t i = e % 32;
-    if (many) return t->o + ((int64_t)(r / 16) * t->dv_unit + e) * 16 + r % 16;
-    return t->o + (int64_t)r * t->dv_unit + (e - i) + (i & 4) * 4 + i / 8 * 4 + i % 4; /* as interleaving leaves them */
-}
-
-/* Whether any of the values at keys from .. n-1 is not finite: the exponent of a term is all ones. */
-SSA__AMXF int ssa__amx_broken(const ssa__tile *t, int32_t from, int32_t n)
-{
-    const uint16_t *v = t->v + (int64_t)from * t->dv_unit, *end = t->v + (int64_t)n * t->dv_unit;
-    const __m512i ones = _mm512_set1_epi16(0x7f80);
-    __mmask32 bad = 0;
-    for (; v < end; v += 32)
-        bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(_mm512_loadu_si512(v), ones), ones);
-    return bad != 0;
-}
-
-/* Values that are not finite, at keys from `from` on that not every row sees: 0 * v would spoil the others. They are
- * taken out and added to the rows that see them, which they make not finite all the same. */
-static void ssa__amx_edge(const ssa__tile *t, int many, int32_t from, int32_t n, const int32_t *limit)
-{
-    for (int32_t j = from; j < n; j++) {
-        uint16_t *hi = t->v + (int64_t)j * t->dv_unit;
-        if (!ssa__amx_broken(t, j, j + 1)) continue;
-        for (int32_t r = 0; r < t->rows; r++) {
-            if ((limit && j >= limit[r]) || (t->sees && !t->sees(t, r, j))) continue;
-            for (int32_t e = 0; e < t->dv; e++)
-                if (!ssa__is_finite(ssa__bf16_to_f32(hi[e]))) *ssa__amx_o(t, many, r, e) += ssa__bf16_to_f32(hi[e]);
-        }
-        for (int32_t e = 0; e < t->dv; e++) {
-            if (ssa__is_finite(ssa__bf16_to_f32(hi[e]))) continue;
-            for (int32_t a = 0; a < t->v_terms; a++) hi[(int64_t)a * t->keys_max * t->dv_unit + e] = 0;
-        }
-    }
-}
-
-/* The first key that some row may not see. */
-static int32_t ssa__amx_unseen(const ssa__tile *t, int32_t n, const int32_t *limit)
-{
-    return t->sees ? 0 : limit ? limit[0] : n;
-}
-
 /* -- many rows -- */
 
 /* v [key][dv_unit] of a term to vt [term][32 keys][16 dims]([dim][key]), a tile's KiB each. */
@@ -2689,10 +3038,6 @@ SSA__AMXF void ssa__amx_v_transposed(const ssa__tile *t, int32_t n, uint16_t *vt
                 }
             }
 }
-
-/* Keys whose p is collected before values are multiplied, as the output comes and goes with them: what ssa__unit_work
- * has room for. */
-#define SSA__AMX_SPAN 256
 
 /* Scores of 32 keys, from `key` on, for two groups of 16 rows: s [group][32][16]. Four results from four operands a
  * step: tiles 0 to 3 are the results, 4 and 5 the keys, 6 and 7 the groups' queries. */
@@ -2724,7 +3069,7 @@ SSA__AMX void ssa__amx_many_scores(const ssa__tile *t, int32_t key, const unsign
 }
 
 /* The same for queries of one term and 33 to 64 dims, which stay in tiles 4 to 7 until values are multiplied. */
-SSA__AMX void ssa__amx_held_queries(const unsigned char *q)
+SSA__AMXF void ssa__amx_held_queries(const unsigned char *q)
 {
     _tile_loadd(4, q, 64);
     _tile_loadd(5, q + 1024, 64);
@@ -2754,7 +3099,7 @@ SSA__AMX void ssa__amx_held_scores(const ssa__tile *t, int32_t key, float *s)
 SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t key, int32_t n, const uint16_t *vt,
                                    const uint16_t *p, float *o, int fresh)
 {
-    const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__AMX_SPAN * 16;
+    const int64_t group = (int64_t)t->dv_unit * 16, term = SSA__B16_SPAN * 16;
     for (int32_t e = 0; e < t->dv_unit; e += 32) {
         float *o0 = o + e * 16, *o1 = o0 + group;
         if (fresh) {
@@ -2789,169 +3134,34 @@ SSA__AMX void ssa__amx_many_values(const int terms, const ssa__tile *t, int32_t 
     }
 }
 
-/* p of 32 keys, from j on, for the pair of groups of rows that starts at row at: s [group][32][16], p goes to
- * [group][term][pair of keys][16][2]. The keys after the next 32 are brought into L1 meanwhile, two with every two, up
- * to 128 dims of them and without a loop. 0: a row's p are more than 2^SSA__AMX_LAG on average, or NaN, and l stays as
- * it was: then one is more. Not where that is sure not to happen. */
-SSA__AMX int ssa__amx_many_p(const int terms, const int hidden, const int sure, const ssa__tile *t, int32_t at,
-                             int32_t j, const float *s, __m512 scale, const __m512i *limit, uint16_t *p)
+SSA__AMXF void ssa__amx_scores(const ssa__tile *t, int32_t key, const unsigned char *q, int held, float *s,
+                               ssa__lines *ahead)
 {
-    const __m512 m0 = _mm512_loadu_ps(t->m + at), m1 = _mm512_loadu_ps(t->m + at + 16);
-    const __m512 most = _mm512_set1_ps(32.0f * (1 << (int)SSA__AMX_LAG));
-    const int64_t stride = t->k_stride;
-    const unsigned char *next = t->k_rows + (j + 64) * stride;
-    const int wide = t->dk_unit > 64;
-    __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0;
-    uint16_t *p1 = p + terms * SSA__AMX_SPAN * 16;
-    for (int32_t i = 0; i < 32; i += 2, next += 2 * stride) {
-        __m512i x[2], y[2];
-        SSA__PREFETCH(next);
-        SSA__PREFETCH(next + 64);
-        SSA__PREFETCH(next + stride);
-        SSA__PREFETCH(next + stride + 64);
-        if (wide) {
-            SSA__PREFETCH(next + 128);
-            SSA__PREFETCH(next + 192);
-            SSA__PREFETCH(next + stride + 128);
-            SSA__PREFETCH(next + stride + 192);
-        }
-        sum0 = ssa__amx_p(terms, hidden, s + i * 16, j + i, scale, m0, limit[0], x, sum0);
-        sum1 = ssa__amx_p(terms, hidden, s + (32 + i) * 16, j + i, scale, m1, limit[1], y, sum1);
-        for (int a = 0; a < terms; a++) {
-            _mm512_storeu_si512(p + a * SSA__AMX_SPAN * 16 + i * 16, x[a]);
-            _mm512_storeu_si512(p1 + a * SSA__AMX_SPAN * 16 + i * 16, y[a]);
-        }
-    }
-    if (!sure && (_mm512_cmp_ps_mask(sum0, most, _CMP_NLE_UQ) | _mm512_cmp_ps_mask(sum1, most, _CMP_NLE_UQ))) return 0;
-    _mm512_storeu_ps(t->l + at, _mm512_add_ps(_mm512_loadu_ps(t->l + at), sum0));
-    _mm512_storeu_ps(t->l + at + 16, _mm512_add_ps(_mm512_loadu_ps(t->l + at + 16), sum1));
-    return 1;
+    (void)ahead;
+    if (held) ssa__amx_held_scores(t, key, s);
+    else ssa__amx_many_scores(t, key, q, s);
 }
-
-/* The scores of n keys from j on, for the pair of groups of rows that starts at row at. */
-SSA__NO_INLINE void ssa__amx_many_adjust(const ssa__tile *t, float *s, int32_t j, int32_t n, int32_t at)
+SSA__AMXF void ssa__amx_values(const ssa__tile *t, int32_t key, int32_t n, const uint16_t *vt, const uint16_t *p,
+                               float *o, int fresh, ssa__lines *ahead)
 {
-    for (int32_t r = at; r < at + 32 && r < t->rows; r += 16, s += 512)
-        t->adjust(t, s, 16, 1, j, n, r, t->rows - r < 16 ? t->rows - r : 16);
+    (void)ahead;
+    if (t->v_terms == 1) ssa__amx_many_values(1, t, key, n, vt, p, o, fresh);
+    else ssa__amx_many_values(2, t, key, n, vt, p, o, fresh);
 }
-
-/* A pair of groups of rows at a time goes through the chunk, so that its queries, output, scores and p stay in L1,
- * while keys and values come from L2: scores of 32 keys, a step ahead, their p, and after SSA__AMX_SPAN keys their
- * values. With one term p is made first, and looked at whether m is too low for it; two terms look for the maximum.
- * When it moves, the values so far are added to the output before that is rescaled. */
-SSA__AMX void ssa__amx_many_of(const int terms, const ssa__tile *t, int32_t n, const int32_t *limit, int start)
-{
-    const int32_t pairs = (t->rows + 31) / 32;
-    const int64_t q_pair = (int64_t)2 * t->q_terms * (t->dk_unit / 32) * 1024, o_pair = (int64_t)t->dv_unit * 32;
-    const int held = t->dk_unit == 64 && t->q_terms * t->k_terms == 1;
-    const __m512 scale = ssa__amx_scale(t);
-    const uint16_t *vt = t->v_laid;
-    uint16_t *own = (uint16_t *)(void *)t->work;
-    float *s = (float *)(void *)(own + (int64_t)t->keys_max * t->dv_unit * terms); /* of this step and the next */
-    uint16_t *p = (uint16_t *)(void *)(s + 2048);
-    int32_t fetched = 0, steps = 0;
-    if (vt == NULL) {
-        ssa__amx_pad(t, n);
-        ssa__amx_v_transposed(t, n, own);
-        vt = own;
-    }
-    for (int32_t i = 0; i < pairs; i++) {
-        const int32_t at = i * 32;
-        const unsigned char *q = (const unsigned char *)t->q + i * q_pair;
-        float *o = t->o + i * o_pair;
-        const int32_t first = t->start ? t->start[at] / 32 * 32 : 0;
-        int32_t sees = n, hidden = 0, done = first; /* keys that some row sees, that all see, whose values are added */
-        int fresh = start;
-        __m512i lim[2];
-        lim[0] = lim[1] = _mm512_set1_epi32(n);
-        if (limit) {
-            lim[0] = _mm512_loadu_si512(limit + at);
-            lim[1] = _mm512_loadu_si512(limit + at + 16);
-            sees = _mm512_reduce_max_epi32(_mm512_max_epi32(lim[0], lim[1]));
-            hidden = _mm512_reduce_min_epi32(_mm512_min_epi32(lim[0], lim[1]));
-        } else hidden = n;
-        if (held) ssa__amx_held_queries(q);
-        if (sees > done && held) ssa__amx_held_scores(t, done, s + (done & 32) * 32);
-        else if (sees > done) ssa__amx_many_scores(t, done, q, s + (done & 32) * 32);
-        for (int32_t j = done; j < sees; j += 32) {
-            const int32_t left = sees - j, some = hidden < j + 32;
-            const int last = left <= 32 || j + 32 - done == SSA__AMX_SPAN;
-            float *s_j = s + (j & 32) * 32;
-            uint16_t *p_j = p + (j - done) * 16;
-            int made = 0;
-            SSA__BARRIER();
-            if (left > 32 && held) ssa__amx_held_scores(t, j + 32, s + (~j & 32) * 32);
-            else if (left > 32) ssa__amx_many_scores(t, j + 32, q, s + (~j & 32) * 32);
-            if (t->adjust) ssa__amx_many_adjust(t, s_j, j, left < 32 ? left : 32, at);
-            if (terms == 1 && (j > first || !start))
-                made = some ? ssa__amx_many_p(1, 1, 0, t, at, j, s_j, scale, lim, p_j)
-                            : ssa__amx_many_p(1, 0, 0, t, at, j, s_j, scale, lim, p_j);
-            for (int g = 0; g < 2 && !made; g++) {
-                float *o_g = o + g * t->dv_unit * 16, *fix = t->fix + at + g * 16;
-                if (!ssa__amx_max(terms, s_j + g * 512, j, left < 32 ? left : 32, some, lim[g], scale,
-                                  t->m + at + g * 16, t->l + at + g * 16, fix)) continue;
-                if (done < j) {
-                    ssa__amx_many_values(terms, t, done, j - done, vt, p, o, fresh);
-                    if (held) ssa__amx_held_queries(q);
-                    fresh = 0;
-                }
-                done = j;
-                p_j = p;
-                SSA__BARRIER();
-                for (int32_t e = 0; e < t->dv_unit && !fresh; e++)
-                    _mm512_storeu_ps(o_g + e * 16, _mm512_mul_ps(_mm512_loadu_ps(o_g + e * 16), _mm512_loadu_ps(fix)));
-            }
-            if (!made && (terms == 1 || some)) ssa__amx_many_p(terms, 1, 1, t, at, j, s_j, scale, lim, p_j);
-            else if (!made) ssa__amx_many_p(terms, 0, 1, t, at, j, s_j, scale, lim, p_j);
-            SSA__BARRIER();
-            if (last) {
-                ssa__amx_many_values(terms, t, done, j + 32 - done, vt, p, o, fresh);
-                if (held) ssa__amx_held_queries(q);
-                fresh = 0;
-                done = j + 32;
-            }
-            steps++;
-            if (fetched < t->ahead_rows) { /* spread over the pairs */
-                const int32_t to = (int32_t)((int64_t)t->ahead_rows * steps * 32 / ((int64_t)n * pairs)) + 1;
-                ssa__fetch_rows(t->ahead, t->ahead_stride, fetched, to, t->ahead_rows, t->ahead_bytes);
-                ssa__fetch_rows(t->ahead_v, t->ahead_v_stride, fetched, to, t->ahead_rows, t->ahead_v_bytes);
-                fetched = to;
-            }
-        }
-        if (fresh) memset(o, 0, (size_t)o_pair * sizeof(float));
-    }
-    SSA__BARRIER();
-}
+static const ssa__b16_unit ssa__amx_unit = { 2, SSA__B16_SPAN, ssa__amx_held_queries, ssa__amx_scores,
+                                             ssa__amx_v_transposed, ssa__amx_values };
 
 SSA__AMXF void ssa__amx_many(const ssa__tile *t, int32_t n, const int32_t *limit)
 {
-    const int32_t from = t->v_laid ? n : ssa__amx_unseen(t, n, limit);
-    int start = t->fresh;
-    if (from < n && ssa__amx_broken(t, from, n)) {
-        if (start) memset(t->o, 0, (size_t)((t->rows + 31) / 32 * 32 * t->dv_unit) * sizeof(float));
-        start = 0;
-        ssa__amx_edge(t, 1, from, n, limit);
-    }
-    if (t->v_terms == 1) ssa__amx_many_of(1, t, n, limit, start);
-    else ssa__amx_many_of(2, t, n, limit, start);
+    if (t->v_terms == 1) ssa__b16_many(&ssa__amx_unit, 1, t, n, limit);
+    else ssa__b16_many(&ssa__amx_unit, 2, t, n, limit);
 }
 
 SSA__AMXF int ssa__amx_lay_values(const ssa__tile *t, int32_t n, uint16_t *dst)
 {
-    ssa__amx_pad(t, n);
+    ssa__b16_pad(t, n);
     ssa__amx_v_transposed(t, n, dst);
-    return ssa__amx_broken(t, 0, n);
-}
-
-SSA__AMXF void ssa__amx_many_finish(const ssa__tile *t, const float *factor, float *rows)
-{
-    const __m512 f = _mm512_loadu_ps(factor);
-    for (int32_t e = 0; e < t->dv_pad; e += 16) {
-        __m512 x[16];
-        for (int i = 0; i < 16; i++) x[i] = _mm512_mul_ps(f, _mm512_loadu_ps(t->o + (int64_t)(e + i) * 16));
-        ssa__avx512_transpose(x);
-        for (int i = 0; i < 16; i++) _mm512_storeu_ps(rows + (int64_t)i * t->dv_pad + e, x[i]);
-    }
+    return ssa__b16_broken(t, 0, n);
 }
 
 /* -- few rows: a step of 32 keys at a time. Of 4 or 8 rows vectors hold 4 or 2 keys, and tiles of p and output are as
@@ -3076,7 +3286,7 @@ SSA__AMX void ssa__amx_few_pairs(const int columns, const int terms, const ssa__
 }
 
 /* The maximum of its scores, of which row r counts those below limit[r]: m moves up to it where it is more than
- * SSA__AMX_LAG above. Then what came before shrinks. */
+ * SSA__B16_LAG above. Then what came before shrinks. */
 SSA__AMX void ssa__amx_few_max(const int columns, const int terms, const ssa__tile *t, int hidden, __m512i limit,
                                const float *s)
 {
@@ -3097,11 +3307,11 @@ SSA__AMX void ssa__amx_few_max(const int columns, const int terms, const ssa__ti
     top[0] = _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
     top[0] = ssa__amx_over_keys(columns, 1, top[0]);
     moved = _mm512_cmp_ps_mask(top[0], _mm512_set1_ps(-FLT_MAX), _CMP_NEQ_UQ); /* sees a key of these */
-    top[0] = _mm512_mul_ps(top[0], ssa__amx_scale(t));
-    moved &= _mm512_cmp_ps_mask(top[0], _mm512_add_ps(old, _mm512_set1_ps(terms == 1 ? SSA__AMX_LAG : 0.0f)),
+    top[0] = _mm512_mul_ps(top[0], ssa__b16_scale(t));
+    moved &= _mm512_cmp_ps_mask(top[0], _mm512_add_ps(old, _mm512_set1_ps(terms == 1 ? SSA__B16_LAG : 0.0f)),
                                 _CMP_NLE_UQ);
     if (!moved) return;
-    f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top[0])));
+    f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__b16_exp2(2, _mm512_sub_ps(old, top[0])));
     _mm512_storeu_ps(t->m, _mm512_mask_mov_ps(old, moved, top[0]));
     _mm512_storeu_ps(t->fix, f);
     _mm512_storeu_ps(t->l, _mm512_mul_ps(_mm512_loadu_ps(t->l), f));
@@ -3141,15 +3351,15 @@ SSA__AMX void ssa__amx_few_turn(const int columns, __m512 *x)
 SSA__AMX void ssa__amx_few_p(const int columns, const int terms, const int hidden, const ssa__tile *t, int32_t j,
                              int32_t n, __m512i limit, float *s, uint16_t *p, ssa__lines *ahead)
 {
-    const __m512 scale = ssa__amx_scale(t);
+    const __m512 scale = ssa__b16_scale(t);
     const __m512i keys = ssa__amx_few_keys(columns);
     __m512 m, sum = _mm512_setzero_ps(), x[16];
     if (columns == 16 && t->adjust) t->adjust(t, s, 16, 1, j, n, 0, t->rows);
     ssa__amx_few_max(columns, terms, t, hidden, limit, s);
     m = _mm512_loadu_ps(t->m);
     for (int32_t i = 0; i < columns; i++) {
-        __m512 a = ssa__amx_exp2(terms, ssa__amx_below(terms, _mm512_loadu_ps(s + i * 16), scale, m));
-        __m512 b = ssa__amx_exp2(terms, ssa__amx_below(terms, _mm512_loadu_ps(s + (columns + i) * 16), scale, m));
+        __m512 a = ssa__b16_exp2(terms, ssa__b16_below(terms, _mm512_loadu_ps(s + i * 16), scale, m));
+        __m512 b = ssa__b16_exp2(terms, ssa__b16_below(terms, _mm512_loadu_ps(s + (columns + i) * 16), scale, m));
         __m512i pair;
         if (hidden) {
             const __m512i key = _mm512_add_epi32(keys, _mm512_set1_epi32(i * (16 / columns)));
@@ -3157,15 +3367,15 @@ SSA__AMX void ssa__amx_few_p(const int columns, const int terms, const int hidde
             b = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(limit, _mm512_add_epi32(key, _mm512_set1_epi32(16))), b);
         }
         if (terms == 2) {
-            const __m512 hi_a = ssa__amx_nearest(a), hi_b = ssa__amx_nearest(b);
-            pair = ssa__amx_pair(_mm512_sub_ps(a, hi_a), _mm512_sub_ps(b, hi_b));
+            const __m512 hi_a = ssa__b16_nearest(a), hi_b = ssa__b16_nearest(b);
+            pair = ssa__b16_pair(_mm512_sub_ps(a, hi_a), _mm512_sub_ps(b, hi_b));
             _mm512_storeu_si512(p + (columns + i) * 32, pair);
-            sum = ssa__amx_sum(sum, pair);
+            sum = ssa__b16_sum(sum, pair);
             a = hi_a;
             b = hi_b;
         }
-        pair = ssa__amx_pair(a, b);
-        sum = ssa__amx_sum(sum, pair);
+        pair = ssa__b16_pair(a, b);
+        sum = ssa__b16_sum(sum, pair);
         x[i] = _mm512_castsi512_ps(pair);
         ssa__fetch_lines(ahead, 1);
     }
@@ -3211,15 +3421,15 @@ SSA__AMX void ssa__amx_few_values(const int columns, const int terms, const ssa_
 
 SSA__AMX void ssa__amx_few_of(const int columns, const int terms, const ssa__tile *t, int32_t n, const int32_t *limit)
 {
-    const int32_t from = ssa__amx_unseen(t, n, limit), steps = (n + 31) / 32, dims = t->dv_unit / 32;
+    const int32_t from = ssa__b16_unseen(t, n, limit), steps = (n + 31) / 32, dims = t->dv_unit / 32;
     uint16_t *pairs = (uint16_t *)(void *)t->work, *p = pairs + 32 * t->dv_unit * terms;
     float *s = (float *)(void *)(p + 32 * 16 * terms);
     const __m512i sees = ssa__amx_few_limit(columns, limit, n);
     ssa__lines keys = ssa__lines_ahead(t, steps * ((terms == 1 ? t->dk_unit / 32 * 3 : 32) + 16 * dims));
     ssa__lines values = ssa__lines_of(t->ahead_v, t->ahead_v_stride, t->ahead_rows, t->ahead_v_bytes,
                                       steps * (columns + 4 * dims));
-    if (from < n && ssa__amx_broken(t, from, n)) ssa__amx_edge(t, 0, from, n, limit);
-    if (n % 32) ssa__amx_pad(t, n);
+    if (from < n && ssa__b16_broken(t, from, n)) ssa__b16_edge(t, 0, from, n, limit);
+    if (n % 32) ssa__b16_pad(t, n);
     SSA__BARRIER();
     ssa__amx_few_scores(columns, terms, t, 0, s, &keys);
     for (int32_t j = 0; j < n; j += 32) {
@@ -3395,7 +3605,7 @@ SSA__AMX void ssa__amx_rank_rows(const ssa__tile *t, const uint16_t *turned, con
     const unsigned char *rows = pooled + (int64_t)j * t->dk * 2;
     if (n - j < 32 || t->dk < dk) {
         memset(t->turned, 0, (size_t)block * 4);
-        ssa__amx_take_bf16(t->turned, 0, dk, rows, t->dk * 2, n - j < 32 ? n - j : 32, t->dk);
+        ssa__b16_take_bf16(t->turned, 0, dk, rows, t->dk * 2, n - j < 32 ? n - j : 32, t->dk);
         rows = (const unsigned char *)t->turned;
         SSA__BARRIER();
     }
@@ -3445,20 +3655,20 @@ SSA__AMX __m512 ssa__amx_rank_row(const int hidden, const ssa__ranked *p, int32_
 {
     const __m512 m = _mm512_set1_ps(p->m[r]);
     for (int i = 0; i < 2; i++) {
-        x[i] = ssa__amx_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + i * 16), scale, m));
+        x[i] = ssa__b16_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + i * 16), scale, m));
         if (hidden) x[i] = _mm512_maskz_mov_ps(ssa__amx_counted(p->limit[r], j + i * 16), x[i]);
     }
     return _mm512_add_ps(x[0], x[1]);
 }
 
-/* Where two p add up to more than 2 * 2^SSA__AMX_LAG, or to NaN. p >= 0, so their bits compare as they do. */
+/* Where two p add up to more than 2 * 2^SSA__B16_LAG, or to NaN. p >= 0, so their bits compare as they do. */
 SSA__AMX __mmask16 ssa__amx_rank_high(__m512i sums)
 {
-    return _mm512_cmpgt_epu32_mask(sums, _mm512_castps_si512(_mm512_set1_ps(2 * (1 << (int)SSA__AMX_LAG))));
+    return _mm512_cmpgt_epu32_mask(sums, _mm512_castps_si512(_mm512_set1_ps(2 * (1 << (int)SSA__B16_LAG))));
 }
 
 /* m of the rows whose p of the blocks j .. j+31 are high moves to the maximum of their scores s: then all is done
- * again. At first, before there is a p, it does where that is SSA__AMX_LAG above. A row moves by what it sees alone,
+ * again. At first, before there is a p, it does where that is SSA__B16_LAG above. A row moves by what it sees alone,
  * whichever row asked. */
 SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int32_t j, const float *s, int turned)
 {
@@ -3478,7 +3688,7 @@ SSA__AMXF void ssa__amx_rank_rise(const ssa__tile *t, const ssa__ranked *p, int3
     }
     top = _mm512_mul_ps(ssa__amx_fold(1, x), scale);
     if (j > 0) moved = high & _mm512_cmp_ps_mask(top, old, _CMP_GT_OQ);
-    else moved = _mm512_cmp_ps_mask(top, _mm512_add_ps(old, _mm512_set1_ps(SSA__AMX_LAG)), _CMP_GT_OQ);
+    else moved = _mm512_cmp_ps_mask(top, _mm512_add_ps(old, _mm512_set1_ps(SSA__B16_LAG)), _CMP_GT_OQ);
     _mm512_storeu_ps(p->m, _mm512_mask_mov_ps(old, moved, top)); /* the next part's first rows stay as they are */
     *p->moved |= j > 0 && moved;
 }
@@ -3528,7 +3738,7 @@ SSA__AMX int ssa__amx_rank_p_turned(const int hidden, const ssa__tile *t, const 
         SSA__UNROLL
         for (int32_t r = 0; r < 16; r++, dst += 32) {
             if (r >= p->rows) break;
-            x[r] = ssa__amx_exp2(2, _mm512_fmsub_ps(x[r], scale, _mm512_set1_ps(p->m[r])));
+            x[r] = ssa__b16_exp2(2, _mm512_fmsub_ps(x[r], scale, _mm512_set1_ps(p->m[r])));
             if (hidden) x[r] = _mm512_maskz_mov_ps(ssa__amx_counted(p->limit[r], j + i), x[r]);
             _mm512_storeu_ps(dst, x[r]);
             if (i == 0) { first[r] = x[r]; continue; }
@@ -3554,8 +3764,8 @@ SSA__AMX int ssa__amx_rank_p_flat(const int hidden, const ssa__tile *t, const ss
         if (p->pooled) ssa__amx_rank_ahead(t, p->pooled, j + SSA__RANK_AHEAD + i, p->n);
         SSA__UNROLL
         for (int32_t k = i; k < i + 16; k += 2) {
-            __m512 sum, x = ssa__amx_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + k * 16), scale, m));
-            __m512 y = ssa__amx_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + k * 16 + 16), scale, m));
+            __m512 sum, x = ssa__b16_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + k * 16), scale, m));
+            __m512 y = ssa__b16_exp2(2, _mm512_fmsub_ps(_mm512_loadu_ps(s + k * 16 + 16), scale, m));
             if (hidden) {
                 x = _mm512_maskz_mov_ps(j + k < p->limit[0] ? (__mmask16)0xffff : (__mmask16)0, x);
                 y = _mm512_maskz_mov_ps(j + k + 1 < p->limit[0] ? (__mmask16)0xffff : (__mmask16)0, y);
@@ -3563,7 +3773,7 @@ SSA__AMX int ssa__amx_rank_p_flat(const int hidden, const ssa__tile *t, const ss
             sum = _mm512_add_ps(x, y);
             sums = _mm512_add_ps(sums, sum);
             top = _mm512_max_epu32(top, _mm512_castps_si512(sum));
-            _mm512_storeu_si512(dst + k * 16, ssa__amx_pair(x, y));
+            _mm512_storeu_si512(dst + k * 16, ssa__b16_pair(x, y));
         }
     }
     p->sums[0] = sums;
@@ -3629,13 +3839,13 @@ SSA__AMX void ssa__amx_rank_parts(const ssa__tile *t, const ssa__ranked *of, int
     }
 }
 
-/* Parts meet the blocks in pairs, and all parts the same SSA__AMX_SPAN before the next, while these are in L2. Each
+/* Parts meet the blocks in pairs, and all parts the same SSA__B16_SPAN before the next, while these are in L2. Each
  * lane has a sum of its own. */
 SSA__AMXF int ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *laid, const unsigned char *pooled,
                             int32_t terms, int32_t used, int32_t n, const int32_t *limit, int raw)
 {
     const int32_t parts = (t->rows + part - 1) / part, block = 16 * t->dk_unit * t->q_terms;
-    const int64_t s_part = (int64_t)16 * ssa__amx_keys(n);
+    const int64_t s_part = (int64_t)16 * ssa__b16_keys(n);
     __m512 sums[SSA__UNIT_PARTS * 16];
     ssa__ranked of[SSA__UNIT_PARTS];
     int moved = 0;
@@ -3653,15 +3863,15 @@ SSA__AMXF int ssa__amx_rank(const ssa__tile *t, int32_t part, const uint16_t *la
         }
         _mm512_storeu_ps(t->fix + i * part, _mm512_sqrt_ps(ssa__amx_fold(0, norm)));
         for (int32_t a = 0; !laid && a < t->q_terms; a++)
-            ssa__amx_turn(t->turned + 32 * t->dk_unit + i * block + a * 16 * t->dk_unit,
+            ssa__b16_turn(t->turned + 32 * t->dk_unit + i * block + a * 16 * t->dk_unit,
                           (const unsigned char *)(t->queries + i * block + a * 16 * t->dk_unit), t->dk_unit * 2, 16,
                           t->dk);
         of[i] = p;
     }
-    for (int32_t j = 0; j < n; j += SSA__AMX_SPAN)
+    for (int32_t j = 0; j < n; j += SSA__B16_SPAN)
         for (int32_t i = 0; i < parts; i += 2)
             ssa__amx_rank_parts(t, of, i, parts, laid, pooled, terms, used, n, j,
-                                n - j < SSA__AMX_SPAN ? n : j + SSA__AMX_SPAN, raw);
+                                n - j < SSA__B16_SPAN ? n : j + SSA__B16_SPAN, raw);
     for (int32_t i = 0; i < parts; i++) {
         const ssa__ranked *p = of + i;
         if (raw) for (int32_t r = 0; r < 16; r++) p->sums[r] = _mm512_add_ps(p->sums[r], _mm512_set1_ps(0.0625f));
@@ -3731,7 +3941,7 @@ SSA__AMXF int ssa__amx_bring(unsigned char *dst, const unsigned char *k, int64_t
     const __m512i ones = _mm512_set1_epi16(0x7f80);
     uint16_t *values = (uint16_t *)(void *)dst + 16 * dk_unit;
     __mmask32 bad = 0;
-    ssa__amx_turn((uint16_t *)(void *)dst, k, k_stride, n, dk);
+    ssa__b16_turn((uint16_t *)(void *)dst, k, k_stride, n, dk);
     memset(values, 0, (size_t)(16 * dv_unit) * 2);
     for (int32_t j = 0; j < n; j += 2)
         for (int32_t e = 0; e < dv; e += 32) {
@@ -3763,17 +3973,17 @@ SSA__AMXF void ssa__amx_gather_rise(const ssa__tile *t, int32_t row, __mmask16 s
     __m512 f;
     m = _mm512_mask_reduce_max_ps(seen, s);
     if (!seen || !(m > t->m[row])) return;
-    f = ssa__amx_exp2(2, _mm512_sub_ps(_mm512_set1_ps(t->m[row]), _mm512_set1_ps(m)));
+    f = ssa__b16_exp2(2, _mm512_sub_ps(_mm512_set1_ps(t->m[row]), _mm512_set1_ps(m)));
     t->m[row] = m;
     for (int32_t e = 0; e < t->dv_unit; e += 16) _mm512_storeu_ps(o + e, _mm512_mul_ps(f, _mm512_loadu_ps(o + e)));
     _mm256_storeu_ps(sums, _mm256_mul_ps(_mm512_castps512_ps256(f), _mm256_loadu_ps(sums)));
 }
 
 /* p [16 rows][16 keys] of gathered rows from their scores s [16][16]; adds up sums. As elsewhere m follows a maximum
- * only when that is SSA__AMX_LAG above. */
+ * only when that is SSA__B16_LAG above. */
 SSA__AMX void ssa__amx_gather_p(const ssa__tile *t, ssa__gathered *g, const float *s, uint16_t *p)
 {
-    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E), lag = _mm512_set1_ps(SSA__AMX_LAG);
+    const __m512 scale = _mm512_set1_ps(t->scale * (float)SSA__LOG2E), lag = _mm512_set1_ps(SSA__B16_LAG);
     for (int32_t r = 0; r < g->n; r++) {
         const __mmask16 seen = ssa__avx512_first_mask(g->seen[r]);
         float *sums = t->sums + (int64_t)g->row[r] * SSA__UNIT_SUMS;
@@ -3784,7 +3994,7 @@ SSA__AMX void ssa__amx_gather_p(const ssa__tile *t, ssa__gathered *g, const floa
             x = _mm512_fmsub_ps(_mm512_loadu_ps(s + r * 16), scale, _mm512_set1_ps(t->m[g->row[r]]));
         }
         g->m[r] = t->m[g->row[r]];
-        y = (__m256i)_mm512_maskz_cvtneps_pbh(seen, ssa__amx_exp2_of(1, 0.0f, x));
+        y = (__m256i)_mm512_maskz_cvtneps_pbh(seen, ssa__b16_exp2_of(1, 0.0f, x));
         _mm256_storeu_si256((__m256i *)(void *)(p + r * 16), y);
         _mm256_storeu_ps(sums, _mm256_dpbf16_ps(_mm256_loadu_ps(sums), (__m256bh)y,
                                                 (__m256bh)_mm256_set1_epi16(0x3f80)));
@@ -3830,7 +4040,7 @@ SSA__AMXF void ssa__amx_gather(const ssa__tile *t, ssa__gathered *const *g)
     if (g[4]) { /* p may be those of a lower m than the output's by now */
         float fix[16];
         for (int32_t r = 0; r < 16; r++) fix[r] = r < g[4]->n ? g[4]->m[r] - t->m[g[4]->row[r]] : 0.0f;
-        _mm512_storeu_ps(fix, ssa__amx_exp2(2, _mm512_loadu_ps(fix)));
+        _mm512_storeu_ps(fix, ssa__b16_exp2(2, _mm512_loadu_ps(fix)));
         for (int32_t r = 0; r < g[4]->n; r++) {
             float *o = t->o + (int64_t)g[4]->row[r] * dv;
             const __m512 f = _mm512_set1_ps(fix[r]);
@@ -3879,7 +4089,7 @@ SSA__AMX void ssa__amx_blocks_scores(const ssa__tile *t, const unsigned char *co
     SSA__BARRIER();
 }
 
-/* m of the 16 rows moves up to the largest of their scores s where that is SSA__AMX_LAG above, and what came before
+/* m of the 16 rows moves up to the largest of their scores s where that is SSA__B16_LAG above, and what came before
  * shrinks. A NaN is passed over: it makes its row's output NaN. */
 SSA__AMX void ssa__amx_blocks_max(const ssa__tile *t, const float *s, int32_t n, __mmask16 last)
 {
@@ -3901,10 +4111,10 @@ SSA__AMX void ssa__amx_blocks_max(const ssa__tile *t, const float *s, int32_t n,
         }
     }
     top = _mm512_mul_ps(ssa__amx_fold(1, x), _mm512_set1_ps(to_log2 < 0.0f ? -to_log2 : to_log2));
-    moved = _mm512_cmp_ps_mask(top, _mm512_add_ps(old, _mm512_set1_ps(SSA__AMX_LAG)), _CMP_NLE_UQ) &
+    moved = _mm512_cmp_ps_mask(top, _mm512_add_ps(old, _mm512_set1_ps(SSA__B16_LAG)), _CMP_NLE_UQ) &
             _mm512_cmp_ps_mask(top, old, _CMP_GT_OQ);
     if (!moved) return;
-    f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__amx_exp2(2, _mm512_sub_ps(old, top)));
+    f = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), moved, ssa__b16_exp2(2, _mm512_sub_ps(old, top)));
     _mm512_storeu_ps(t->m, _mm512_mask_mov_ps(old, moved, top));
     _mm512_storeu_ps(t->l, _mm512_mul_ps(f, _mm512_loadu_ps(t->l)));
     _mm512_storeu_ps(t->fix, f);
@@ -3928,8 +4138,8 @@ SSA__AMX void ssa__amx_blocks_p(const ssa__tile *t, const float *s, int32_t n, _
             for (int32_t e = 0; e < beside[i].bytes; e += 64) SSA__PREFETCH(beside[i].at + r * beside[i].stride + e);
         for (int32_t b = 0; b < n; b += 2) {
             const float *next = s + (b + 1 < n ? b + 1 : b) * 256;
-            __m512 x = ssa__amx_exp2_of(1, 0.0f, _mm512_fmsub_ps(_mm512_loadu_ps(s + b * 256), scale, m));
-            __m512 y = ssa__amx_exp2_of(1, 0.0f, _mm512_fmsub_ps(_mm512_loadu_ps(next), scale, m));
+            __m512 x = ssa__b16_exp2_of(1, 0.0f, _mm512_fmsub_ps(_mm512_loadu_ps(s + b * 256), scale, m));
+            __m512 y = ssa__b16_exp2_of(1, 0.0f, _mm512_fmsub_ps(_mm512_loadu_ps(next), scale, m));
             __m512i both;
             if (b + 2 >= n) { /* of a pair's second there may be none */
                 x = _mm512_maskz_mov_ps(b + 1 < n ? (__mmask16)0xffff : last, x);
@@ -3937,7 +4147,7 @@ SSA__AMX void ssa__amx_blocks_p(const ssa__tile *t, const float *s, int32_t n, _
             }
             both = (__m512i)_mm512_cvtne2ps_pbh(y, x);
             _mm512_storeu_si512(p + b * 16, both);
-            sums[r] = ssa__amx_sum(sums[r], both);
+            sums[r] = ssa__b16_sum(sums[r], both);
         }
     }
     _mm512_storeu_ps(t->l, _mm512_add_ps(_mm512_loadu_ps(t->l), ssa__amx_fold(0, sums)));
@@ -4400,12 +4610,12 @@ static void ssa__amx_fill(ssa__table *t)
     t->enter = ssa__amx_enter;
     t->leave = ssa__amx_leave;
     t->take[SSA_F16] = ssa__amx_take_f16;
-    t->take[SSA_BF16] = ssa__amx_take_bf16;
+    t->take[SSA_BF16] = ssa__b16_take_bf16;
     t->few.chunk = SSA__UNIT_FEW;
     t->few.in_place = SSA__LANES_MAX;
     t->few.runs = t->few.columns = t->few.halves = 1;
-    t->few.q_prep = t->many.q_prep = ssa__amx_q_prep;
-    t->few.q_turn = t->many.q_turn = ssa__amx_q_turn;
+    t->few.q_prep = t->many.q_prep = ssa__b16_q_prep;
+    t->few.q_turn = t->many.q_turn = ssa__b16_q_turn;
     t->few.attend = ssa__amx_few;
     t->few.finish = ssa__amx_few_finish;
     t->few.lay = ssa__amx_lay;
@@ -4421,7 +4631,7 @@ static void ssa__amx_fill(ssa__table *t)
     t->many.attend = ssa__amx_many;
     t->many.starts = 1;
     t->many.lay_values = ssa__amx_lay_values;
-    t->many.finish = ssa__amx_many_finish;
+    t->many.finish = ssa__b16_many_finish;
     t->q8 = t->narrow;
     t->q8.chunk = SSA__Q8_KEYS;
     t->q8.q_prep = ssa__amx_q8_prep;
@@ -4797,23 +5007,36 @@ static int ssa__cpu_has(ssa_isa isa)
 #endif
 #endif
 
-#if SSA__HAVE_BFMM
-/* Whether the CPU has BFMMLA and BFCVTN; where nobody says, not. A library call or two: not worth a global. */
-static int ssa__cpu_has_bf16(void)
+/* Whether the CPU has products of bf16 that are worth a form within level avx512 or neon: BFMMLA and BFCVTN, where
+ * somebody says so; AVX512_BF16 but of Intel's CPUs, on which it makes no more products than multiply-adds do. */
+static int ssa__cpu_has_bf16(ssa_isa isa)
 {
+#if SSA__HAVE_B16
+    if (isa == SSA_ISA_AVX512) {
+#ifdef SSA__B16_ALWAYS /* tests, on any CPU that has them */
+        uint32_t vendor[4] = { 0 }, a[4];
+#else
+        uint32_t vendor[4], a[4];
+        ssa__cpuid(0, 0, vendor);
+#endif
+        ssa__cpuid(7, 1, a);
+        return a[0] >> 5 & 1 && vendor[1] != 0x756e6547; /* "Genu" */
+    }
+#endif
+#if SSA__HAVE_BFMM
 #if SSA__BFMM_GIVEN
-    return 1;
+    if (isa == SSA_ISA_NEON) return 1;
 #elif SSA__AUXV
-    return (int)(getauxval(26) >> 14 & 1); /* AT_HWCAP2, HWCAP2_BF16 */
+    if (isa == SSA_ISA_NEON) return (int)(getauxval(26) >> 14 & 1); /* AT_HWCAP2, HWCAP2_BF16 */
 #elif SSA__SYSCTL
     int has = 0;
     size_t size = sizeof has;
-    return sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size, NULL, 0) == 0 && has;
-#else
+    if (isa == SSA_ISA_NEON) return sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size, NULL, 0) == 0 && has;
+#endif
+#endif
+    (void)isa;
     return 0;
-#endif
 }
-#endif
 
 /* 1 when the level is compiled in and this machine runs it. */
 static int ssa__available(ssa_isa isa)
@@ -4837,15 +5060,23 @@ static int ssa__available(ssa_isa isa)
     return 0;
 }
 
-/* The complete table of an available level. */
-static void ssa__fill(ssa__table *t, ssa_isa isa)
+/* An available level as it is kept: to ask the CPU about bf16 takes too long for each call. */
+#define SSA__WITH_BF16 16
+static int ssa__level_of(ssa_isa isa) { return (int)isa | (ssa__cpu_has_bf16(isa) ? SSA__WITH_BF16 : 0); }
+
+/* The complete table of a level that ssa__level_of made, or of one as it is without products of bf16. */
+static void ssa__fill(ssa__table *t, int level)
 {
+    const ssa_isa isa = (ssa_isa)(level % SSA__WITH_BF16);
     ssa__fill_scalar(t);
 #if SSA__HAVE_AVX2
     if (isa == SSA_ISA_AVX2) ssa__avx2_fill(t, isa);
 #endif
 #if SSA__HAVE_AVX512
     if (isa == SSA_ISA_AVX512 || isa == SSA_ISA_AMX) ssa__avx512_fill(t, isa);
+#endif
+#if SSA__HAVE_B16
+    if (isa == SSA_ISA_AVX512 && level & SSA__WITH_BF16) ssa__b16_fill(t);
 #endif
 #if SSA__HAVE_AMX
     if (isa == SSA_ISA_AMX) ssa__amx_fill(t);
@@ -4854,7 +5085,7 @@ static void ssa__fill(ssa__table *t, ssa_isa isa)
     if (isa == SSA_ISA_NEON) ssa__neon_fill(t, isa);
 #endif
 #if SSA__HAVE_BFMM
-    if (isa == SSA_ISA_NEON && ssa__cpu_has_bf16()) ssa__bfmm_fill(t);
+    if (isa == SSA_ISA_NEON && level & SSA__WITH_BF16) ssa__bfmm_fill(t);
 #endif
 #if SSA__HAVE_SIMD128
     if (isa == SSA_ISA_SIMD128) ssa__simd128_fill(t, isa);
@@ -4875,10 +5106,10 @@ static ssa_isa ssa__best_up_to(ssa_isa wanted)
     return i < 0 ? SSA_ISA_SCALAR : (ssa_isa)i;
 }
 
-static int ssa__level = -1; /* the chosen ssa_isa; -1 until the first call. Every thread would store the same value. */
+static int ssa__level = -1; /* what ssa__level_of made; -1 until the first call. Every thread would store the same. */
 
-/* The level in use; the first call of the process chooses it. */
-static ssa_isa ssa__level_get(void)
+/* The level in use, as it is kept; the first call of the process chooses it. */
+static int ssa__level_get(void)
 {
     int level = SSA__ATOMIC_GET(&ssa__level);
     if (level < 0) {
@@ -4888,9 +5119,10 @@ static ssa_isa ssa__level_get(void)
             if (strcmp(name, ssa__isa_names[i]) == 0 && ssa__available((ssa_isa)i)) level = i;
 #endif
         if (level < 0) level = (int)ssa__best_up_to((ssa_isa)(SSA__ISA_COUNT - 1));
+        level = ssa__level_of((ssa_isa)level);
         SSA__ATOMIC_SET(&ssa__level, level);
     }
-    return (ssa_isa)level;
+    return level;
 }
 
 /* =====================================================================================================================
@@ -7516,7 +7748,7 @@ static int64_t ssa__chunk_of(const ssa__call *c, const ssa__form *form, const ss
 {
     const int64_t bytes = ssa__row_bytes(c->a.k.type, c->a.head_dim) + ssa__row_bytes(c->a.v.type, c->a.value_dim),
                   most = SSA__ASIDE_BYTES / (bytes * c->a.n_kv_heads);
-    if (!form->columns || keys->blocks) return form->chunk;
+    if (!form->runs || keys->blocks) return form->chunk;
     return ssa__min(form->chunk, ssa__max(most / SSA__UNIT_DIM, 1) * SSA__UNIT_DIM);
 }
 
@@ -8507,7 +8739,7 @@ SSA_API const char *ssa_status_string(ssa_status s)
 }
 
 SSA_API ssa_isa     ssa_isa_detected(void) { return ssa__best_up_to((ssa_isa)(SSA__ISA_COUNT - 1)); }
-SSA_API ssa_isa     ssa_isa_get(void) { return ssa__level_get(); }
+SSA_API ssa_isa     ssa_isa_get(void) { return (ssa_isa)(ssa__level_get() % SSA__WITH_BF16); }
 SSA_API const char *ssa_isa_name(ssa_isa isa)
 {
     return (int)isa >= 0 && (int)isa < SSA__ISA_COUNT ? ssa__isa_names[isa] : "unknown";
@@ -8515,7 +8747,7 @@ SSA_API const char *ssa_isa_name(ssa_isa isa)
 SSA_API ssa_isa     ssa_isa_set(ssa_isa wanted)
 {
     ssa_isa isa = ssa__best_up_to(wanted);
-    SSA__ATOMIC_SET(&ssa__level, (int)isa);
+    SSA__ATOMIC_SET(&ssa__level, ssa__level_of(isa));
     return isa;
 }
 

@@ -432,7 +432,7 @@ void two_x_ours(two_x *t, int level, double ref, double ours)
 
 double two_x_bound(const two_x *t, int level, ssa_type out)
 {
-    double floor_ = type_half_ulp(out, t->ref_max), naive = level == level_count() - 1 ? t->naive_unit : t->naive;
+    double floor_ = type_half_ulp(out, t->ref_max), naive = t->rounds[level] ? t->naive_unit : t->naive;
     return 2 * (naive > floor_ ? naive : floor_);
 }
 
@@ -450,7 +450,9 @@ void o_solve(const prob *p, const int32_t *blocks, o_result *r, two_x *out, two_
     o_call c;
     o_call_of(&c, p);
     float *naive = xalloc(c.DV, sizeof *naive), nl;
-    int G = c.HQ / c.H, unit = level_rounds(level_at(level_count() - 1), p->s.tq, p->s.tk, p->s.tv);
+    int G = c.HQ / c.H, unit = 0;
+    for (int l = 0; l < level_count(); l++)
+        unit |= out->rounds[l] = lse->rounds[l] = level_rounds(level_at(l), p->s.tq, p->s.tk, p->s.tv);
     r->out = xalloc(c.n_q * c.HQ * c.DV, sizeof(double));
     r->lse = xalloc(c.n_q * c.HQ, sizeof(double));
     for (int64_t i = 0; i < c.n_q; i++)

@@ -58,10 +58,12 @@ void o_loss(const float *f, const float *s, int64_t n, double beta, ssa_alignmen
 
 /* The 2x rule over one or more tensors. Few rows are repeated with fresh data (two_x_reps times for that many rows,
  * query times head, of that many multiply-adds in all) until the naive program's largest error is a statistic and not
- * luck. naive, ref_max: the naive program's largest error, the largest magnitude expected. The last level may
- * multiply halves as such (level_rounds): its measure is then naive_unit, of the naive program that keeps p in v's type
- * as well; elsewhere naive_unit is naive. */
-typedef struct { double naive, naive_unit, ref_max, ours[MAX_LEVELS]; int exact_bad[MAX_LEVELS]; } two_x;
+ * luck. naive, ref_max: the naive program's largest error, the largest magnitude expected. Where a level multiplies
+ * halves as such (rounds) its measure is naive_unit, of the naive program that keeps p in v's type as well. */
+typedef struct {
+    double naive, naive_unit, ref_max, ours[MAX_LEVELS];
+    int    rounds[MAX_LEVELS], exact_bad[MAX_LEVELS];
+} two_x;
 int    two_x_reps(int64_t rows, int64_t cost);
 void   two_x_base(two_x *t, double ref, double naive);
 void   two_x_ours(two_x *t, int level, double ref, double ours);

@@ -7,6 +7,19 @@
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #define CPU_BF16 (getauxval(AT_HWCAP2) >> 14 & 1)
+#elif defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 9 : defined(__GNUC__) && __GNUC__ >= 10)
+#include <cpuid.h>
+/* AVX512_BF16, on CPUs whose vectors make more of these products than of multiply-adds: not Intel's */
+static int cpu_bf16(void)
+{
+    unsigned a, b, c, d, vendor = 0;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return 0;
+#ifndef SSA__B16_ALWAYS
+    __get_cpuid(0, &b, &vendor, &c, &d);
+#endif
+    return vendor != 0x756e6547; /* "Genu" */
+}
+#define CPU_BF16 cpu_bf16()
 #else
 #define CPU_BF16 0
 #endif
@@ -351,7 +364,8 @@ void level_restore(void) { ssa_isa_set(level_first); }
 int level_rounds(ssa_isa isa, ssa_type q, ssa_type k, ssa_type v)
 {
     if (q == SSA_F32 || k == SSA_F32 || v == SSA_F32 || k == SSA_Q8_0 || v == SSA_Q8_0) return 0;
-    if (isa == SSA_ISA_NEON) return CPU_BF16 && q == SSA_BF16 && k == SSA_BF16 && v == SSA_BF16;
+    if (isa == SSA_ISA_NEON || isa == SSA_ISA_AVX512)
+        return CPU_BF16 && q == SSA_BF16 && k == SSA_BF16 && v == SSA_BF16;
     return isa == SSA_ISA_AMX;
 }
 

@@ -481,7 +481,7 @@ void test_table(void)
         if (!ssa__available((ssa_isa)isa)) continue; /* test_isa says which levels are missing */
         r.seed = (uint64_t)(1000 + isa);
         r.i = 0;
-        ssa__fill(&t, (ssa_isa)isa);
+        ssa__fill(&t, ssa__level_of((ssa_isa)isa));
         level = ssa_isa_name(t.isa);
         CHECK((int)t.isa == isa, "%s names itself", level);
         test_rows(&t, &def);
