@@ -323,8 +323,8 @@ SSA_API ssa_status  ssa_check(const ssa_attn *a, ssa_mode mode);
  * What serves n_kv keys serves fewer, but not always fewer queries: a decode splits a long cache into shares, a prefill
  * does not; take the maximum over the shapes you use. Sparse without a pool needs n_kv_heads * head_dim * 4 bytes for
  * each block of the cache, and a sparse prefill on level amx another copy of the keys and values it reads; so does a
- * full prefill of at least as many query rows (n_q * n_heads / n_kv_heads) as keys, as floats where it is not in halves
- * on amx, and goes without where a workspace has no room for that. Any alignment will do. */
+ * full prefill of at least as many query rows (n_q * n_heads / n_kv_heads) as keys, as floats where halves are not
+ * multiplied as such, and goes without where a workspace has no room for that. Any alignment will do. */
 SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads);
 
 /* out = gate * softmax(scores) . V over the visible keys (SSA_FULL), or over those in the selected blocks
@@ -5575,13 +5575,19 @@ static int ssa__unit_pays(const ssa_attn *a)
     return ssa__all_bf16(a) || 4 * padded <= 5 * dims;
 }
 
-/* The most rows of bf16 that a unit leaves to other forms. One whose tiles can be low leaves 8 or 16 where keys are so
- * few that what lies past whole steps counts; else 4 where dims need padding or blocks end within runs, and rows are
- * copied; else 2 of keys that are few or come in blocks; else more the more dims there are. */
+/* The most rows of bf16 that a unit leaves to other forms. Vectors leave what narrow takes, and all where padding costs
+ * as much as two products at once save. A unit whose tiles can be low leaves 8 or 16 where keys are so few that what
+ * lies past whole steps counts; else 4 where dims need padding or blocks end within runs, and rows are copied; else 2
+ * of keys that are few or come in blocks; else more the more dims there are. */
 static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
 {
     const int32_t dims = c->a.head_dim + c->a.value_dim;
     const int padded = c->a.head_dim % SSA__UNIT_DIM || c->a.value_dim % SSA__UNIT_DIM, full = c->what == SSA__RUN_FULL;
+    if (!t->few.columns && t->few.runs) {
+        const int64_t keys = ssa__ceil_div(c->n_keys, SSA__UNIT_DIM) * SSA__UNIT_DIM,
+                      all = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM) + ssa__round_up(c->a.value_dim, SSA__UNIT_DIM);
+        if ((double)keys * (double)all > 1.9 * (double)c->n_keys * dims) return INT32_MAX;
+    }
     if (!t->few.columns) return t->narrow_rows;
     if (padded && c->n_keys < 64) return SSA__LANES_MAX;
     if (c->n_keys < (padded ? 128 : 64) || c->n_keys * 3 < dims) return SSA__LANES_MAX / 2;

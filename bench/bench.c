@@ -281,6 +281,33 @@ TARGET("amx-tile,amx-bf16") static double peak_amx(int64_t n, float x)
     sink_f = out[0] + x;
     return 2.0 * 16 * 16 * 32 * 4 * 8 * (double)n;
 }
+
+/* Does the CPU multiply bf16 in vectors, and is it one where level avx512 uses that: not Intel's? */
+static int pairs_ready(void)
+{
+    unsigned a, b, c, d, vendor = 0;
+    return __get_cpuid(0, &a, &vendor, &c, &d) && vendor != 0x756e6547                  /* "Genu" */
+           && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1) && __builtin_cpu_supports("avx512f");
+}
+
+TARGET("avx512f,avx512bf16") static double peak_pairs(int64_t n, float x)
+{
+    const __m512bh a = (__m512bh)_mm512_set1_epi32(0x3f5a3fa3), b = (__m512bh)_mm512_set1_epi32((int)0xbf8b3f91);
+    __m512 all = _mm512_set1_ps(x);
+    float out[16];
+#define X(i) __m512 c##i = _mm512_set1_ps(1.0f + x * (float)i);
+    EACH_CHAIN(X)
+#undef X
+#define X(i) c##i = _mm512_dpbf16_ps(c##i, a, b);
+    for (int64_t i = 0; i < n; i++) { EACH_CHAIN(X) }
+#undef X
+#define X(i) all = _mm512_add_ps(all, c##i);
+    EACH_CHAIN(X)
+#undef X
+    _mm512_storeu_ps(out, all);
+    sink_f = out[0];
+    return 2.0 * 32 * CHAINS * (double)n;
+}
 #endif
 
 static int runs(ssa_isa level)          /* compiled in, and does this CPU have it? Leaves the level in use as it was. */
@@ -300,6 +327,7 @@ static const char *peak_name(peak_fn fn)
 {
 #if TILES
     if (fn == peak_amx) return "amx";
+    if (fn == peak_pairs) return "bf16";
 #endif
     (void)fn;
     return "fma";
@@ -308,6 +336,7 @@ static peak_fn peak_of(ssa_isa level, ssa_type type)
 {
 #if TILES
     if (level == SSA_ISA_AMX && type != SSA_F32 && amx_ready()) return peak_amx;
+    if (level == SSA_ISA_AVX512 && type == SSA_BF16 && pairs_ready()) return peak_pairs;
 #endif
 #if X86
     if (level >= SSA_ISA_AVX512 && level != SSA_ISA_NEON && runs(SSA_ISA_AVX512)) return peak_avx512;
@@ -522,7 +551,7 @@ typedef struct {
 
 typedef struct {
     setting     on;
-    const char *phase, *bound;          /* prefill, decode, call; read, fma, amx */
+    const char *phase, *bound;          /* prefill, decode, call; read, fma, bf16, amx */
     int         mode, kept, reps, wrong;                    /* kept: pooled keys are, in the setting's type */
     int64_t     n_q, n_kv;
     double      ms, flops, bytes, peak, gbs, peak_ms, read_ms, limit_ms, err, ratio;    /* ratio 0: not known */
@@ -1009,6 +1038,12 @@ static void limits(const int *threads, int n_threads, const ssa_isa *levels, int
         printf("  %3d thread%s AMX bf16 tile products         %9.1f GFLOP/s\n", threads[t],
                threads[t] > 1 ? "s," : ", ", g);
         json_line("\"limit\": \"amx\", \"threads\": %d, \"gflops\": %.5g", threads[t], g);
+    }
+    for (int t = 0; t < n_threads && pairs_ready(); t++) {
+        double g = peak_gflops(peak_pairs, threads[t]);
+        printf("  %3d thread%s AVX512_BF16 products          %9.1f GFLOP/s\n", threads[t],
+               threads[t] > 1 ? "s," : ", ", g);
+        json_line("\"limit\": \"bf16\", \"threads\": %d, \"gflops\": %.5g", threads[t], g);
     }
 #endif
     for (int t = 0; t < n_threads; t++)
