@@ -5567,27 +5567,25 @@ static int64_t ssa__laid_bytes(ssa_type type, int32_t dim)
     return (int64_t)ssa__terms(type) * ssa__round_up(dim, SSA__UNIT_DIM) * 2;
 }
 
-/* Whether the unit pays for these dims: numbers of two terms take four products, too many to spend on padding. */
-static int ssa__unit_pays(const ssa_attn *a)
+/* Whether the unit pays for these dims: numbers of two terms take four products, too many to spend on padding. Vectors
+ * make two products at once, which padding of dims and keys may cost as much as. */
+static int ssa__unit_pays(const ssa__table *t, const ssa__call *c)
 {
+    const ssa_attn *a = &c->a;
     int64_t dims = (int64_t)a->head_dim + a->value_dim;
     int64_t padded = ssa__round_up(a->head_dim, SSA__UNIT_DIM) + ssa__round_up(a->value_dim, SSA__UNIT_DIM);
-    return ssa__all_bf16(a) || 4 * padded <= 5 * dims;
+    int64_t keys = ssa__ceil_div(c->n_keys, SSA__UNIT_DIM) * SSA__UNIT_DIM;
+    if (!ssa__all_bf16(a)) return 4 * padded <= 5 * dims;
+    return t->few.columns || !t->few.runs || (double)keys * (double)padded <= 1.9 * (double)c->n_keys * (double)dims;
 }
 
-/* The most rows of bf16 that a unit leaves to other forms. Vectors leave what narrow takes, and all where padding costs
- * as much as two products at once save. A unit whose tiles can be low leaves 8 or 16 where keys are so few that what
- * lies past whole steps counts; else 4 where dims need padding or blocks end within runs, and rows are copied; else 2
- * of keys that are few or come in blocks; else more the more dims there are. */
+/* The most rows of bf16 that a unit leaves to other forms. One whose tiles can be low leaves 8 or 16 where keys are so
+ * few that what lies past whole steps counts; else 4 where dims need padding or blocks end within runs, and rows are
+ * copied; else 2 of keys that are few or come in blocks; else more the more dims there are. */
 static int32_t ssa__least(const ssa__table *t, const ssa__call *c)
 {
     const int32_t dims = c->a.head_dim + c->a.value_dim;
     const int padded = c->a.head_dim % SSA__UNIT_DIM || c->a.value_dim % SSA__UNIT_DIM, full = c->what == SSA__RUN_FULL;
-    if (!t->few.columns && t->few.runs) {
-        const int64_t keys = ssa__ceil_div(c->n_keys, SSA__UNIT_DIM) * SSA__UNIT_DIM,
-                      all = ssa__round_up(c->a.head_dim, SSA__UNIT_DIM) + ssa__round_up(c->a.value_dim, SSA__UNIT_DIM);
-        if ((double)keys * (double)all > 1.9 * (double)c->n_keys * dims) return INT32_MAX;
-    }
     if (!t->few.columns) return t->narrow_rows;
     if (padded && c->n_keys < 64) return SSA__LANES_MAX;
     if (c->n_keys < (padded ? 128 : 64) || c->n_keys * 3 < dims) return SSA__LANES_MAX / 2;
@@ -5683,7 +5681,7 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     c->what = what;
 
     c->unit = t->few.attend && what != SSA__RUN_SELECT && t->take[a->q.type] && t->take[a->k.type] &&
-              t->take[a->v.type] && ssa__unit_pays(a);
+              t->take[a->v.type] && ssa__unit_pays(t, c);
     ssa__resolve_rank(t, c, what);
     c->packs = what == SSA__RUN_SPARSE && c->unit && t->few.bring && !c->shaped && a->n_q >= SSA__PACK_QUERIES &&
                c->group <= SSA__UNIT_ROWS && /* all rows of a query are kept at a time */
