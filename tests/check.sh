@@ -171,11 +171,11 @@ echo "built ($(($(date +%s) - start)) s)"
 
 # The level amx: its instructions are emulated, on a CPU that has all it needs besides. Level avx512 has its form for
 # bf16 on any such CPU.
-unit="harness isa attention sparse pool invariants guard table unit golden hosts"
+unit="harness isa pool guard table unit hosts"
 E="-include tests/amx_emulated.h -DSSA__B16_ALWAYS"
-fast_san="-O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all"
+fast_san="-O1 -g1 -fno-omit-frame-pointer -fno-sanitize-recover=all"
 if grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null; then
-    suite "amx emulated, $CC1" "$(full "$unit|-b select cache terms" "$all")" CC="$CC1" CPPFLAGS="$E"
+    suite "amx emulated, $CC1" "$(full "$unit|-b attention sparse invariants golden select cache terms" "$all")" CC="$CC1" CPPFLAGS="$E"
     if [ -z "$FULL" ]; then
         : # the fuzzer runs that level under the same sanitizers
     elif sanitizer "$CCN" -fsanitize=address,undefined; then
@@ -214,8 +214,8 @@ tsan=""; msan=""
 for c in $cc_all; do sanitizer "$c" -fsanitize=memory && msan=$c; done
 if [ -n "$msan" ]; then
     suite "memory sanitizer, scalar and avx2, $msan" \
-          "$(full "-b golden attention sparse pool loss invariants table" "$all")" CC="$msan" OPENMP= \
-          CPPFLAGS=-DSSA_NO_AVX512=1 CFLAGS="-O1 -g -fsanitize=memory -fno-sanitize-recover=all"
+          "$(full "-b golden attention sparse pool loss table" "$all")" CC="$msan" OPENMP= \
+          CPPFLAGS=-DSSA_NO_AVX512=1 CFLAGS="-O1 -g1 -fsanitize=memory -fno-sanitize-recover=all"
 else
     skip "tests, memory sanitizer" "no compiler links it"
 fi
@@ -228,7 +228,7 @@ if [ -n "$tsan" ]; then
     RUN="$RUN OMP_TOOL_LIBRARIES=$archer"
     suite "thread sanitizer, ${tsan_openmp:+OpenMP, }callback, phases, $tsan" \
           "$(full "-b invariants golden attention" "$all")" CC="$tsan" \
-          CPPFLAGS=-DSSA_NO_AVX512=1 CFLAGS="-O1 -g -fsanitize=thread" OPENMP="$tsan_openmp"
+          CPPFLAGS=-DSSA_NO_AVX512=1 CFLAGS="-O1 -g1 -fsanitize=thread" OPENMP="$tsan_openmp"
     RUN=
     [ -n "$tsan_openmp" ] || skip "tests, thread sanitizer, OpenMP" "no libarcher.so, or no OpenMP of clang's"
 else
@@ -246,10 +246,10 @@ else
     skip "tests, valgrind" "valgrind is not installed"
 fi
 
-step "fuzzing, any call, any numbers, any file, 40 s each" <<END
+step "fuzzing, any call, any numbers, any file, 30 s each" <<END
 out=$dir/suite$count
 mkdir -p \$out
-TIME=40 JOBS=1 BUILD=\$out sh tests/fuzz.sh >\$out/log 2>&1 || { tail -n 30 \$out/log; exit 1; }
+TIME=30 JOBS=1 BUILD=\$out sh tests/fuzz.sh >\$out/log 2>&1 || { tail -n 30 \$out/log; exit 1; }
 if grep '^SKIP' \$out/log; then exit 77; fi
 tail -n 1 \$out/log
 END

@@ -47,7 +47,7 @@ if [ -z "$cc" ]; then
     exit 0
 fi
 
-flags="-O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all -Wall -Wextra -Wshadow"
+flags="-O1 -g1 -fno-omit-frame-pointer -fno-sanitize-recover=all -Wall -Wextra -Wshadow"
 build() {
     for f in impl fuzz calls values; do
         [ -r "$out/$f.o" ] && [ -z "$(find ssa.h tests/amx_emulated.h tests/fuzz -newer "$out/$f.o")" ] && continue
