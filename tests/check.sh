@@ -175,7 +175,8 @@ unit="harness isa pool guard table unit hosts"
 E="-include tests/amx_emulated.h -DSSA__B16_ALWAYS"
 fast_san="-O1 -g1 -fno-omit-frame-pointer -fno-sanitize-recover=all"
 if grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null; then
-    suite "amx emulated, $CC1" "$(full "$unit|-b attention sparse invariants golden select cache terms" "$all")" CC="$CC1" CPPFLAGS="$E"
+    suite "amx emulated, $CC1" "$(full "$unit|-b attention sparse invariants golden select cache terms" "$all")" \
+          CC="$CC1" CPPFLAGS="$E"
     if [ -z "$FULL" ]; then
         : # the fuzzer runs that level under the same sanitizers
     elif sanitizer "$CCN" -fsanitize=address,undefined; then
