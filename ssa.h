@@ -108,7 +108,7 @@
 #define SSA_NO_SIMD128 0
 #endif
 #ifndef SSA_NO_DISPATCH       /* impl: no CPU detection: the highest level compiled in is used, unconditionally */
-#define SSA_NO_DISPATCH 0      /*       (amx aside, which the OS must grant at run time) */
+#define SSA_NO_DISPATCH 0      /*       (not amx, which the OS must grant at run time, nor AVX512_BF16) */
 #endif
 #ifndef SSA_NO_OPENMP         /* impl: no OpenMP even when the compiler has it on: one thread, or ssa_exec's parallel */
 #define SSA_NO_OPENMP 0
