@@ -4,6 +4,26 @@
 #include "test.h"
 #include <time.h>
 
+/* Bits of a call of bf16, which some levels multiply as such; and those of the first call of the process. */
+static uint64_t bf16_bits(void)
+{
+    static uint16_t q[16 * 64], k[64 * 64], v[64 * 64];
+    static float out[16 * 64];
+    rng r = { 5, 0 };
+    for (int i = 0; i < 64 * 64; i++) {
+        type_put(SSA_BF16, &k[i], rng_int(&r, -99, 99) / 50.0);
+        type_put(SSA_BF16, &v[i], rng_int(&r, -99, 99) / 50.0);
+        if (i < COUNT(q)) type_put(SSA_BF16, &q[i], rng_int(&r, -99, 99) / 50.0);
+    }
+    ssa_attn a = ssa_attn_default(16, 1, 64);
+    a.n_q = 1;        a.n_kv = 64;
+    a.q.data = q;     a.k.data = k;    a.v.data = v;    a.out.data = out;
+    a.q.type = a.k.type = a.v.type = SSA_BF16;
+    CHECK(ssa_attention(&a, SSA_FULL, NULL) == SSA_OK, "status");
+    return bytes_hash(out, (int64_t)sizeof out, 1);
+}
+static uint64_t first_bits;
+
 /* The levels themselves: what set, get, detected and name promise. */
 void test_isa(void)
 {
@@ -12,6 +32,8 @@ void test_isa(void)
         { SSA_ISA_SIMD128, "simd128" } };
     ssa_isa first = ssa_isa_get(), best = ssa_isa_detected();
     CHECK(best == ssa_isa_detected(), "detected is constant");
+    ssa_isa_set(first);
+    CHECK(bf16_bits() == first_bits, "the process's first call ran as %s does when it is set", ssa_isa_name(first));
     CHECK(ssa_isa_set(best) == best && ssa_isa_get() == best, "the detected level can be set");
     CHECK(ssa_isa_set(SSA_ISA_SCALAR) == SSA_ISA_SCALAR && ssa_isa_get() == SSA_ISA_SCALAR, "scalar can always be set");
     for (int i = 0; i < COUNT(all); i++) {
@@ -75,6 +97,8 @@ int main(int argc, char **argv)
         { "recipes", test_recipes }, { "diag", test_diag }, { "hosts", test_hosts },
         { "lm", test_lm }, };
     if (argc > 1 && !strcmp(argv[1], "-b")) { test_brief = 1; argc--; argv++; }
+    first_bits = bf16_bits();
+    level_count(); /* what level_restore goes back to is what that call chose */
     for (int t = 0; t < COUNT(tests); t++) {
         int wanted = argc < 2;
         for (int i = 1; i < argc; i++) wanted |= strstr(tests[t].name, argv[i]) != NULL;
