@@ -1153,6 +1153,8 @@ typedef struct {
     ssa_isa   isa;
     int32_t   narrow_rows;                           /* tiles of up to this many rows are narrow */
     ssa__form narrow, wide;
+    ssa__form pairs; /* wide for pooled keys and queries that are both bf16, of dims in fours: q_turn in place of
+                      * q_prep, and qk reads the rows. Without these there is none */
     ssa__form few, many;                             /* unit forms; without an attend entry there is no unit */
     ssa__form q8; /* narrow for up to SSA__LANES_MAX rows, on a unit that multiplies int8: for keys or values in q8_0.
                    * pv does a chunk's values whole, and minds limit and sees. chunk 0: there is none */
@@ -2324,7 +2326,7 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
  *
  *    AVX512_BF16: C [16] f32 += A [16][2] bf16 * B [2] bf16, twice the multiply-adds of f32 on AMD's CPUs, for bf16
  *    alone: A = pairs of dims of 16 rows, or p of a pair of keys; B = a pair from memory, to all lanes: of a key as it
- *    lies, or of two values interleaved.
+ *    lies, or of two values interleaved. pairs: scores of pooled keys in bf16 likewise, as wide leaves them.
  *
  *    AMX: eight tiles of 16 rows of 64 bytes; C [16][16] f32 += A [16][32] bf16 * B [32][16] bf16, where B holds pairs
  *    of its rows interleaved: [16 pairs][16][2]. Tails are zeros in what is taken; up to 8 rows have lower tiles.
@@ -2815,34 +2817,42 @@ SSA__B16 __m512bh ssa__b16_to_all(const unsigned char *pair)
 }
 SSA__B16 __m512bh ssa__b16_each(const unsigned char *pairs) { return (__m512bh)_mm512_loadu_si512(pairs); }
 
-/* 8 keys at a time; of one group of rows, even and odd pairs of dims apart. */
+/* Products of 8 keys with one or two groups of rows: acc [key][group], queries [dk_unit / 2 pairs][16][2] a group. */
+SSA__B16 void ssa__b16_dot_8(const int groups, const ssa__tile *t, int32_t dk, const unsigned char *const *key,
+                             const unsigned char *q, __m512 (*acc)[2], ssa__lines *ahead)
+{
+    const int64_t second = groups == 1 ? 64 : (int64_t)t->dk_unit * 32; /* of one: odd pairs of dims apart */
+    SSA__UNROLL
+    for (int i = 0; i < 8; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
+    for (int32_t e = 0; e < dk * 2; e += groups == 1 ? 8 : 4) {
+        const __m512bh a = ssa__b16_each(q + e * 16), b = ssa__b16_each(q + e * 16 + second);
+        SSA__UNROLL
+        for (int i = 0; i < 8; i++) {
+            const __m512bh x = ssa__b16_to_all(key[i] + e), y = groups == 1 ? ssa__b16_to_all(key[i] + e + 4) : x;
+            acc[i][0] = _mm512_dpbf16_ps(acc[i][0], a, x);
+            acc[i][1] = _mm512_dpbf16_ps(acc[i][1], b, y);
+        }
+        if (groups == 1 && ahead) ssa__fetch_lines(ahead, 1);
+    }
+    SSA__UNROLL
+    for (int i = 0; i < 8 && groups == 1; i++) acc[i][0] = _mm512_add_ps(acc[i][0], acc[i][1]);
+}
+
 SSA__B16 void ssa__b16_dot_scores(const int groups, const ssa__tile *t, int32_t key, const unsigned char *q, float *s,
                                   ssa__lines *ahead)
 {
-    const int64_t stride = t->k_stride;
     for (int32_t j = 0; j < 32; j += 8) {
-        const unsigned char *k = groups == 1 ? t->k_runs[(key + j) / 16] + (key + j) % 16 * stride
-                                             : t->k_rows + (key + j) * stride, *k4 = k + 4 * stride;
+        const unsigned char *row[8];
         __m512 acc[8][2];
+        row[0] = groups == 1 ? t->k_runs[(key + j) / 16] + (key + j) % 16 * t->k_stride
+                             : t->k_rows + (key + j) * t->k_stride;
         SSA__UNROLL
-        for (int i = 0; i < 8; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
-        for (int32_t e = 0; e < t->dk_unit * 2; e += groups == 1 ? 8 : 4) {
-            const __m512bh a = ssa__b16_each(q + e * 16),
-                           b = ssa__b16_each(q + (groups == 1 ? e * 16 + 64 : (t->dk_unit * 2 + e) * 16));
-            SSA__UNROLL
-            for (int i = 0; i < 8; i++) {
-                const unsigned char *at = (i < 4 ? k : k4) + i % 4 * stride + e;
-                const __m512bh x = ssa__b16_to_all(at), y = groups == 1 ? ssa__b16_to_all(at + 4) : x;
-                acc[i][0] = _mm512_dpbf16_ps(acc[i][0], a, x);
-                acc[i][1] = _mm512_dpbf16_ps(acc[i][1], b, y);
-            }
-            if (groups == 1) ssa__fetch_lines(ahead, 1);
-        }
+        for (int i = 1; i < 8; i++) row[i] = row[i - 1] + t->k_stride;
+        ssa__b16_dot_8(groups, t, t->dk_unit, row, q, acc, ahead);
         SSA__UNROLL
         for (int i = 0; i < 8; i++) {
-            if (groups == 1) acc[i][0] = _mm512_add_ps(acc[i][0], acc[i][1]);
-            else _mm512_storeu_ps(s + (32 + j + i) * 16, acc[i][1]);
             _mm512_storeu_ps(s + (j + i) * 16, acc[i][0]);
+            if (groups == 2) _mm512_storeu_ps(s + (32 + j + i) * 16, acc[i][1]);
         }
     }
 }
@@ -2894,6 +2904,33 @@ SSA__B16_DOT(dot_few, 1)
 SSA__B16_DOT(dot_many, 2)
 #undef SSA__B16_DOT
 
+/* s(key) of wide for one or two groups of rows; past the last key it is the last one's. */
+SSA__B16 void ssa__b16_pairs_scores(const int groups, const ssa__tile *t, const unsigned char *k, int64_t stride,
+                                    int32_t n, const unsigned char *q, float *s)
+{
+    const __m512 scale = _mm512_set1_ps(t->scale < 0.0f ? -t->scale : t->scale); /* the sign is in q */
+    for (int32_t j = 0; j < n; j += 8) {
+        const unsigned char *row[8];
+        __m512 acc[8][2];
+        SSA__UNROLL
+        for (int i = 0; i < 8; i++) row[i] = k + (j + i < n ? j + i : n - 1) * stride;
+        ssa__b16_dot_8(groups, t, t->dk, row, q, acc, NULL);
+        SSA__UNROLL
+        for (int i = 0; i < 8; i++)
+            for (int g = 0; g < groups; g++)
+                _mm512_storeu_ps(s + (j + i) * t->ld + g * 16, _mm512_mul_ps(scale, acc[i][g]));
+    }
+}
+
+SSA__B16F void ssa__b16_pairs_qk(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at)
+{
+    const unsigned char *q = (const unsigned char *)t->q;
+    int64_t r = 0;
+    for (; r + 32 <= t->ld; r += 32)
+        ssa__b16_pairs_scores(2, t, k, stride, n, q + r * t->dk_unit * 2, t->s + at * t->ld + r);
+    if (r < t->ld) ssa__b16_pairs_scores(1, t, k, stride, n, q + r * t->dk_unit * 2, t->s + at * t->ld + r);
+}
+
 SSA__B16F int ssa__b16_dot_lay_values(const ssa__tile *t, int32_t n, uint16_t *dst)
 {
     ssa__b16_pad(t, n);
@@ -2905,6 +2942,10 @@ SSA__B16F int ssa__b16_dot_lay_values(const ssa__tile *t, int32_t n, uint16_t *d
 static void ssa__b16_fill(ssa__table *t)
 {
     t->take[SSA_BF16] = ssa__b16_take_bf16;
+    t->pairs = t->wide;
+    t->pairs.packs = 0;
+    t->pairs.q_turn = ssa__b16_q_turn;
+    t->pairs.qk[SSA_BF16] = ssa__b16_pairs_qk;
     t->few.chunk = SSA__UNIT_FEW;
     t->few.in_place = SSA__LANES_MAX;
     t->few.runs = 1;
@@ -6546,7 +6587,8 @@ static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__
     tile->rows = (int32_t)(r1 - r0);
     tile->k_type = k_type;
     tile->v_type = c->a.v.type;
-    tile->ld = form == &t->wide ? ssa__round_up(tile->rows, SSA__LANES_MAX) : SSA__CHUNK + SSA__LANES_MAX;
+    tile->ld = form == &t->wide || form == &t->pairs ? ssa__round_up(tile->rows, SSA__LANES_MAX)
+                                                     : SSA__CHUNK + SSA__LANES_MAX;
     if (form->columns && tile->rows <= 8 && !c->shaped && c->a.window == 0) tile->columns = tile->rows <= 4 ? 4 : 8;
     padded = ssa__padded_rows(t, form, tile->rows);
     for (int64_t r = 0; r < padded; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
@@ -6692,6 +6734,9 @@ static int ssa__score_tile(const ssa__table *t, const ssa__call *c, int64_t h, i
                            int32_t n, const float *m, ssa__scratch *x, const ssa__form **form)
 {
     *form = ssa__plain_form(t, r1 - r0);
+    if (*form == &t->wide && t->pairs.q_turn && c->a.q.type == SSA_BF16 && c->pooled_type == SSA_BF16 &&
+        c->a.head_dim % 4 == 0)
+        *form = &t->pairs;
     ssa__begin_tile(t, c, *form, c->pooled_type, h, r0, r1, x);
     if (m) memcpy(x->tile->m, m, (size_t)x->tile->rows * sizeof *m);
     return ssa__score_blocks(t, c, *form, h, from, n, x);
@@ -9590,23 +9635,25 @@ SSA__LOCAL void SSA__FN(wide_finish)(const ssa__tile *t, const float *factor, fl
         }
 }
 
-/* Sums of s over some of the lanes, four blocks at a time. */
+/* Sums of s over some of the lanes, a square of as many blocks turned at a time. */
 SSA__LOCAL void SSA__FN(wide_importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
 {
-    for (int64_t r = lo / SSA__L * SSA__L; r < hi; r += SSA__L) {
-        SSA__V zero = SSA__FN(zero)(), w = SSA__FN(load)(t->fix + r), x[4];
-        for (int32_t j = 0; j < n; j += 4) {
-            const int32_t m = n - j < 4 ? n - j : 4;
-            float four[4];
-            for (int i = 0; i < 4; i++) { /* past the end the last block again: equal blocks must get equal bits */
-                x[i] = SSA__FN(mul)(w, SSA__FN(load)(t->s + (j + (i < m ? i : m - 1)) * t->ld + r));
-                /* rows outside lo .. hi-1 are cut off by selection, not by a zero weight: theirs may be NaN */
-                x[i] = SSA__FN(first)((int32_t)(hi - r), SSA__FN(first)((int32_t)(lo - r), zero, x[i]), zero);
+    for (int32_t r = lo / SSA__L * SSA__L; r < hi; r += SSA__L)
+        for (int32_t j = 0; j < n; j += SSA__L) {
+            SSA__V x[SSA__L], sum = SSA__FN(zero)();
+            float part[SSA__L];
+            for (int i = 0; i < SSA__L; i++) x[i] = SSA__FN(load)(t->s + (j + i < n ? j + i : n - 1) * t->ld + r);
+            SSA__FN(transpose)(x);
+            SSA__UNROLL
+            for (int i = 0; i < SSA__L; i++) /* rows outside lo .. hi-1 have no zero weight: theirs may be NaN */
+                if (r + i >= lo && r + i < hi) sum = SSA__FN(fma)(x[i], SSA__FN(set1)(t->fix[r + i]), sum);
+            if (j + SSA__L <= n) {
+                SSA__FN(store)(imp + j, SSA__FN(add)(SSA__FN(load)(imp + j), sum));
+                continue;
             }
-            SSA__FN(hsum4)(x[0], x[1], x[2], x[3], 1.0f, four);
-            for (int32_t i = 0; i < m; i++) imp[j + i] += four[i];
+            SSA__FN(store)(part, sum);
+            for (int32_t i = 0; j + i < n; i++) imp[j + i] += part[i];
         }
-    }
 }
 
 /* -- the entries that exist per type, and the table -- */

@@ -197,10 +197,11 @@ san=
 for c in $cc_all; do sanitizer "$c" -fsanitize=address,undefined && san=$c; done
 if [ -n "$san" ]; then
     S="$fast_san -fsanitize=address,undefined"
-    # Without lm, which would take as long again: the next step feeds that code what it was not made for.
+    # Without lm, which would take as long again: the next step feeds that code what it was not made for. The fuzzer has
+    # the highest levels, which take as long to compile as all else.
     suite "address and undefined sanitizers, leaks, $san" \
           "$(full "loss errors checked|-b golden pool sparse table recipes" "$all")" \
-          CC="$san" CFLAGS="$S"
+          CC="$san" CFLAGS="$S" CPPFLAGS="$(full -DSSA_NO_AVX512=1 "")"
     # With FULL; else the fuzzer alone feeds damaged files to the readers.
     [ -z "$FULL" ] ||
     step "examples on damaged files, address and undefined sanitizers" <<END

@@ -446,6 +446,50 @@ static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int 
     CHECK(bad == 0, "%s %s importance rows %d n %d lo %d hi %d: %d off", level, form, rows, n, lo, hi, bad);
 }
 
+/* Scores of bf16 queries and pooled keys: as wide's, with either sign of the scale. */
+static void test_pairs(const ssa__form *f, int rows, int dk, int n, twin *a)
+{
+    static uint16_t part[SSA__LANES_MAX * 1024];
+    static float q[SSA__TILE_ROWS][1024];
+    float key[1024];
+    const int at = rng_int(&r, 0, SSA__CHUNK - n);
+    const int64_t stride = row_bytes(SSA_BF16, dk) + 2 * rng_int(&r, 0, 1);
+    const unsigned char *k = make_rows(SSA_BF16, n, dk, stride, 0);
+    int bad = 0;
+    kv_type = SSA_BF16;
+    twin_make(a, NULL, 0, rows, dk, 1);
+    a->t.dk_unit = ssa__round_up(dk, SSA__UNIT_DIM);
+    a->t.columns = SSA__LANES_MAX;
+    if (rng_int(&r, 0, 1)) a->t.scale = -a->t.scale;
+    for (int i = 0; i < rows; i += SSA__LANES_MAX) {
+        const int some = rows - i < SSA__LANES_MAX ? rows - i : SSA__LANES_MAX;
+        memset(part, 0, sizeof part);
+        for (int j = 0; j < some; j++) {
+            unsigned char *row = (unsigned char *)(part + j * a->t.dk_unit);
+            for (int e = 0; e < dk; e++) type_put(SSA_BF16, row + 2 * e, (double)rng_f(&r));
+            row_get(SSA_BF16, row, q[i + j], dk);
+        }
+        f->q_turn(&a->t, part, i, some);
+    }
+    f->qk[SSA_BF16](&a->t, k, stride, n, at);
+    for (int j = 0; j < n; j++) {
+        row_get(SSA_BF16, k + j * stride, key, dk);
+        for (int i = 0; i < rows; i++) {
+            double sum = 0, mag = 0;
+            for (int e = 0; e < dk; e++) {
+                sum += (double)q[i][e] * (double)key[e];
+                mag += fabs((double)q[i][e] * (double)key[e]);
+            }
+            bad += !(fabs(s_at(&a->t, 0, i, at + j) - sum * (double)a->t.scale) <= (dk + 2) * EPS * mag);
+        }
+    }
+    CHECK(bad == 0, "%s pairs qk rows %d dk %d n %d at %d: %d off", level, rows, dk, n, at, bad);
+    f->qk[SSA_BF16](&a->t, k, 0, n, at); /* equal keys: equal scores, wherever they stand */
+    for (int j = bad = 0; j < n; j++)
+        bad += !same_bits(a->t.s + at * a->t.ld, a->t.s + (at + j) * a->t.ld, rows);
+    CHECK(bad == 0, "%s pairs qk rows %d dk %d n %d: %d equal keys differ", level, rows, dk, n, bad);
+}
+
 /* exp over its whole range, through the softmax of one chunk of rising scores below a maximum of 0. */
 static void test_exp(const ssa__form *f, int narrow, twin *a)
 {
@@ -499,6 +543,7 @@ void test_table(void)
                 if (type == SSA_Q8_0) dk = dk / 32 * 32 + 32 * (dk < 32), dv = dv / 32 * 32 + 32 * (dv < 32);
                 test_form(&t.narrow, &def.narrow, 1, some_rows[i], dk, dv, n, type, &a, &b);
                 test_form(&t.wide, &def.wide, 0, some_rows[i], dk, dv, n, SSA_F32, &a, &b);
+                if (t.pairs.q_turn) test_pairs(&t.pairs, some_rows[i], (dk + 3) / 4 * 4, n, &a);
                 if (t.q8.chunk && some_rows[i] <= SSA__LANES_MAX) {
                     dk = dk / 32 * 32 + 32 * (dk < 32);
                     dv = dv / 32 * 32 + 32 * (dv < 32);
