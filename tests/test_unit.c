@@ -116,7 +116,7 @@ static void check_halves(const shape *s, int window, float softcap, int broken)
     FOR_LEVELS(l) {
         int bad = 0;
         prob_clear(&p);
-        CHECK(ssa_attention(&p.a, SSA_FULL, &one) == SSA_OK, "status: %s", shape_text(s));
+        CHECK(run_by(&p, SSA_FULL, 1), "status: %s", shape_text(s));
         tensor_load(&p.o);
         if (l == 0) memcpy(want, p.o.val, (size_t)n * sizeof *want);
         if (l == 0) memcpy(lse, p.lse, (size_t)p.n_lse * sizeof *lse);
@@ -144,6 +144,11 @@ void test_halves(void)
                     .scale = i % 6 == 5 ? -0.4f : 0, .amp = i % 2 ? 1 : 16, .noncausal = i % 7 == 6,
                     .seed = 9000 + (uint64_t)i };
         check_halves(&s, i % 5 == 4 && !s.noncausal ? rng_int(&r, 1, n_kv) : 0, i % 9 == 8 ? 3.0f : 0, i % 4 == 1);
+    }
+    for (int i = 0; i < 2; i++) { /* most rows of a tile are before the first key */
+        shape s = { .name = "halves, no key", .HQ = 2, .H = 2, .D = 32, .n_q = 100, .n_kv = 40, .q_pos = -1,
+                    .tq = halves[i], .tk = halves[i], .tv = halves[i], .seed = 9100 + (uint64_t)i };
+        check_halves(&s, 0, 0, 0);
     }
 }
 
