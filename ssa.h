@@ -2834,8 +2834,9 @@ SSA__B16 void ssa__b16_dot_8(const int groups, const ssa__tile *t, int32_t dk, c
         }
         if (groups == 1 && ahead) ssa__fetch_lines(ahead, 1);
     }
+    if (groups == 2) return;
     SSA__UNROLL
-    for (int i = 0; i < 8 && groups == 1; i++) acc[i][0] = _mm512_add_ps(acc[i][0], acc[i][1]);
+    for (int i = 0; i < 8; i++) acc[i][0] = _mm512_add_ps(acc[i][0], acc[i][1]);
 }
 
 SSA__B16 void ssa__b16_dot_scores(const int groups, const ssa__tile *t, int32_t key, const unsigned char *q, float *s,
