@@ -276,14 +276,14 @@ $runs
 END
 }
 s="-O1 -static"
-world "aarch64" aarch64-linux-gnu-gcc qemu-aarch64 "$(full "$slow attention" "$each")" CFLAGS="$s"
+world "aarch64" aarch64-linux-gnu-gcc qemu-aarch64 "$(full "$slow table halves" "$each halves")" CFLAGS="$s"
 world "32-bit ARM" arm-linux-gnueabihf-gcc qemu-arm "$(full "$slow" "$each")" CFLAGS="$s"
 world "RISC-V 64" riscv64-linux-gnu-gcc qemu-riscv64 "$(full "$slow" "$each")" CFLAGS="$s"
 # Standard C makes gcc compute in double there, which its warning then takes for an oversight.
 WF=-Wno-double-promotion
 world "s390x, big-endian" s390x-linux-gnu-gcc qemu-s390x "$(full "$slow" "$each")" CFLAGS="$s"
 WF="-msse2 -mfpmath=sse"
-world "32-bit x86" i686-linux-gnu-gcc "" "$(full "$slow attention guard" "$each guard")" CFLAGS="$s $WF"
+world "32-bit x86" i686-linux-gnu-gcc "" "$(full "$slow table guard" "$each guard")" CFLAGS="$s $WF"
 WF=
 wasm="-sINITIAL_MEMORY=67108864 -sALLOW_MEMORY_GROWTH=1 -sNODERAWFS=1 -sWASM_ASYNC_COMPILATION=0"
 world "WebAssembly" emcc node "$(full "-b $each" "$each")" CFLAGS=-O1 LDLIBS="-lm $wasm"
@@ -329,7 +329,7 @@ else
 fi
 
 # ---- compilers, levels, languages ------------------------------------------------------------------------------------
-suite "without OpenMP, $CCN" "-b golden attention invariants errors table hosts" CC="$CCN" OPENMP=
+suite "without OpenMP, $CCN" "-b golden errors table hosts" CC="$CCN" OPENMP=
 swap "implementation $(fast "$CC1") -march=native, $CC1" "$finite" "$CC1" "$(fast "$CC1") -march=native"
 swap "implementation $(fast "$CCN"), $CCN" "$finite" "$CCN" "$(fast "$CCN")"
 swap "implementation -Og, $CC1" "-b golden sparse table" "$CC1" -Og
