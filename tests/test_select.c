@@ -511,6 +511,12 @@ static void test_broken(void)
         if (!s.score && i % 3 == 1) s.top_p = 0.7f;
         check_broken(&s, bads[i % 3], i % 9 == 8 ? 0 : i % 9 == 7 ? 12 : 3, i / 3 % 2);
     }
+    for (int i = 0; i < 9; i++) { /* the pooled key right before it in memory is as good as any */
+        shape s = { .name = "broken, the next row", .HQ = 20 * (1 + i % 2), .H = 1 + i % 2, .D = 30 + i % 4,
+                    .n_q = i % 3 ? 60 : 1, .n_kv = 160, .q_pos = -1, .tq = SSA_BF16, .tk = SSA_BF16, .tv = SSA_BF16,
+                    .B = 8, .top_k = 5, .seed = (uint64_t)i };
+        check_broken(&s, bads[i % 3], 3 + i % 5, POOL_BF16);
+    }
     /* A query that is NaN: its own lists alone suffer, a shared one with its group. */
     for (int i = 0; i < 36; i++) {
         static const int heads[] = { 6, 40, 32 };
