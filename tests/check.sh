@@ -329,7 +329,7 @@ else
 fi
 
 # ---- compilers, levels, languages ------------------------------------------------------------------------------------
-suite "without OpenMP, $CCN" "-b golden errors table hosts" CC="$CCN" OPENMP=
+suite "without OpenMP, $CCN" "-b golden attention invariants errors table hosts" CC="$CCN" OPENMP=
 swap "implementation $(fast "$CC1") -march=native, $CC1" "$finite" "$CC1" "$(fast "$CC1") -march=native"
 swap "implementation $(fast "$CCN"), $CCN" "$finite" "$CCN" "$(fast "$CCN")"
 swap "implementation -Og, $CC1" "-b golden sparse table" "$CC1" -Og
