@@ -1095,8 +1095,9 @@ typedef struct {
                            int first);
     /* rows[r][e] = o(r, e) * factor[r], rows [rows rounded up][dv_pad]. unit: up to SSA__LANES_MAX rows, o theirs. */
     void (*finish)(const ssa__tile *t, const float *factor, float *rows);
-    /* imp[j] += sum over rows lo <= r < hi of s(j, r) * fix[r], j < n. Any n. */
-    void (*importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp);
+    /* imp[i * ld + j] += sum over the `group` rows r of list i of s(j, r) * fix[r], for j < n, any n, and i < lists: the
+     * first one's rows start at lo, the next one's follow. */
+    void (*importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t group, int32_t lists, float *imp, int64_t ld);
     /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. Where
      * v_laid is set there may be more keys than n, all of them finite. */
     void (*attend)(const ssa__tile *t, int32_t n, const int32_t *limit);
@@ -1152,12 +1153,16 @@ typedef struct {
 typedef struct {
     ssa_isa   isa;
     int32_t   narrow_rows;                           /* tiles of up to this many rows are narrow */
+    int32_t   meet_rows;                             /* lists of up to so many rows pay for being gathered */
     ssa__form narrow, wide;
     ssa__form pairs; /* wide for pooled keys and queries that are both bf16, of dims in fours: q_turn in place of
                       * q_prep, and qk reads the rows. Without these there is none */
     ssa__form few, many;                             /* unit forms; without an attend entry there is no unit */
     ssa__form q8; /* narrow for up to SSA__LANES_MAX rows, on a unit that multiplies int8: for keys or values in q8_0.
                    * pv does a chunk's values whole, and minds limit and sees. chunk 0: there is none */
+    /* Gathered rows of q [row][dk_pad] and o [row][dv_pad] meet n <= SSA__LANES_MAX keys that lie turned, k
+     * [dk_pad][SSA__LANES_MAX], and their values v [n][dv_pad]: m, l and o of each go on. seen is at most n. */
+    void (*meet)(const ssa__tile *t, const ssa__gathered *g, const float *k, const float *v, int32_t n);
     /* Terms of n rows of d elements: dst[term][j][0..ld-1], terms lie `term` elements apart, zero past d. */
     void (*take[SSA__TYPES])(uint16_t *dst, int64_t term, int32_t ld, const unsigned char *src,
                              int64_t stride, int32_t n, int32_t d);
@@ -1384,10 +1389,11 @@ static void ssa__scalar_narrow_finish(const ssa__tile *t, const float *factor, f
         for (int64_t e = (int64_t)r * t->dv_pad; e < (int64_t)r * t->dv_pad + t->dv; e++) rows[e] = t->o[e] * factor[r];
 }
 
-static void ssa__scalar_narrow_importance(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
+static void ssa__scalar_narrow_importance(const ssa__tile *t, int32_t n, int32_t lo, int32_t group, int32_t lists,
+                                          float *imp, int64_t ld)
 {
-    for (int32_t r = lo; r < hi; r++)
-        for (int32_t j = 0; j < n; j++) imp[j] += t->s[r * t->ld + j] * t->fix[r];
+    for (int32_t r = 0; r < group * lists; r++)
+        for (int32_t j = 0; j < n; j++) imp[r / group * ld + j] += t->s[(lo + r) * t->ld + j] * t->fix[lo + r];
 }
 
 /* -- wide: q, s and o are transposed, the row index runs fastest; compilers vectorise its loops as they stand -- */
@@ -1434,10 +1440,32 @@ static void ssa__scalar_wide_finish(const ssa__tile *t, const float *factor, flo
         for (int32_t e = 0; e < t->dv; e++) rows[(int64_t)r * t->dv_pad + e] = t->o[e * t->ld + r] * factor[r];
 }
 
-static void ssa__scalar_wide_importance(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
+static void ssa__scalar_wide_importance(const ssa__tile *t, int32_t n, int32_t lo, int32_t group, int32_t lists,
+                                        float *imp, int64_t ld)
 {
     for (int32_t j = 0; j < n; j++)
-        for (int32_t r = lo; r < hi; r++) imp[j] += t->s[j * t->ld + r] * t->fix[r];
+        for (int32_t r = 0; r < group * lists; r++) imp[r / group * ld + j] += t->s[j * t->ld + lo + r] * t->fix[lo + r];
+}
+
+/* -- gathered rows -- */
+static void ssa__scalar_meet(const ssa__tile *t, const ssa__gathered *g, const float *k, const float *v, int32_t n)
+{
+    for (int32_t i = 0; i < g->n; i++) {
+        const int32_t r = g->row[i];
+        const float *q = t->q + (int64_t)r * t->dk_pad;
+        float s[SSA__LANES_MAX] = { 0.0f }, *o = t->o + (int64_t)r * t->dv_pad, fix;
+        ssa__tile one = *t;
+        one.m = t->m + r;
+        one.l = t->l + r;
+        one.fix = &fix; /* fix has no room for all rows */
+        for (int32_t e = 0; e < t->dk; e++)
+            for (int j = 0; j < SSA__LANES_MAX; j++) s[j] += q[e] * k[e * SSA__LANES_MAX + j];
+        for (int j = 0; j < SSA__LANES_MAX; j++) s[j] *= t->scale;
+        ssa__scalar_softmax_row(&one, 0, s, 1, n, g->seen[i]);
+        for (int32_t e = 0; e < t->dv; e++) o[e] *= fix;
+        for (int32_t j = 0; j < n; j++)
+            for (int32_t e = 0; e < t->dv; e++) o[e] += s[j] * v[(int64_t)j * t->dv_pad + e];
+    }
 }
 
 SSA__SCALAR_PER_TYPE(f32, SSA_F32)
@@ -1449,7 +1477,7 @@ static void ssa__fill_scalar(ssa__table *t)
 {
     memset(t, 0, sizeof *t);
     t->isa = SSA_ISA_SCALAR;
-    t->narrow_rows = 4;
+    t->narrow_rows = t->meet_rows = 4;
     t->narrow.q_prep     = ssa__narrow_q_prep;
     t->narrow.softmax    = ssa__scalar_narrow_softmax;
     t->narrow.finish     = ssa__scalar_narrow_finish;
@@ -1461,6 +1489,7 @@ static void ssa__fill_scalar(ssa__table *t)
     t->wide.pv[SSA_F32]  = ssa__scalar_wide_pv;
     t->wide.finish       = ssa__scalar_wide_finish;
     t->wide.importance   = ssa__scalar_wide_importance;
+    t->meet              = ssa__scalar_meet;
     t->above             = ssa__scalar_above;
     t->all_above         = ssa__scalar_all_above;
     t->ranks             = ssa__scalar_ranks;
@@ -1693,6 +1722,7 @@ SSA__AVX2 void ssa__avx2_transpose(__m256 *r)
 #define SSA__NR         2
 #define SSA__NQ         2
 #define SSA__NARROW     4
+#define SSA__NG         4
 #define SSA__TARGET     SSA__TARGET_AVX2
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
@@ -1916,6 +1946,7 @@ SSA__DIAG_POP
 #define SSA__NR         4
 #define SSA__NQ         4
 #define SSA__NARROW     8
+#define SSA__NG         8
 #define SSA__TARGET     SSA__TARGET_AVX512
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
@@ -2092,6 +2123,7 @@ SSA__NEON void ssa__neon_transpose(float32x4_t *r)
 #define SSA__NR         4
 #define SSA__NQ         4
 #define SSA__NARROW     8
+#define SSA__NG         4
 #define SSA__TARGET     SSA__TARGET_NEON
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
@@ -2309,6 +2341,7 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
 #define SSA__NR         2
 #define SSA__NQ         2
 #define SSA__NARROW     8
+#define SSA__NG         4
 #define SSA__TARGET     SSA__TARGET_SIMD128
 #define SSA__VECTOR_PASS
 #include SSA_HEADER_FILENAME
@@ -5192,10 +5225,13 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__LAY_TILES      4      /* tiles of a key/value head, and .. */
 #define SSA__LAY_KEYS       512    /* .. keys, from which on a full call's chunks are laid out once for all tiles */
 #endif
+#ifndef SSA__GATHER_USES           /* smaller only for fuzzing */
+#define SSA__GATHER_USES    6      /* rows of a task that choose a block, on average, for these to meet it together */
+#endif
 #define SSA__GATHER_FLOATS  262144 /* of output in a task of gathered rows: 1 MiB, to stay in L2 .. */
 #define SSA__GATHER_LIST    131072 /* .. and pairs of a query and a packed block .. */
 #define SSA__GATHER_TASKS   64     /* .. but so many tasks in a call, while a task has .. */
-#define SSA__GATHER_LEAST   32     /* .. so many queries */
+#define SSA__GATHER_LEAST   32     /* .. so many queries; of fewer none are gathered */
 #define SSA__GATHER_AHEAD   16     /* lists whose first line is prefetched */
 #define SSA__MERGE_ROWS     16
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
@@ -5270,7 +5306,9 @@ typedef struct {
     unsigned char *packed;         /* [head][SSA__UNIT_BLOCK keys, or a chunk]; NULL: none */
     unsigned char *packed_broken;  /* likewise: 1 where a value is not finite */
     int64_t  n_packed, packed_bytes;  /* for each head, and of each */
-    int32_t  packs;                /* 1: keys and values are packed, and rows gathered by the blocks they chose */
+    int32_t  gathers;              /* 1: rows are gathered by the blocks they chose, and meet these together .. */
+    int32_t  packs;                /* .. and 1: in the unit's packed layout, made of all keys first */
+    int32_t  parts, part_keys;     /* of a block, that they meet one at a time; the last may have fewer keys */
     int32_t  lays_kv;              /* 1: a full call of many tiles: packed holds what all of these read, chunks with */
                                    /* keys as taken and values as lay_values leaves them; or, without a unit, a */
                                    /* head's keys and then its values, as floats side by side */
@@ -5523,7 +5561,7 @@ static void ssa__resolve_splits(ssa__call *c, ssa__what what)
     int64_t tasks = c->n_tiles * c->a.n_kv_heads, most, keys;
     c->n_splits = c->task_heads = 1;
     c->split_keys = ssa__max(c->n_keys, 1);
-    if (c->n_tiles < 1 || c->packs || (c->n_tiles > 1 && tasks >= SSA__SPLIT_TASKS)) return;
+    if (c->n_tiles < 1 || c->gathers || (c->n_tiles > 1 && tasks >= SSA__SPLIT_TASKS)) return;
     most = aside ? SSA__SPLIT_TASKS : ssa__ceil_div(SSA__SPLIT_TASKS, tasks);
     keys = ssa__max(ssa__ceil_div(c->n_keys, most), SSA__SPLIT_MIN);
     keys = ssa__ceil_div(keys, SSA__SPLIT_STEP) * SSA__SPLIT_STEP;
@@ -5643,14 +5681,39 @@ static int32_t ssa__tile_rows(const ssa__call *c)
     return c->unit ? (int32_t)ssa__max(ssa__min(rows, SSA__UNIT_ROWS), SSA__UNIT_ROWS / 4) : SSA__TILE_ROWS;
 }
 
+/* Queries whose lists hold each block SSA__GATHER_USES times on average. */
+static int64_t ssa__gather_uses(const ssa__call *c)
+{
+    return ssa__ceil_div((int64_t)SSA__GATHER_USES * c->n_blocks, c->keep);
+}
+
 /* Queries of a task whose rows are gathered: as many as there is room for, so that many share a block. */
 static int32_t ssa__gather_tokens(const ssa__call *c)
 {
-    int64_t lists = (int64_t)c->lists * c->keep * (c->a.block_size / SSA__UNIT_BLOCK);
+    int64_t lists = (int64_t)c->lists * c->keep * c->parts;
     int64_t room = ssa__min(SSA__GATHER_FLOATS / ssa__round_up(c->a.value_dim, SSA__UNIT_DIM) / c->group,
                             SSA__GATHER_LIST / lists);
     int64_t share = ssa__ceil_div(c->a.n_q * c->a.n_kv_heads, SSA__GATHER_TASKS);
-    return (int32_t)ssa__max(1, ssa__min(room, ssa__max(share, SSA__GATHER_LEAST)));
+    int64_t least = c->packs ? SSA__GATHER_LEAST : 2 * ssa__gather_uses(c);
+    return (int32_t)ssa__max(1, ssa__min(ssa__min(room, c->a.n_q), ssa__max(share, least)));
+}
+
+/* Whether the queries of a sparse call meet the blocks they chose together: the unit's packed ones where it has such a
+ * layout, and a block is chosen often enough to make it; else as floats, where many rows of a task choose a block that few
+ * rows of a query would meet alone. */
+static void ssa__resolve_gather(const ssa__table *t, ssa__call *c, ssa__what what)
+{
+    const ssa_attn *a = &c->a;
+    const int64_t size = a->block_size;
+    if (what != SSA__RUN_SPARSE || c->shaped || a->n_q < SSA__GATHER_LEAST) return;
+    c->packs = c->unit && t->few.bring && a->n_q >= SSA__PACK_QUERIES &&
+               c->group <= SSA__UNIT_ROWS && /* all rows of a query are kept at a time */
+               a->n_q >= ssa__ceil_div((int64_t)SSA__PACK_USES * c->n_blocks, c->keep) && ssa__all_bf16(a) &&
+               size % SSA__UNIT_BLOCK == 0;
+    c->part_keys = (int32_t)(c->packs ? SSA__UNIT_BLOCK : ssa__min(size, SSA__LANES_MAX));
+    c->parts = (int32_t)ssa__ceil_div(size, c->part_keys);
+    c->gathers = c->packs || (c->list_group <= t->meet_rows && c->group <= SSA__TILE_ROWS &&
+                              ssa__gather_tokens(c) >= ssa__gather_uses(c));
 }
 
 /* A full call whose keys are met by many tiles lays them out once, before these, where there are as many rows: then its
@@ -5725,15 +5788,12 @@ static ssa_status ssa__resolve(const ssa__table *t, ssa__call *c, const ssa_attn
     c->unit = t->few.attend && what != SSA__RUN_SELECT && t->take[a->q.type] && t->take[a->k.type] &&
               t->take[a->v.type] && ssa__unit_pays(t, c);
     ssa__resolve_rank(t, c, what);
-    c->packs = what == SSA__RUN_SPARSE && c->unit && t->few.bring && !c->shaped && a->n_q >= SSA__PACK_QUERIES &&
-               c->group <= SSA__UNIT_ROWS && /* all rows of a query are kept at a time */
-               a->n_q >= ssa__ceil_div((int64_t)SSA__PACK_USES * c->n_blocks, c->keep) && ssa__all_bf16(a) &&
-               a->block_size % SSA__UNIT_BLOCK == 0;
+    ssa__resolve_gather(t, c, what);
     if (c->n_rows <= ssa__least(t, c)) c->unit = 0;
     c->tile_rows = ssa__tile_rows(c);
     c->tile_tokens = (int32_t)ssa__max(1, SSA__TILE_ROWS / c->group);
     ssa__resolve_shares(c);
-    c->task_tokens = c->packs ? ssa__gather_tokens(c) : c->tile_tokens;
+    c->task_tokens = c->gathers ? ssa__gather_tokens(c) : c->tile_tokens;
     c->n_tiles =
         what == SSA__RUN_FULL ? ssa__ceil_div(c->n_rows, c->tile_rows) : ssa__ceil_div(a->n_q, c->task_tokens);
     if (a->window > 0) { /* what the queries of a tile see together */
@@ -5954,7 +6014,7 @@ typedef struct {
     int32_t  rows_max;             /* what the arrays of rows have room for */
     unsigned char *hidden;         /* a packed block for each step of gathered rows, without the values out of sight */
     uint16_t *take;                /* queries as the unit takes them: of a tile that it ranks, of a task of rows */
-    int32_t *start, *asked;        /* gathered rows: for each packed block where its list starts; the lists: queries */
+    int32_t *start, *asked;        /* gathered rows: for each part of a block where its list starts; the lists: queries */
     ssa__shaper shaper;
     int32_t *low;                  /* [row]: the start of ssa__tile */
     int32_t part, part_keys;       /* what the unit scored: rows of a part, pooled keys of its s */
@@ -5962,7 +6022,7 @@ typedef struct {
     unsigned char *near_rows;      /* flat: pooled keys near the best .. */
     float   *near_s;               /* .. and p of these, as it is */
     float   doubt;                 /* by how much two importances may each be wrong, together and at most, relatively */
-    float   *imp;                  /* [query][imp_ld]: importance of blocks; of one query, or of a part of the unit's */
+    float   *imp;                  /* [list][imp_ld]: importance of blocks, of SSA__LANES_MAX rows' lists, or of one */
     int64_t  imp_ld;
     float   *heap_key, *pick_key;  /* candidates' importance and block: the best of the past, and of the best */
     int32_t *heap, *pick;
@@ -5982,7 +6042,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     int32_t dk = ssa__round_up(c->a.head_dim, round), dv = ssa__round_up(c->a.value_dim, round);
     int32_t dim = dk > dv ? dk : dv;
     int32_t rows = (int32_t)ssa__min(ssa__max(c->n_rows, 1), ssa__max(c->tile_rows, SSA__TILE_ROWS));
-    int32_t all = c->packs ? c->task_tokens * c->group : rows; /* rows whose output and state are kept at a time */
+    int32_t all = c->gathers ? c->task_tokens * c->group : rows; /* rows whose output and state are kept at a time */
     int64_t scores = SSA__CHUNK;
     ssa__tile tile;
     memset(x, 0, sizeof *x);
@@ -5998,11 +6058,13 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     x->limit    = (int32_t *)ssa__take(b, ssa__max(rows, SSA__TILE_ROWS), (int64_t)sizeof(int32_t));
     x->rows     = (float *)ssa__take(b, (int64_t)rows * dim, f);
     x->kv       = (float *)ssa__take(b, (int64_t)(SSA__CHUNK + 2 * SSA__LANES_MAX) * dim, f);
-    if (c->packs) {
-        int64_t lists = (int64_t)c->lists * c->keep * (c->a.block_size / SSA__UNIT_BLOCK);
-        x->hidden = (unsigned char *)ssa__take(b, SSA__GATHER_STEPS, c->packed_bytes);
-        x->start = (int32_t *)ssa__take(b, ssa__max(c->n_packed, 0) + 2, (int64_t)sizeof(int32_t));
+    if (c->gathers) {
+        int64_t lists = (int64_t)c->lists * c->keep * c->parts;
+        x->start = (int32_t *)ssa__take(b, (int64_t)c->n_blocks * c->parts + 2, (int64_t)sizeof(int32_t));
         x->asked = (int32_t *)ssa__take(b, ssa__mul(c->task_tokens, lists, &b->bad), (int64_t)sizeof(int32_t));
+    }
+    if (c->packs) {
+        x->hidden = (unsigned char *)ssa__take(b, SSA__GATHER_STEPS, c->packed_bytes);
         x->take = (uint16_t *)ssa__take(b, (int64_t)all * dk, 2);
         tile.sums = (float *)ssa__take(b, (int64_t)all * SSA__UNIT_SUMS, f);
     }
@@ -6033,7 +6095,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
             b, ssa__q8_work(ssa__round_up(dk, SSA__UNIT_DIM), ssa__round_up(dv, SSA__UNIT_DIM), ssa__q8_tiles(rows)),
             1);
     for (int32_t i = 0; i < c->task_heads; i++) {
-        tile.q   = (float *)ssa__take(b, (int64_t)rows * dk + (c->q8 ? SSA__LANES_MAX * (dk + 1) : 0), f);
+        tile.q   = (float *)ssa__take(b, (int64_t)(c->gathers && !c->packs ? all : rows) * dk + (c->q8 ? SSA__LANES_MAX * (dk + 1) : 0), f);
         tile.o   = (float *)ssa__take(b, (int64_t)all * dv, f);
         tile.m   = (float *)ssa__take(b, all, f);
         tile.l   = (float *)ssa__take(b, all, f);
@@ -6043,7 +6105,7 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
     if (what != SSA__RUN_FULL) {
         int64_t list = (int64_t)c->keep + c->a.block_size;
         x->imp_ld   = ssa__imp_ld(c);
-        x->imp      = (float *)ssa__take(b, x->imp_ld * (c->rank ? ssa__max(SSA__LANES_MAX / c->list_group, 2) : 1), f);
+        x->imp      = (float *)ssa__take(b, x->imp_ld * ssa__max(SSA__LANES_MAX / ssa__max(c->list_group, 1), 2), f);
         x->heap_key = (float *)ssa__take(b, list, f);
         x->pick_key = (float *)ssa__take(b, list, f);
         x->heap     = (int32_t *)ssa__take(b, list, (int64_t)sizeof(int32_t));
@@ -6612,13 +6674,14 @@ static void ssa__begin_tile(const ssa__table *t, const ssa__call *c, const ssa__
     form->q_prep(tile, rows);
 }
 
-/* Adds to imp the importance of blocks 0 .. n-1 from the tile's rows lo <= r < hi, whose p, or with SSA_SCORE_DOT
- * scores, are in s. */
+/* Adds to imp the importance of blocks 0 .. n-1 for lists of `group` rows each, from the tile's row lo on, whose p, or
+ * with SSA_SCORE_DOT scores, are in s; lists are ld apart. */
 static void ssa__add_importance(const ssa__call *c, const ssa__form *form, ssa__tile *tile, int32_t n, int32_t lo,
-                                int32_t hi, float *imp)
+                                int32_t group, int32_t lists, float *imp, int64_t ld)
 {
-    for (int32_t r = lo; r < hi; r++) tile->fix[r] = c->a.score == SSA_SCORE_DOT ? 1.0f : 1.0f / tile->l[r];
-    form->importance(tile, n, lo, hi, imp);
+    for (int32_t r = lo; r < lo + group * lists; r++)
+        tile->fix[r] = c->a.score == SSA_SCORE_DOT ? 1.0f : 1.0f / tile->l[r];
+    form->importance(tile, n, lo, group, lists, imp, ld);
 }
 
 /* Scores of the tile's rows against pooled keys from .. from+n-1 of head h, softmaxed (SSA_SCORE_DOT: as they are); row
@@ -6638,7 +6701,7 @@ static int ssa__score_blocks(const ssa__table *t, const ssa__call *c, const ssa_
         int broken = 0;
         for (int32_t at = 0; at < n; at += SSA__CHUNK) {
             int32_t m = (int32_t)ssa__min(SSA__CHUNK, n - at);
-            if (form->packs) {
+            if (form->packs && c->pooled_type != SSA_F32) { /* floats are read where they are */
                 t->pack[c->pooled_type](x->kv, tile->dk, pooled + at * stride, stride, m, tile->dk);
                 form->qk[SSA_F32](tile, (const unsigned char *)x->kv, tile->dk * (int64_t)sizeof(float), m, at);
             } else form->qk[c->pooled_type](tile, pooled + at * stride, stride, m, at);
@@ -6820,24 +6883,23 @@ static void ssa__score_lists(const ssa__table *t, const ssa__call *c, int64_t h,
                                              x->limit[(s->end - 1 - u) * group], NULL, x, &s->form);
 }
 
-/* The importance of blocks 0 .. n-1 for list u, of those scored together. */
-static float *ssa__importance_of(const ssa__call *c, int64_t u, int32_t n, int32_t per, ssa__scratch *x,
-                                 ssa__scored *s)
+/* The importance of blocks for list u, of those scored together: made for as many lists as a part has, or a vector of
+ * rows. */
+static float *ssa__importance_of(const ssa__call *c, int64_t u, int32_t per, ssa__scratch *x, ssa__scored *s)
 {
-    const int32_t group = c->list_group;
-    const int64_t from = u - (u - s->first) % per;
-    if (s->form->importances) {
-        const int64_t lists = ssa__min(per, s->end - from);
-        const int32_t r = (int32_t)(from - s->first) * group;
-        if (from != s->summed)
-            ssa__part_importance(s->form, x, x->limit[r + (lists - 1) * group], r, group, (int32_t)lists, x->imp);
+    const int32_t group = c->list_group, few = s->form->importances ? per : (int32_t)ssa__max(1, SSA__LANES_MAX / group);
+    const int64_t from = u - (u - s->first) % few;
+    if (from != s->summed) {
+        const int32_t lists = (int32_t)ssa__min(few, s->end - from), r = (int32_t)(from - s->first) * group;
+        const int32_t n = x->limit[r + (lists - 1) * group];
+        if (s->form->importances) ssa__part_importance(s->form, x, n, r, group, lists, x->imp);
+        else {
+            for (int32_t i = 0; i < lists; i++) memset(x->imp + i * x->imp_ld, 0, (size_t)n * sizeof(float));
+            ssa__add_importance(c, s->form, x->tile, n, r, group, lists, x->imp, x->imp_ld);
+        }
         s->summed = from;
-        return x->imp + (u - from) * x->imp_ld;
     }
-    memset(x->imp, 0, (size_t)n * sizeof(float));
-    ssa__add_importance(c, s->form, x->tile, n, (int32_t)(u - s->first) * group,
-                        (int32_t)(u - s->first + 1) * group, x->imp);
-    return x->imp;
+    return x->imp + (u - from) * x->imp_ld;
 }
 
 /* The same for one list, whose group is larger than a part of `most` rows: `parts` of them at a time. Returns whether a
@@ -6863,7 +6925,7 @@ static int ssa__score_large(const ssa__table *t, const ssa__call *c, int64_t h, 
             }
         } else {
             broken |= ssa__score_tile(t, c, h, r0, r0 + rows, 0, pooled, NULL, x, &form);
-            ssa__add_importance(c, form, x->tile, n, 0, rows, x->imp);
+            ssa__add_importance(c, form, x->tile, n, 0, rows, 1, x->imp, 0);
         }
     }
     return broken;
@@ -7002,7 +7064,7 @@ static void ssa__run_weigh(const ssa__table *t, const ssa__call *c, int64_t task
         if (form->importances) ssa__part_importance(form, x, n, r, group, some, imp);
         else {
             memset(imp, 0, (size_t)n * sizeof(float));
-            ssa__add_importance(c, form, x->tile, n, r, r + group, imp);
+            ssa__add_importance(c, form, x->tile, n, r, group, 1, imp, 0);
         }
         for (int32_t j = 0; j < some; j++) {
             if (broken) ssa__mark_broken(c, h, from, n, imp + j * x->imp_ld);
@@ -7093,7 +7155,7 @@ static int32_t ssa__near_listed(const ssa__table *t, const ssa__call *c, int64_t
     }
     ssa__score_lists(t, c, h, u, u + 1, 1, 1, 0, x, s);
     s->summed = -1;
-    *imp = ssa__importance_of(c, u, cur, 1, x, s);
+    *imp = ssa__importance_of(c, u, 1, x, s);
     return n;
 }
 
@@ -7131,7 +7193,7 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
             else if (per == 0) s.broken = ssa__score_large(t, c, h, u, cur, parts, most, x);
             else {
                 if (u >= s.end) ssa__score_lists(t, c, h, u, u1, parts, per, c->flat, x, &s);
-                imp = ssa__importance_of(c, u, cur, per, x, &s);
+                imp = ssa__importance_of(c, u, per, x, &s);
             }
             if (s.broken) ssa__mark_broken(c, h, 0, cur, imp);
             if (c->a.score == SSA_SCORE_DOT && !c->n_shares) ssa__mark_infinite(cur, imp);
@@ -7141,7 +7203,7 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
             if (n < 0) {
                 ssa__rank_again(t, c, h, (int32_t)(u - s.first) * c->list_group, x);
                 s.summed = -1;
-                n = ssa__choose(t, c, cur, keep, ssa__importance_of(c, u, cur, per, x, &s), -1, NULL, 0.0f, x, list);
+                n = ssa__choose(t, c, cur, keep, ssa__importance_of(c, u, per, x, &s), -1, NULL, 0.0f, x, list);
             }
         }
         for (int64_t j = n; j < c->chosen_stride; j++) list[j] = -1;
@@ -7897,22 +7959,23 @@ static ssa__keys ssa__listed_keys(const ssa__call *c, int64_t u, int64_t h)
     return keys;
 }
 
-/* For each packed block the lists of queries i0 .. i1-1 and head h that hold it: x->asked from start[block] to
- * start[block+1]-1, ascending, as numbers from that of i0 on. Returns the number of blocks. */
+/* For each part of a block the lists of queries i0 .. i1-1 and head h that hold it and of which it is seen: x->asked from
+ * start[part] to start[part+1]-1, ascending, as numbers from that of i0 on. Returns the number of parts. */
 static int64_t ssa__gather_lists(const ssa__call *c, int64_t h, int64_t i0, int64_t i1, ssa__scratch *x)
 {
-    const int64_t n = ssa__ceil_div(ssa__max(c->a.q_pos + i1, 0), SSA__UNIT_BLOCK), u0 = i0 * c->lists;
-    const int32_t parts = c->a.block_size / SSA__UNIT_BLOCK;
+    const int64_t u0 = i0 * c->lists, size = c->a.block_size, end = ssa__max(c->a.q_pos + i1, 0);
+    const int64_t n = end / size * c->parts + ssa__ceil_div(end % size, c->part_keys);
     memset(x->start, 0, (size_t)(n + 2) * sizeof *x->start);
     for (int fill = 0; fill < 2; fill++) { /* counts, two places up; then the lists, which moves them one down */
         for (int64_t u = u0; u < i1 * c->lists; u++) {
             const int32_t *list = ssa__list(c, u, h);
-            const int64_t last = (c->a.q_pos + u / c->lists) / SSA__UNIT_BLOCK; /* a block may end past it */
+            const int64_t at = c->a.q_pos + u / c->lists;
+            const int64_t last = at / size * c->parts + at % size / c->part_keys; /* a block may end past it */
             SSA__PREFETCH(ssa__list(c, ssa__min(u + SSA__GATHER_AHEAD, i1 * c->lists - 1), h));
             for (int32_t k = 0; k < c->keep && list[k] >= 0; k++) {
-                int64_t b = (int64_t)list[k] * parts, end = ssa__min(b + parts, last + 1);
-                for (; b < end && !fill; b++) x->start[b + 2]++;
-                for (; b < end; b++) x->asked[x->start[b + 1]++] = (int32_t)(u - u0);
+                int64_t b = (int64_t)list[k] * c->parts, past = ssa__min(b + c->parts, last + 1);
+                for (; b < past && !fill; b++) x->start[b + 2]++;
+                for (; b < past; b++) x->asked[x->start[b + 1]++] = (int32_t)(u - u0);
             }
         }
         for (int64_t b = 0; b < n && !fill; b++) x->start[b + 2] += x->start[b + 1];
@@ -7920,24 +7983,26 @@ static int64_t ssa__gather_lists(const ssa__call *c, int64_t h, int64_t i0, int6
     return n;
 }
 
-/* The next rows of packed block b, whose lists are asked[e .. end-1], from row *head of the first one on: up to
- * SSA__LANES_MAX, or, where alike is set, those that see as much of the block as the first. Returns the next e. */
-static int32_t ssa__gather_rows(const ssa__call *c, int64_t i0, int64_t b, const int32_t *asked, int32_t e, int32_t end,
-                                int32_t *head, int alike, ssa__gathered *g)
+/* The next rows, of those of the lists asked[e .. end-1] from row *head of the first one on, for n keys from `key` on:
+ * up to `most`, or, where alike is set, those that see as many of these as the first. Which rows of the task, and what
+ * they see, ascending, to row and seen. Returns the next e. */
+static int32_t ssa__gather_rows(const ssa__call *c, int64_t i0, int64_t key, int32_t n, const int32_t *asked, int32_t e,
+                                int32_t end, int32_t *head, int alike, int32_t most, int32_t *row, int32_t *seen,
+                                int32_t *count)
 {
-    const int64_t sees = c->a.q_pos + i0 + 1 - b * SSA__UNIT_BLOCK; /* the first query; the others see more */
-    int32_t m = 0, r = *head, seen = SSA__UNIT_BLOCK;
-    while (e < end && m < SSA__LANES_MAX) {
+    const int64_t first = c->a.q_pos + i0 + 1 - key; /* what the first query sees; the others see more */
+    int32_t m = 0, r = *head, sees = n;
+    while (e < end && m < most) {
         const int32_t u = asked[e];
-        if (sees < SSA__UNIT_BLOCK) seen = (int32_t)ssa__min(SSA__UNIT_BLOCK, sees + u / c->lists);
-        if (alike && m > 0 && seen != g->seen[0]) break;
-        for (; r < c->list_group && m < SSA__LANES_MAX; r++, m++) {
-            g->row[m] = u * c->list_group + r;
-            g->seen[m] = seen;
+        if (first < n) sees = (int32_t)ssa__min(n, first + u / c->lists);
+        if (alike && m > 0 && sees != seen[0]) break;
+        for (; r < c->list_group && m < most; r++, m++) {
+            row[m] = u * c->list_group + r;
+            seen[m] = sees;
         }
         if (r == c->list_group) { r = 0; e++; }
     }
-    g->n = m;
+    *count = m;
     *head = r;
     return e;
 }
@@ -7955,7 +8020,7 @@ static const unsigned char *ssa__packed_block(const ssa__table *t, const ssa__ca
 
 /* Queries i0 .. i1-1 of head h over the packed blocks of their lists, block by block: the rows that chose one share
  * its tiles. */
-static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
+static void ssa__meet_packed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
                                  ssa__scratch *x)
 {
     enum { N = SSA__GATHER_STEPS };
@@ -7967,7 +8032,8 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
         int32_t head = 0;
         for (int32_t e = x->start[b]; e < x->start[b + 1]; made++) {
             ssa__gathered *next = &sets[made % N];
-            e = ssa__gather_rows(c, i0, b, x->asked, e, x->start[b + 1], &head, broken, next);
+            e = ssa__gather_rows(c, i0, b * SSA__UNIT_BLOCK, SSA__UNIT_BLOCK, x->asked, e, x->start[b + 1], &head,
+                                 broken, SSA__LANES_MAX, next->row, next->seen, &next->n);
             next->block = ssa__packed_block(t, c, h, b, broken ? next->seen[0] : SSA__UNIT_BLOCK,
                                             x->hidden + made % N * c->packed_bytes);
             for (int k = N - 1; k > 0; k--) g[k] = g[k - 1];
@@ -7982,7 +8048,54 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
     }
 }
 
-/* The same, query by query, for groups that share a list and fill the unit's tiles. Queries that need no padding are
+/* The keys of part b of a block that queries up to i1-1 see. Returns how many. */
+static int32_t ssa__part_at(const ssa__call *c, int64_t b, int64_t i1, int64_t *key)
+{
+    const int64_t at = b % c->parts * c->part_keys;
+    *key = b / c->parts * c->a.block_size + at;
+    return (int32_t)ssa__min(ssa__min(c->part_keys, c->a.block_size - at), c->a.q_pos + i1 - *key);
+}
+
+/* Queries i0 .. i1-1 of head h over the blocks of their lists, part by part, as floats: the rows that chose one meet it
+ * one after the other, while it is in L1. */
+static void ssa__meet_blocks(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
+                             ssa__scratch *x)
+{
+    const ssa_attn *a = &c->a;
+    const int64_t parts = ssa__gather_lists(c, h, i0, i1, x);
+    const int32_t dk_pad = x->tile->dk_pad, dv_pad = x->tile->dv_pad;
+    float *rows = x->kv, *k = rows + SSA__LANES_MAX * dk_pad, *v = k + SSA__LANES_MAX * dk_pad;
+    ssa__tile turned = *x->tile;
+    turned.rows = SSA__LANES_MAX;
+    turned.ld = SSA__LANES_MAX;
+    turned.q = k;
+    for (int64_t b = 0, next; b < parts; b = next) {
+        int64_t key, after;
+        const int32_t n = ssa__part_at(c, b, i1, &key);
+        const int edge = a->q_pos + i0 + 1 < key + n; /* some query may see only some of it */
+        int finite = 1, head = 0;
+        for (next = b + 1; next < parts && x->start[next] == x->start[next + 1];) next++;
+        if (x->start[b] == x->start[b + 1]) continue;
+        if (next < parts) { /* while rows meet this one */
+            const int32_t ahead = ssa__part_at(c, next, i1, &after);
+            ssa__look_ahead(&turned, a, 1, after, h, ahead, 1);
+            ssa__look_ahead(&turned, a, 0, after, h, ahead, 1);
+        }
+        t->pack[a->k.type](rows, dk_pad, ssa__k_row(a, key, h), a->k.token_stride, n, a->head_dim);
+        memset(rows + (int64_t)n * dk_pad, 0, (size_t)((SSA__LANES_MAX - n) * dk_pad) * sizeof(float));
+        t->wide.q_prep(&turned, rows);
+        t->pack[a->v.type](v, dv_pad, ssa__v_row(a, key, h), a->v.token_stride, n, a->value_dim);
+        for (int64_t e = 0; edge && e < (int64_t)n * dv_pad; e++) finite &= ssa__is_finite(v[e]);
+        for (int32_t e = x->start[b]; e < x->start[b + 1];) { /* what a row does not see must not meet it, even by 0 */
+            ssa__gathered g;
+            e = ssa__gather_rows(c, i0, key, n, x->asked, e, x->start[b + 1], &head, !finite, SSA__LANES_MAX, g.row,
+                                 g.seen, &g.n);
+            t->meet(x->tile, &g, k, v, finite ? n : g.seen[0]);
+        }
+    }
+}
+
+/* Query by query on packed blocks, for groups that share a list and fill the unit's tiles. Queries that need no padding are
  * read where they lie; they and the output are long out of the caches, and are brought in a step ahead. */
 static void ssa__attend_listed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
                                ssa__scratch *x)
@@ -8022,38 +8135,47 @@ static void ssa__attend_listed(const ssa__table *t, const ssa__call *c, int64_t 
     }
 }
 
-/* Queries i0 .. i1-1 of head h on packed blocks. */
-static void ssa__attend_packed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
-                               ssa__scratch *x)
+/* Queries i0 .. i1-1 of head h, by the blocks that they chose. */
+static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
+                                 ssa__scratch *x)
 {
+    const ssa__form *form = c->packs ? &t->few : &t->narrow;
     ssa__tile *tile = x->tile, all;
     const int64_t rows = (i1 - i0) * c->group;
-    const int listed = c->list_group % SSA__LANES_MAX == 0;
-    ssa__shape_tile(c, &t->few, tile);
-    t->few.shape(1);
+    const int listed = c->packs && c->list_group % SSA__LANES_MAX == 0;
+    int64_t ld, step;
+    ssa__shape_tile(c, form, tile);
+    ld = c->packs ? tile->dv_unit : tile->dv_pad;
+    step = c->packs ? SSA__LANES_MAX : SSA__TILE_ROWS;
+    if (c->packs) form->shape(1);
     if (listed) ssa__attend_listed(t, c, h, i0, i1, x);
     else {
-        memset(tile->o, 0, (size_t)(rows * tile->dv_unit) * sizeof(float));
+        memset(tile->o, 0, (size_t)(rows * ld) * sizeof(float));
+        for (int64_t r = 0; r < rows; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
+    }
+    if (!c->packs) {
+        for (int64_t i = i0; i < i1; i++)
+            t->pack[c->a.q.type](tile->q + (i - i0) * c->group * tile->dk_pad, tile->dk_pad,
+                                 ssa__row(&c->a.q, i, h * c->group), c->a.q.head_stride, c->group, tile->dk);
+        ssa__meet_blocks(t, c, h, i0, i1, x);
+    } else if (!listed) {
         memset(tile->sums, 0, (size_t)(rows * SSA__UNIT_SUMS) * sizeof(float));
-        for (int64_t r = 0; r < rows; r++) tile->m[r] = -FLT_MAX;
         ssa__take_queries(t, c, h, i0 * c->group, i1 * c->group, 0, x->take); /* a copy, in few pages */
         tile->queries = x->take;
-        ssa__attend_gathered(t, c, h, i0, i1, x);
+        ssa__meet_packed(t, c, h, i0, i1, x);
     }
-    t->few.shape(0);
+    if (c->packs) form->shape(0);
     if (listed) return;
+    tile->v_type = SSA_F32; /* narrow: the dims are in order */
     all = *tile;
     for (int64_t r = 0; r < rows; r += tile->rows) {
-        tile->rows = (int32_t)ssa__min(SSA__LANES_MAX, rows - r);
-        tile->o = all.o + r * all.dv_unit;
+        tile->rows = (int32_t)ssa__min(step, rows - r);
+        tile->o = all.o + r * ld;
         tile->m = all.m + r;
-        for (int64_t i = 0; i < tile->rows; i++) {
-            const float *sums = all.sums + (r + i) * SSA__UNIT_SUMS;
-            float l = 0.0f;
-            for (int k = 0; k < SSA__UNIT_SUMS; k++) l += sums[k];
-            tile->l[i] = l;
-        }
-        ssa__close_tile(t, c, &t->few, h, i0 * c->group + r, 0, x);
+        tile->l = all.l + r;
+        for (int64_t i = 0; c->packs && i < tile->rows; i++)
+            for (int k = 0; k < SSA__UNIT_SUMS; k++) tile->l[i] += all.sums[(r + i) * SSA__UNIT_SUMS + k];
+        ssa__close_tile(t, c, form, h, i0 * c->group + r, 0, x);
     }
     *tile = all;
 }
@@ -8076,8 +8198,8 @@ static void ssa__run_attend(const ssa__table *t, const ssa__call *c, ssa__what w
     to = from + c->split_keys;
     i0 = tile * c->task_tokens;
     i1 = ssa__min(i0 + c->task_tokens, c->a.n_q);
-    if (c->packs) {
-        ssa__attend_packed(t, c, h, i0, i1, x);
+    if (c->gathers) {
+        ssa__attend_gathered(t, c, h, i0, i1, x);
         return;
     }
     for (int64_t u = i0 * c->lists; u < i1 * c->lists; u++) {
@@ -9445,9 +9567,11 @@ SSA__LOCAL void SSA__FN(narrow_finish)(const ssa__tile *t, const float *factor, 
     }
 }
 
-SSA__LOCAL void SSA__FN(narrow_importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
+SSA__LOCAL void SSA__FN(narrow_importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t group, int32_t lists,
+                                           float *imp, int64_t ld)
 {
-    for (int32_t r = lo; r < hi; r++) SSA__FN(axpy)(imp, t->fix[r], t->s + r * t->ld, n);
+    for (int32_t r = 0; r < group * lists; r++)
+        SSA__FN(axpy)(imp + r / group * ld, t->fix[lo + r], t->s + (lo + r) * t->ld, n);
 }
 
 /* -- wide -- */
@@ -9636,25 +9760,156 @@ SSA__LOCAL void SSA__FN(wide_finish)(const ssa__tile *t, const float *factor, fl
         }
 }
 
-/* Sums of s over some of the lanes, a square of as many blocks turned at a time. */
-SSA__LOCAL void SSA__FN(wide_importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t hi, float *imp)
+/* imp[0..n-1] += sum, of which n lanes count. */
+SSA__INLINE void SSA__FN(add_lanes)(float *imp, SSA__V sum, int32_t n)
 {
-    for (int32_t r = lo / SSA__L * SSA__L; r < hi; r += SSA__L)
+    float part[SSA__L];
+    if (n >= SSA__L) {
+        SSA__FN(store)(imp, SSA__FN(add)(SSA__FN(load)(imp), sum));
+        return;
+    }
+    SSA__FN(store)(part, sum);
+    for (int32_t i = 0; i < n; i++) imp[i] += part[i];
+}
+
+/* Sums of s over lanes, a square of as many blocks turned at a time, for all lists that have rows in it. */
+SSA__LOCAL void SSA__FN(wide_importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t group, int32_t lists,
+                                         float *imp, int64_t ld)
+{
+    const int32_t hi = lo + group * lists;
+    for (int32_t r = lo / SSA__L * SSA__L; r < hi; r += SSA__L) {
+        const int32_t before = r > lo ? r - lo : 0; /* rows of the lists that came before */
         for (int32_t j = 0; j < n; j += SSA__L) {
             SSA__V x[SSA__L], sum = SSA__FN(zero)();
-            float part[SSA__L];
+            float *to = imp + before / group * ld + j;
+            int32_t g = before % group;
             for (int i = 0; i < SSA__L; i++) x[i] = SSA__FN(load)(t->s + (j + i < n ? j + i : n - 1) * t->ld + r);
             SSA__FN(transpose)(x);
             SSA__UNROLL
-            for (int i = 0; i < SSA__L; i++) /* rows outside lo .. hi-1 have no zero weight: theirs may be NaN */
-                if (r + i >= lo && r + i < hi) sum = SSA__FN(fma)(x[i], SSA__FN(set1)(t->fix[r + i]), sum);
-            if (j + SSA__L <= n) {
-                SSA__FN(store)(imp + j, SSA__FN(add)(SSA__FN(load)(imp + j), sum));
-                continue;
+            for (int i = 0; i < SSA__L; i++) { /* other rows have no zero weight: theirs may be NaN */
+                if (r + i < lo || r + i >= hi) continue;
+                sum = SSA__FN(fma)(x[i], SSA__FN(set1)(t->fix[r + i]), sum);
+                if (++g < group && i + 1 < SSA__L) continue;
+                SSA__FN(add_lanes)(to, sum, n - j);
+                sum = SSA__FN(zero)();
+                if (g == group) { to += ld; g = 0; }
             }
-            SSA__FN(store)(part, sum);
-            for (int32_t i = 0; j + i < n; i++) imp[j + i] += part[i];
         }
+    }
+}
+
+/* -- gathered rows: keys, and then dims of values, along the lanes; SSA__NG rows share what is read of a block -- */
+
+/* Scores of NG rows q: s [row][vector of keys]. */
+SSA__INLINE void SSA__FN(meet_scores)(const ssa__tile *t, const float *const *q, const float *k,
+                                      SSA__V (*s)[SSA__LANES_MAX / SSA__L])
+{
+    enum { NK = SSA__LANES_MAX / SSA__L };
+    const SSA__V scale = SSA__FN(set1)(t->scale);
+    SSA__V x[NK];
+    SSA__UNROLL
+    for (int r = 0; r < SSA__NG; r++) {
+        SSA__UNROLL
+        for (int i = 0; i < NK; i++) s[r][i] = SSA__FN(zero)();
+    }
+    for (int32_t e = 0; e < t->dk; e++, k += SSA__LANES_MAX) {
+        SSA__UNROLL
+        for (int i = 0; i < NK; i++) x[i] = SSA__FN(load)(k + i * SSA__L);
+        SSA__UNROLL
+        for (int r = 0; r < SSA__NG; r++) {
+            SSA__V y = SSA__FN(set1)(q[r][e]);
+            SSA__UNROLL
+            for (int i = 0; i < NK; i++) s[r][i] = SSA__FN(fma)(y, x[i], s[r][i]);
+        }
+    }
+    SSA__UNROLL
+    for (int r = 0; r < SSA__NG; r++) {
+        SSA__UNROLL
+        for (int i = 0; i < NK; i++) s[r][i] = SSA__FN(mul)(s[r][i], scale);
+    }
+}
+
+/* nv vectors of the output of NG rows, of which n count: o = o * fix + p.V. */
+SSA__INLINE void SSA__FN(meet_values)(const int nv, const ssa__tile *t, float *const *o, const float *v,
+                                      float (*p)[SSA__LANES_MAX], const float *fix, int32_t rows, int32_t n)
+{
+    SSA__V acc[SSA__NG][4], x[4];
+    SSA__UNROLL
+    for (int r = 0; r < SSA__NG; r++) {
+        SSA__V f = SSA__FN(set1)(fix[r]);
+        SSA__UNROLL
+        for (int i = 0; i < nv; i++) acc[r][i] = SSA__FN(mul)(f, SSA__FN(load)(o[r] + i * SSA__L));
+    }
+    for (int32_t j = 0; j < n; j++, v += t->dv_pad) {
+        SSA__UNROLL
+        for (int i = 0; i < nv; i++) x[i] = SSA__FN(load)(v + i * SSA__L);
+        SSA__UNROLL
+        for (int r = 0; r < SSA__NG; r++) {
+            SSA__V y = SSA__FN(set1)(p[r][j]);
+            SSA__UNROLL
+            for (int i = 0; i < nv; i++) acc[r][i] = SSA__FN(fma)(y, x[i], acc[r][i]);
+        }
+    }
+    SSA__UNROLL
+    for (int r = 0; r < SSA__NG; r++) {
+        SSA__UNROLL
+        for (int i = 0; i < nv && r < rows; i++) SSA__FN(store)(o[r] + i * SSA__L, acc[r][i]);
+    }
+}
+
+SSA__LOCAL void SSA__FN(meet)(const ssa__tile *t, const ssa__gathered *g, const float *k, const float *v, int32_t n)
+{
+    enum { NK = SSA__LANES_MAX / SSA__L };
+    const SSA__V low = SSA__FN(set1)(SSA__EXP_LOW);
+    for (int32_t at = 0; at < g->n; at += SSA__NG) {
+        const int32_t rows = g->n - at < SSA__NG ? g->n - at : SSA__NG;
+        const float *q[SSA__NG];
+        float *o[SSA__NG], p[SSA__NG][SSA__LANES_MAX], fix[SSA__NG], sums[SSA__NG];
+        SSA__V s[SSA__NG][NK], sum[SSA__NG];
+        int32_t e = 0;
+        for (int r = 0; r < SSA__NG; r++) { /* past the last row that one again */
+            const int64_t row = g->row[at + (r < rows ? r : rows - 1)];
+            q[r] = t->q + row * t->dk_pad;
+            o[r] = t->o + row * t->dv_pad;
+        }
+        SSA__FN(meet_scores)(t, q, k, s);
+        SSA__UNROLL
+        for (int r = 0; r < SSA__NG; r++) {
+            const int32_t i = at + (r < rows ? r : rows - 1), sees = g->seen[i];
+            float *m = &t->m[g->row[i]];
+            SSA__V top = SSA__FN(set1)(*m), old = top;
+            SSA__UNROLL
+            for (int j = 0; j < NK; j++) {
+                s[r][j] = SSA__FN(first)(sees - j * SSA__L, s[r][j], SSA__FN(set1)(-FLT_MAX));
+                top = SSA__FN(max)(s[r][j], top);
+            }
+            fix[r] = 1.0f;
+            if (SSA__FN(above_bits)(top, old)) {
+                const float most = SSA__FN(hmax)(top);
+                fix[r] = ssa__expf(*m - most);
+                *m = most;
+            }
+            top = SSA__FN(set1)(*m);
+            SSA__UNROLL
+            for (int j = 0; j < NK; j++) {
+                SSA__V x = SSA__FN(exp)(SSA__FN(first)(sees - j * SSA__L, SSA__FN(sub)(s[r][j], top), low));
+                SSA__FN(store)(p[r] + j * SSA__L, x);
+                sum[r] = j == 0 ? x : SSA__FN(add)(sum[r], x);
+            }
+        }
+        SSA__UNROLL
+        for (int r = 0; r < SSA__NG; r += 4)
+            SSA__FN(hsum4)(sum[r], sum[r + 1], sum[r + 2], sum[r + 3], 1.0f, sums + r);
+        for (int r = 0; r < rows; r++) {
+            float *l = &t->l[g->row[at + r]];
+            *l = *l * fix[r] + sums[r];
+        }
+        for (; e + 2 * SSA__L <= t->dv_pad; e += 2 * SSA__L) {
+            SSA__FN(meet_values)(2, t, o, v + e, p, fix, rows, n);
+            for (int r = 0; r < SSA__NG; r++) o[r] += 2 * SSA__L;
+        }
+        if (e < t->dv_pad) SSA__FN(meet_values)(1, t, o, v + e, p, fix, rows, n);
+    }
 }
 
 /* -- the entries that exist per type, and the table -- */
@@ -9698,6 +9953,7 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 {
     t->isa = isa;
     t->narrow_rows = SSA__NARROW;
+    t->meet_rows = SSA__NARROW < 8 ? 8 : 4;
     t->narrow.q_prep     = SSA__FN(narrow_q_prep);
     t->narrow.softmax    = SSA__FN(narrow_softmax);
     t->narrow.finish     = SSA__FN(narrow_finish);
@@ -9708,6 +9964,7 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
     t->wide.pv[SSA_F32]  = SSA__FN(wide_pv);
     t->wide.finish       = SSA__FN(wide_finish);
     t->wide.importance   = SSA__FN(wide_importance);
+    t->meet              = SSA__FN(meet);
     t->above             = SSA__FN(above);
     t->all_above         = SSA__FN(all_above);
     t->ranks             = SSA__FN(ranks);
@@ -9739,6 +9996,7 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 #undef SSA__NR
 #undef SSA__NQ
 #undef SSA__NARROW
+#undef SSA__NG
 #undef SSA__TARGET
 #undef SSA__VECTOR_PASS
 #endif /* SSA__VECTOR_PASS */

@@ -117,8 +117,9 @@ static void check_covering(const shape *s)
     prob_free(&p);
 }
 
-/* A NaN key: the queries before it keep their bits; the block that holds it is not chosen while others are left. */
-static void check_nan(ssa_select select, ssa_type tk, int nan_key, int top_k, float amp)
+/* A NaN key, or value: the queries before it keep their bits; the block that holds such a key is not chosen while others
+ * are left. */
+static void check_nan(ssa_select select, ssa_type tk, int nan_key, int top_k, float amp, int value)
 {
     shape s = { .name = "nan key", .HQ = 4, .H = 2, .D = 32, .n_q = 200, .n_kv = 200, .q_pos = -1, .tk = tk, .tv = tk,
                 .B = 8, .top_k = top_k, .select = select, .amp = amp, .seed = 77 };
@@ -130,9 +131,9 @@ static void check_nan(ssa_select select, ssa_type tk, int nan_key, int top_k, fl
         prob_fill(&p, s.seed);
         CHECK(ssa_attention(&p.a, SSA_SPARSE, NULL) == SSA_OK, "status");
         uint64_t clean = bytes_hash(p.o.view.data, head * 4, bytes_hash(p.blocks, listed * 4, 1));
-        for (int d = 0; d < s.D; d += 5)
-            p.k.val[((int64_t)nan_key * s.H + 1) * s.D + d] = NAN; /* of key/value head 1 */
-        tensor_store(&p.k);
+        for (int d = 0; d < s.D; d += value ? 1 : 5)
+            (value ? &p.v : &p.k)->val[((int64_t)nan_key * s.H + 1) * s.D + d] = NAN; /* of key/value head 1 */
+        tensor_store(value ? &p.v : &p.k);
         prob_clear(&p);
         CHECK(ssa_attention(&p.a, SSA_SPARSE, NULL) == SSA_OK, "status");
         CHECK(clean == bytes_hash(p.o.view.data, head * 4, bytes_hash(p.blocks, listed * 4, 1)),
@@ -143,12 +144,13 @@ static void check_nan(ssa_select select, ssa_type tk, int nan_key, int top_k, fl
             for (int j = 0; j < s.H; j++) {
                 int has = 0, cur = i / s.B;
                 for (int e = 0; e < top_k; e++) has |= p.blocks[(i * s.H + j) * top_k + e] == nan_key / s.B;
-                if (j == 1 && i >= nan_key && cur > nan_key / s.B && cur >= top_k) bad += has;
+                if (!value && j == 1 && i >= nan_key && cur > nan_key / s.B && cur >= top_k) bad += has;
                 for (int d = 0; d < s.HQ / s.H * s.D; d++)
                     wrong += isnan(p.o.val[(i * s.HQ + j * (s.HQ / s.H)) * s.D + d]) != (j == 1 && has && i >= nan_key);
             }
         CHECK(bad == 0, "a block with a NaN key ranks below all others: chosen %d times", bad);
-        CHECK(wrong == 0, "NaN exactly in the queries that read the key: %d elements differ", wrong);
+        CHECK(wrong == 0, "NaN exactly in the queries that read the %s: %d elements differ", value ? "value" : "key",
+              wrong);
     }
     prob_free(&p);
 }
@@ -224,6 +226,21 @@ void test_sparse(void)
         if (rng_int(&r, 0, 2) == 0) s.q_pos = rng_int(&r, 0, s.n_kv - s.n_q);
         check_sparse(&s, 0);
     }
+    for (int i = 0; i < 40; i++) { /* so many queries that rows are gathered by the blocks they chose */
+        if (!test_some(i, 5)) continue;
+        int g = groups[i % 6], kv = 1 + i % 3, b = sizes[i % 9], nq = rng_int(&r, 32, 100), more = rng_int(&r, 0, 150);
+        shape s = { .name = "gathered", .HQ = g * kv, .H = kv, .D = RNG_PICK(&r, dims), .DV = RNG_PICK(&r, dims),
+                    .n_q = nq, .n_kv = nq + more, .q_pos = -1, .tq = RNG_PICK(&r, types), .tk = RNG_PICK(&r, types),
+                    .tv = RNG_PICK(&r, types), .to = RNG_PICK(&r, types), .lay = (layout)rng_int(&r, LAY_ZERO, LAY_MIX),
+                    .scale = rng_int(&r, 0, 2) ? 0 : -0.2f, .amp = rng_int(&r, 0, 2) ? 1 : 6,
+                    .no_gate = rng_int(&r, 0, 1), .no_lse = rng_int(&r, 0, 3) == 0, .B = b, .seed = (uint64_t)i + 4000 };
+        if (s.D == 1) s.D = 2;
+        s.top_k = 6 * ((nq + more) / b + 1) / nq + 1 + i % 4;
+        if (i % 4 == 3) s.q_pos = rng_int(&r, 0, more);
+        check_sparse(&s, 0);
+        s.select = SSA_SELECT_GIVEN;
+        check_given(&s, &r);
+    }
     for (int i = 0; i < 40; i++) {
         if (!test_some(i, 39)) continue;
         shape s = { .name = "given", .HQ = 4, .H = 2, .D = RNG_PICK(&r, dims), .DV = RNG_PICK(&r, dims),
@@ -242,10 +259,12 @@ void test_sparse(void)
         if (s.n_kv <= s.B * (s.select == SSA_SELECT_REFERENCE ? s.B : s.top_k)) check_covering(&s);
     }
     for (int t = 0; t < 3; t++) {
-        check_nan(SSA_SELECT_TOPK, types[t], 70, 4, 1);
-        check_nan(SSA_SELECT_TOPK, types[t], 9, 6, 1);
-        check_nan(SSA_SELECT_TOPK, types[t], 9, 6, 60);          /* underflowing importances rank above NaN */
-        check_nan(SSA_SELECT_REFERENCE, types[t], 9, 4, 1);
-        check_nan(SSA_SELECT_REFERENCE, types[t], 100, 8, 1);
+        check_nan(SSA_SELECT_TOPK, types[t], 70, 4, 1, 0);
+        check_nan(SSA_SELECT_TOPK, types[t], 9, 6, 1, 0);
+        check_nan(SSA_SELECT_TOPK, types[t], 9, 6, 60, 0);       /* underflowing importances rank above NaN */
+        check_nan(SSA_SELECT_REFERENCE, types[t], 9, 4, 1, 0);
+        check_nan(SSA_SELECT_REFERENCE, types[t], 100, 8, 1, 0);
+        check_nan(SSA_SELECT_TOPK, types[t], 101, 6, 1, 1);
+        check_nan(SSA_SELECT_TOPK, types[t], 193, 12, 1, 1);
     }
 }

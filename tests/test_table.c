@@ -327,7 +327,8 @@ static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int 
                       twin *a, twin *b)
 {
     const char *form = narrow ? "narrow" : "wide";
-    static float rows_a[SSA__TILE_ROWS * 1024], rows_b[SSA__TILE_ROWS * 1024], imp_a[SSA__CHUNK], imp_b[SSA__CHUNK],
+    static float rows_a[SSA__TILE_ROWS * 1024], rows_b[SSA__TILE_ROWS * 1024], imp_a[(SSA__CHUNK + 3) * SSA__TILE_ROWS + 1],
+        imp_b[(SSA__CHUNK + 3) * SSA__TILE_ROWS + 1],
         factor[SSA__TILE_ROWS];
     static float old_o[TWIN_Q];
     int32_t limit[SSA__TILE_ROWS];
@@ -432,18 +433,21 @@ static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int 
     for (int i = bad = 0; i < rows; i++) bad += !same_bits(rows_a + i * a->t.dv_pad, rows_b + i * a->t.dv_pad, dv);
     CHECK(bad == 0, "%s %s finish rows %d dv %d", level, form, rows, dv);
 
-    int lo = rng_int(&r, 0, rows - 1),
-        hi = rng_int(&r, lo + 1, rows); /* importance: NaN in the other rows must not come through */
+    int lo = rng_int(&r, 0, rows - 1), /* importance: NaN in the other rows must not come through */
+        group = rng_int(&r, 1, rng_int(&r, 0, 1) ? rows - lo : 1 + (rows - lo) / 4), lists = (rows - lo) / group,
+        hi = lo + group * lists, ld = n + rng_int(&r, 0, 3), all = ld * (lists - 1) + n;
     for (int i = 0; i < padded; i++)
         if (i < lo || i >= hi)
             for (int j = 0; j < n; j++) a->t.s[narrow ? i * a->t.ld + j : j * a->t.ld + i] = (float)NAN;
     twin_make(b, a, narrow, rows, dk, dv);
-    for (int j = 0; j < n; j++) imp_a[j] = imp_b[j] = rng_f(&r);
-    f->importance(&a->t, n, lo, hi, imp_a);
-    def->importance(&b->t, n, lo, hi, imp_b);
-    for (int j = bad = 0; j < n; j++)
-        bad += !(fabs((double)imp_a[j] - (double)imp_b[j]) <= 2 * (rows + 2) * EPS * (rows + 1));
-    CHECK(bad == 0, "%s %s importance rows %d n %d lo %d hi %d: %d off", level, form, rows, n, lo, hi, bad);
+    for (int j = 0; j <= all; j++) imp_a[j] = imp_b[j] = rng_f(&r);
+    f->importance(&a->t, n, lo, group, lists, imp_a, ld);
+    def->importance(&b->t, n, lo, group, lists, imp_b, ld);
+    for (int j = bad = 0; j <= all; j++)
+        bad += !(fabs((double)imp_a[j] - (double)imp_b[j]) <=
+                 (j == all || j % ld >= n ? 0 : 2 * (group + 2) * EPS * (group + 1)));
+    CHECK(bad == 0, "%s %s importance rows %d n %d lo %d group %d lists %d: %d off", level, form, rows, n, lo, group,
+          lists, bad);
 }
 
 /* Scores of bf16 queries and pooled keys: as wide's, with either sign of the scale. */
@@ -488,6 +492,67 @@ static void test_pairs(const ssa__form *f, int rows, int dk, int n, twin *a)
     for (int j = bad = 0; j < n; j++)
         bad += !same_bits(a->t.s + at * a->t.ld, a->t.s + (at + j) * a->t.ld, rows);
     CHECK(bad == 0, "%s pairs qk rows %d dk %d n %d: %d equal keys differ", level, rows, dk, n, bad);
+}
+
+/* Gathered rows meet a block: against the scalar entry and, from nothing on, sums in double; rows that are not in the
+ * set, and what they hold, stay as they are. Values past what a row sees count for nothing. */
+static void test_meet(const ssa__table *t, const ssa__table *def, int dk, int dv, int n, twin *a, twin *b)
+{
+    enum { ROWS = 24 };
+    static float k[1024 * SSA__LANES_MAX], v[SSA__LANES_MAX * 1024], old[TWIN_Q];
+    ssa__gathered g;
+    int bad = 0, fresh = rng_int(&r, 0, 1), last = n;
+    kv_type = SSA_F32;
+    twin_make(a, NULL, 1, ROWS, dk, dv);
+    for (int i = 0; i < ROWS; i++) {
+        a->t.m[i] = fresh ? -FLT_MAX : rng_f(&r);
+        a->t.l[i] = fresh ? 0 : 1 + rng_f(&r) * rng_f(&r);
+        for (int e = 0; fresh && e < a->t.dv_pad; e++) a->t.o[i * a->t.dv_pad + e] = 0;
+    }
+    for (int e = 0; e < dk; e++)
+        for (int j = 0; j < SSA__LANES_MAX; j++) k[e * SSA__LANES_MAX + j] = j < n ? rng_f(&r) : 0;
+    for (int j = 0; j < n; j++)
+        for (int e = 0; e < a->t.dv_pad; e++) v[j * a->t.dv_pad + e] = e < dv ? rng_f(&r) : 0;
+    g.n = 0;
+    for (int i = 0; i < ROWS && g.n < SSA__LANES_MAX; i++)
+        if (rng_int(&r, 0, 2)) {
+            g.row[g.n] = i;
+            g.seen[g.n] = rng_int(&r, 0, 1) ? n : rng_int(&r, 1, n);
+            last = g.seen[g.n++];
+        }
+    if (g.n == 0) return;
+    twin_make(b, a, 1, ROWS, dk, dv);
+    memcpy(b->t.m, a->t.m, ROWS * sizeof(float));
+    memcpy(b->t.l, a->t.l, ROWS * sizeof(float));
+    memcpy(old, a->t.o, sizeof old);
+    t->meet(&a->t, &g, k, v, n);
+    def->meet(&b->t, &g, k, v, n);
+    for (int i = 0, x = 0; i < ROWS; i++) {
+        float *o = a->t.o + i * a->t.dv_pad, *want = b->t.o + i * b->t.dv_pad;
+        double mag = 0, sum = 0, top = -1e300;
+        if (x == g.n || g.row[x] != i) {
+            bad += !same_bits(o, old + i * a->t.dv_pad, a->t.dv_pad) || a->t.m[i] != b->t.m[i] || a->t.l[i] != b->t.l[i];
+            continue;
+        }
+        bad += !(fabs((double)a->t.m[i] - (double)b->t.m[i]) <= 2 * (dk + 2) * EPS * dk);
+        bad += !(fabs((double)a->t.l[i] - (double)b->t.l[i]) <= (4 * (dk + 2) * dk + n + 16) * EPS * (n + 2));
+        for (int e = 0; e < dv; e++)
+            bad += !(fabs((double)o[e] - (double)want[e]) <= (4 * (dk + 2) * dk + 2 * n + 16) * EPS * (n + 2));
+        for (int pass = 0; fresh && pass < 2; pass++) /* l in double: the sum of exp(s - m) of what it sees */
+            for (int j = 0; j < g.seen[x]; j++) {
+                double s = 0;
+                for (int e = 0; e < dk; e++)
+                    s += (double)a->t.q[i * a->t.dk_pad + e] * (double)k[e * SSA__LANES_MAX + j];
+                s *= (double)a->t.scale;
+                if (pass == 0 && s > top) top = s;
+                if (pass) sum += exp(s - top);
+            }
+        mag = (4 * (dk + 2) * dk + n + 16) * EPS * (n + 2);
+        bad += fresh && !(fabs((double)a->t.l[i] - sum) <= mag && fabs((double)a->t.m[i] - top) <= mag);
+        x++;
+    }
+    CHECK(bad == 0, "%s meet dk %d dv %d n %d, %d rows, last sees %d, fresh %d: %d off", level, dk, dv, n, g.n, last,
+          fresh, bad);
 }
 
 /* exp over its whole range, through the softmax of one chunk of rising scores below a maximum of 0. */
@@ -543,6 +608,7 @@ void test_table(void)
                 if (type == SSA_Q8_0) dk = dk / 32 * 32 + 32 * (dk < 32), dv = dv / 32 * 32 + 32 * (dv < 32);
                 test_form(&t.narrow, &def.narrow, 1, some_rows[i], dk, dv, n, type, &a, &b);
                 test_form(&t.wide, &def.wide, 0, some_rows[i], dk, dv, n, SSA_F32, &a, &b);
+                test_meet(&t, &def, dk, dv, rng_int(&r, 1, SSA__LANES_MAX), &a, &b);
                 if (t.pairs.q_turn) test_pairs(&t.pairs, some_rows[i], (dk + 3) / 4 * 4, n, &a);
                 if (t.q8.chunk && some_rows[i] <= SSA__LANES_MAX) {
                     dk = dk / 32 * 32 + 32 * (dk < 32);
