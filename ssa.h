@@ -1090,6 +1090,11 @@ typedef struct {
     /* s(0..n-1) becomes p = exp(s - m) with the new m; updates m, l, fix. limit: row r sees the first limit[r] only,
      * p = 0 for the rest; NULL: all rows see all. Any n (block selection runs it over all blocks). */
     void (*softmax)(const ssa__tile *t, int32_t n, const int32_t *limit);
+    /* wide, pairs: gathered rows meet n <= SSA__LANES_MAX keys, which lie as q_prep or q_turn leave so many rows, and
+     * their values v [n][dv_pad]: m, l and o [row][dv_pad] of each go on. q is [row][dk_pad], or, of pairs, as q_turn
+     * takes it; seen is at most n. */
+    void (*meet)(const ssa__tile *t, const ssa__gathered *g, const float *k, const float *v, int32_t n);
+    int32_t meet_rows; /* lists of up to so many rows pay for being gathered */
     /* o = o * fix + sum over j of p(at + j) * v_j for n rows of dv elements; without fix when first is 0. */
     void (*pv[SSA__TYPES])(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at,
                            int first);
@@ -1153,16 +1158,12 @@ typedef struct {
 typedef struct {
     ssa_isa   isa;
     int32_t   narrow_rows;                           /* tiles of up to this many rows are narrow */
-    int32_t   meet_rows;                             /* lists of up to so many rows pay for being gathered */
     ssa__form narrow, wide;
     ssa__form pairs; /* wide for pooled keys and queries that are both bf16, of dims in fours: q_turn in place of
                       * q_prep, and qk reads the rows. Without these there is none */
     ssa__form few, many;                             /* unit forms; without an attend entry there is no unit */
     ssa__form q8; /* narrow for up to SSA__LANES_MAX rows, on a unit that multiplies int8: for keys or values in q8_0.
                    * pv does a chunk's values whole, and minds limit and sees. chunk 0: there is none */
-    /* Gathered rows of q [row][dk_pad] and o [row][dv_pad] meet n <= SSA__LANES_MAX keys that lie turned, k
-     * [dk_pad][SSA__LANES_MAX], and their values v [n][dv_pad]: m, l and o of each go on. seen is at most n. */
-    void (*meet)(const ssa__tile *t, const ssa__gathered *g, const float *k, const float *v, int32_t n);
     /* Terms of n rows of d elements: dst[term][j][0..ld-1], terms lie `term` elements apart, zero past d. */
     void (*take[SSA__TYPES])(uint16_t *dst, int64_t term, int32_t ld, const unsigned char *src,
                              int64_t stride, int32_t n, int32_t d);
@@ -1477,7 +1478,7 @@ static void ssa__fill_scalar(ssa__table *t)
 {
     memset(t, 0, sizeof *t);
     t->isa = SSA_ISA_SCALAR;
-    t->narrow_rows = t->meet_rows = 4;
+    t->narrow_rows = 4;
     t->narrow.q_prep     = ssa__narrow_q_prep;
     t->narrow.softmax    = ssa__scalar_narrow_softmax;
     t->narrow.finish     = ssa__scalar_narrow_finish;
@@ -1489,7 +1490,8 @@ static void ssa__fill_scalar(ssa__table *t)
     t->wide.pv[SSA_F32]  = ssa__scalar_wide_pv;
     t->wide.finish       = ssa__scalar_wide_finish;
     t->wide.importance   = ssa__scalar_wide_importance;
-    t->meet              = ssa__scalar_meet;
+    t->wide.meet         = ssa__scalar_meet;
+    t->wide.meet_rows    = 4;
     t->above             = ssa__scalar_above;
     t->all_above         = ssa__scalar_all_above;
     t->ranks             = ssa__scalar_ranks;
@@ -2938,6 +2940,86 @@ SSA__B16_DOT(dot_few, 1)
 SSA__B16_DOT(dot_many, 2)
 #undef SSA__B16_DOT
 
+/* -- narrow: where queries are bf16 too, of which q_prep knows, they lie as bf16 [row][dk_unit] -- */
+SSA__B16F void ssa__b16_narrow_q_prep(ssa__tile *t, float *rows)
+{
+    const int32_t ld = ssa__round_up(t->dk, 32);
+    uint16_t *q = (uint16_t *)(void *)t->q;
+    ssa__avx512_narrow_q_prep(t, rows);
+    if (t->k_type != SSA_BF16 || t->q_terms != 1) return;
+    for (int32_t r = 0; r < t->rows; r++)
+        for (int32_t e = 0; e < ld; e += 16) {
+            const __m512 x = e < t->dk_pad ? _mm512_loadu_ps(rows + (int64_t)r * t->dk_pad + e) : _mm512_setzero_ps();
+            const __m512i half = _mm512_srli_epi32(_mm512_castps_si512(x), 16);
+            _mm256_storeu_si256((__m256i *)(void *)(q + (int64_t)r * ld + e), _mm512_cvtepi32_epi16(half));
+        }
+}
+
+/* Scores of nr rows x ng groups of 4 keys, of which n count, as narrow_qk_tile has them. */
+SSA__B16 void ssa__b16_narrow_tile(const int nr, const int ng, const ssa__tile *t, int32_t r0, const unsigned char *k,
+                                   int64_t stride, int32_t n, int32_t at, ssa__lines *ahead)
+{
+    const int32_t ld = ssa__round_up(t->dk, 32) * 2, d = t->dk * 2; /* bytes */
+    const unsigned char *q = (const unsigned char *)t->q + (int64_t)r0 * ld;
+    __m512 acc[4][4];
+    SSA__UNROLL
+    for (int g = 0; g < ng; g++, n -= 4) {
+        const unsigned char *row[4];
+        row[0] = n > 0 ? k + 4 * g * stride : k; /* past the end a key again */
+        row[1] = n > 1 ? row[0] + stride : row[0];
+        row[2] = n > 2 ? row[1] + stride : row[1];
+        row[3] = n > 3 ? row[2] + stride : row[2];
+        SSA__UNROLL
+        for (int r = 0; r < nr; r++) {
+            SSA__UNROLL
+            for (int j = 0; j < 4; j++) acc[r * ng + g][j] = _mm512_setzero_ps();
+        }
+        for (int32_t e = 0; e < d; e += 64) {
+            const __mmask32 some = d - e >= 64 ? 0xffffffffu : (1u << (d - e) / 2) - 1;
+            __m512bh w[4];
+            if (ahead) ssa__fetch_lines(ahead, 1);
+            SSA__UNROLL
+            for (int r = 0; r < nr; r++) w[r] = ssa__b16_each(q + r * ld + e);
+            SSA__UNROLL
+            for (int j = 0; j < 4; j++) {
+                const __m512bh x = d - e >= 64 ? ssa__b16_each(row[j] + e)
+                                               : (__m512bh)_mm512_maskz_loadu_epi16(some, row[j] + e);
+                SSA__UNROLL
+                for (int r = 0; r < nr; r++) acc[r * ng + g][j] = _mm512_dpbf16_ps(acc[r * ng + g][j], w[r], x);
+            }
+        }
+    }
+    ssa__avx512_hsums(nr, ng, acc, t->scale, t->s + r0 * t->ld + at, t->ld);
+}
+
+/* Four rows at a time; of fewer more keys, so that there are as many sums to take together. */
+SSA__B16 void ssa__b16_narrow_rows(const int nr, const ssa__tile *t, int32_t r0, const unsigned char *k, int64_t stride,
+                                   int32_t n, int32_t at, ssa__lines *ahead)
+{
+    const int ng = 4 / nr;
+    int32_t j = 0;
+    for (; ng > 1 && j + 4 < n; j += 4 * ng)
+        ssa__b16_narrow_tile(nr, ng, t, r0, k + j * stride, stride, n - j, at + j, ahead);
+    for (; j < n; j += 4) ssa__b16_narrow_tile(nr, 1, t, r0, k + j * stride, stride, n - j, at + j, ahead);
+}
+
+SSA__B16F void ssa__b16_narrow_qk(const ssa__tile *t, const unsigned char *k, int64_t stride, int32_t n, int32_t at)
+{
+    ssa__lines lines = ssa__lines_ahead(t, (n + 3) / 4 * (ssa__round_up(t->dk, 32) / 32));
+    if (t->q_terms != 1) {
+        ssa__avx512_narrow_qk_bf16(t, k, stride, n, at);
+        return;
+    }
+    for (int32_t r = 0; r < t->rows; r += 4) {
+        const int32_t left = t->rows - r;
+        ssa__lines *ahead = r == 0 && lines.part > 0 ? &lines : NULL;
+        if (left >= 4) ssa__b16_narrow_rows(4, t, r, k, stride, n, at, ahead);
+        else if (left == 3) ssa__b16_narrow_rows(3, t, r, k, stride, n, at, ahead);
+        else if (left == 2) ssa__b16_narrow_rows(2, t, r, k, stride, n, at, ahead);
+        else ssa__b16_narrow_rows(1, t, r, k, stride, n, at, ahead);
+    }
+}
+
 /* s(key) of wide for one or two groups of rows; past the last key it is the last one's. */
 SSA__B16 void ssa__b16_pairs_scores(const int groups, const ssa__tile *t, const unsigned char *k, int64_t stride,
                                     int32_t n, const unsigned char *q, float *s)
@@ -2965,6 +3047,23 @@ SSA__B16F void ssa__b16_pairs_qk(const ssa__tile *t, const unsigned char *k, int
     if (r < t->ld) ssa__b16_pairs_scores(1, t, k, stride, n, q + r * t->dk_unit * 2, t->s + at * t->ld + r);
 }
 
+/* Eight gathered rows at a time. The scale's sign is in the keys. */
+SSA__B16F void ssa__b16_pairs_meet(const ssa__tile *t, const ssa__gathered *g, const float *k, const float *v, int32_t n)
+{
+    const __m512 scale = _mm512_set1_ps(t->scale < 0.0f ? -t->scale : t->scale);
+    for (int32_t at = 0; at < g->n; at += 8) {
+        const unsigned char *q[8];
+        __m512 acc[8][2], s[8][1];
+        SSA__UNROLL
+        for (int r = 0; r < 8; r++)
+            q[r] = (const unsigned char *)t->q + (int64_t)g->row[at + r < g->n ? at + r : g->n - 1] * t->dk_unit * 2;
+        ssa__b16_dot_8(1, t, t->dk_unit, q, (const unsigned char *)k, acc, NULL);
+        SSA__UNROLL
+        for (int r = 0; r < 8; r++) s[r][0] = _mm512_mul_ps(scale, acc[r][0]);
+        ssa__avx512_meet_rows(t, g, at, s, v, n);
+    }
+}
+
 SSA__B16F int ssa__b16_dot_lay_values(const ssa__tile *t, int32_t n, uint16_t *dst)
 {
     ssa__b16_pad(t, n);
@@ -2976,10 +3075,14 @@ SSA__B16F int ssa__b16_dot_lay_values(const ssa__tile *t, int32_t n, uint16_t *d
 static void ssa__b16_fill(ssa__table *t)
 {
     t->take[SSA_BF16] = ssa__b16_take_bf16;
+    t->narrow.q_prep = ssa__b16_narrow_q_prep;
+    t->narrow.qk[SSA_BF16] = ssa__b16_narrow_qk;
     t->pairs = t->wide;
     t->pairs.packs = 0;
     t->pairs.q_turn = ssa__b16_q_turn;
     t->pairs.qk[SSA_BF16] = ssa__b16_pairs_qk;
+    t->pairs.meet = ssa__b16_pairs_meet;
+    t->pairs.meet_rows = 8;
     t->few.chunk = SSA__UNIT_FEW;
     t->few.in_place = SSA__LANES_MAX;
     t->few.runs = 1;
@@ -5698,6 +5801,12 @@ static int32_t ssa__gather_tokens(const ssa__call *c)
     return (int32_t)ssa__max(1, ssa__min(ssa__min(room, c->a.n_q), ssa__max(share, least)));
 }
 
+/* The form in which gathered rows meet blocks that are not packed. */
+static const ssa__form *ssa__meet_form(const ssa__table *t, const ssa__call *c)
+{
+    return t->pairs.meet && c->a.q.type == SSA_BF16 && c->a.k.type == SSA_BF16 ? &t->pairs : &t->wide;
+}
+
 /* Whether the queries of a sparse call meet the blocks they chose together: the unit's packed ones where it has such a
  * layout, and a block is chosen often enough to make it; else as floats, where many rows of a task choose a block that few
  * rows of a query would meet alone. */
@@ -5712,7 +5821,7 @@ static void ssa__resolve_gather(const ssa__table *t, ssa__call *c, ssa__what wha
                size % SSA__UNIT_BLOCK == 0;
     c->part_keys = (int32_t)(c->packs ? SSA__UNIT_BLOCK : ssa__min(size, SSA__LANES_MAX));
     c->parts = (int32_t)ssa__ceil_div(size, c->part_keys);
-    c->gathers = c->packs || (c->list_group <= t->meet_rows && c->group <= SSA__TILE_ROWS &&
+    c->gathers = c->packs || (c->list_group <= ssa__meet_form(t, c)->meet_rows && c->group <= SSA__TILE_ROWS &&
                               ssa__gather_tokens(c) >= ssa__gather_uses(c));
 }
 
@@ -8056,19 +8165,41 @@ static int32_t ssa__part_at(const ssa__call *c, int64_t b, int64_t i1, int64_t *
     return (int32_t)ssa__min(ssa__min(c->part_keys, c->a.block_size - at), c->a.q_pos + i1 - *key);
 }
 
-/* Queries i0 .. i1-1 of head h over the blocks of their lists, part by part, as floats: the rows that chose one meet it
- * one after the other, while it is in L1. */
+/* n <= SSA__LANES_MAX keys of head h from `key` on to the tile's q, turned, for rows that meet them. */
+static void ssa__turn_keys(const ssa__table *t, const ssa__call *c, const ssa__form *form, int64_t h, int64_t key,
+                           int32_t n, ssa__tile *turned, float *rows)
+{
+    const unsigned char *k = ssa__k_row(&c->a, key, h);
+    const int64_t stride = c->a.k.token_stride;
+    if (form->q_turn) {
+        uint16_t *take = (uint16_t *)(void *)rows;
+        t->take[c->a.k.type](take, 0, turned->dk_unit, k, stride, n, turned->dk);
+        form->q_turn(turned, take, 0, n);
+        return;
+    }
+    t->pack[c->a.k.type](rows, turned->dk_pad, k, stride, n, turned->dk);
+    memset(rows + (int64_t)n * turned->dk_pad, 0, (size_t)((SSA__LANES_MAX - n) * turned->dk_pad) * sizeof(float));
+    form->q_prep(turned, rows);
+}
+
+/* Queries i0 .. i1-1 of head h over the blocks of their lists, part by part: the rows that chose one meet it one after
+ * the other, while it is in L1. */
 static void ssa__meet_blocks(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
                              ssa__scratch *x)
 {
     const ssa_attn *a = &c->a;
+    const ssa__form *form = ssa__meet_form(t, c);
     const int64_t parts = ssa__gather_lists(c, h, i0, i1, x);
-    const int32_t dk_pad = x->tile->dk_pad, dv_pad = x->tile->dv_pad;
-    float *rows = x->kv, *k = rows + SSA__LANES_MAX * dk_pad, *v = k + SSA__LANES_MAX * dk_pad;
+    const int32_t dk = x->tile->dk_unit, dv_pad = x->tile->dv_pad;
+    float *rows = x->kv, *k = rows + SSA__LANES_MAX * dk, *v = k + SSA__LANES_MAX * dk;
     ssa__tile turned = *x->tile;
     turned.rows = SSA__LANES_MAX;
     turned.ld = SSA__LANES_MAX;
     turned.q = k;
+    if (form->q_turn) ssa__take_queries(t, c, h, i0 * c->group, i1 * c->group, 0, (uint16_t *)(void *)x->tile->q);
+    for (int64_t i = i0; i < i1 && !form->q_turn; i++)
+        t->pack[a->q.type](x->tile->q + (i - i0) * c->group * x->tile->dk_pad, x->tile->dk_pad,
+                           ssa__row(&a->q, i, h * c->group), a->q.head_stride, c->group, x->tile->dk);
     for (int64_t b = 0, next; b < parts; b = next) {
         int64_t key, after;
         const int32_t n = ssa__part_at(c, b, i1, &key);
@@ -8081,16 +8212,14 @@ static void ssa__meet_blocks(const ssa__table *t, const ssa__call *c, int64_t h,
             ssa__look_ahead(&turned, a, 1, after, h, ahead, 1);
             ssa__look_ahead(&turned, a, 0, after, h, ahead, 1);
         }
-        t->pack[a->k.type](rows, dk_pad, ssa__k_row(a, key, h), a->k.token_stride, n, a->head_dim);
-        memset(rows + (int64_t)n * dk_pad, 0, (size_t)((SSA__LANES_MAX - n) * dk_pad) * sizeof(float));
-        t->wide.q_prep(&turned, rows);
+        ssa__turn_keys(t, c, form, h, key, n, &turned, rows);
         t->pack[a->v.type](v, dv_pad, ssa__v_row(a, key, h), a->v.token_stride, n, a->value_dim);
         for (int64_t e = 0; edge && e < (int64_t)n * dv_pad; e++) finite &= ssa__is_finite(v[e]);
         for (int32_t e = x->start[b]; e < x->start[b + 1];) { /* what a row does not see must not meet it, even by 0 */
             ssa__gathered g;
             e = ssa__gather_rows(c, i0, key, n, x->asked, e, x->start[b + 1], &head, !finite, SSA__LANES_MAX, g.row,
                                  g.seen, &g.n);
-            t->meet(x->tile, &g, k, v, finite ? n : g.seen[0]);
+            form->meet(x->tile, &g, k, v, finite ? n : g.seen[0]);
         }
     }
 }
@@ -8153,12 +8282,8 @@ static void ssa__attend_gathered(const ssa__table *t, const ssa__call *c, int64_
         memset(tile->o, 0, (size_t)(rows * ld) * sizeof(float));
         for (int64_t r = 0; r < rows; r++) { tile->m[r] = -FLT_MAX; tile->l[r] = 0.0f; }
     }
-    if (!c->packs) {
-        for (int64_t i = i0; i < i1; i++)
-            t->pack[c->a.q.type](tile->q + (i - i0) * c->group * tile->dk_pad, tile->dk_pad,
-                                 ssa__row(&c->a.q, i, h * c->group), c->a.q.head_stride, c->group, tile->dk);
-        ssa__meet_blocks(t, c, h, i0, i1, x);
-    } else if (!listed) {
+    if (!c->packs) ssa__meet_blocks(t, c, h, i0, i1, x);
+    else if (!listed) {
         memset(tile->sums, 0, (size_t)(rows * SSA__UNIT_SUMS) * sizeof(float));
         ssa__take_queries(t, c, h, i0 * c->group, i1 * c->group, 0, x->take); /* a copy, in few pages */
         tile->queries = x->take;
@@ -9857,58 +9982,62 @@ SSA__INLINE void SSA__FN(meet_values)(const int nv, const ssa__tile *t, float *c
     }
 }
 
-SSA__LOCAL void SSA__FN(meet)(const ssa__tile *t, const ssa__gathered *g, const float *k, const float *v, int32_t n)
+/* What follows the scores s of rows at .. at + NG - 1 of the set; past its last row those of that one again. */
+SSA__INLINE void SSA__FN(meet_rows)(const ssa__tile *t, const ssa__gathered *g, int32_t at,
+                                    SSA__V (*s)[SSA__LANES_MAX / SSA__L], const float *v, int32_t n)
 {
     enum { NK = SSA__LANES_MAX / SSA__L };
     const SSA__V low = SSA__FN(set1)(SSA__EXP_LOW);
+    const int32_t rows = g->n - at < SSA__NG ? g->n - at : SSA__NG;
+    float *o[SSA__NG], p[SSA__NG][SSA__LANES_MAX], fix[SSA__NG], sums[SSA__NG];
+    SSA__V sum[SSA__NG];
+    int32_t e = 0;
+    SSA__UNROLL
+    for (int r = 0; r < SSA__NG; r++) {
+        const int32_t i = at + (r < rows ? r : rows - 1), sees = g->seen[i];
+        float *m = &t->m[g->row[i]];
+        SSA__V top = SSA__FN(set1)(*m), old = top;
+        o[r] = t->o + (int64_t)g->row[i] * t->dv_pad;
+        SSA__UNROLL
+        for (int j = 0; j < NK; j++)
+            top = SSA__FN(max)(SSA__FN(first)(sees - j * SSA__L, s[r][j], SSA__FN(set1)(-FLT_MAX)), top);
+        fix[r] = 1.0f;
+        if (SSA__FN(above_bits)(top, old)) {
+            const float most = SSA__FN(hmax)(top);
+            fix[r] = ssa__expf(*m - most);
+            if (r < rows) *m = most;
+            top = SSA__FN(set1)(most);
+        } else top = old;
+        SSA__UNROLL
+        for (int j = 0; j < NK; j++) {
+            SSA__V x = SSA__FN(exp)(SSA__FN(first)(sees - j * SSA__L, SSA__FN(sub)(s[r][j], top), low));
+            SSA__FN(store)(p[r] + j * SSA__L, x);
+            sum[r] = j == 0 ? x : SSA__FN(add)(sum[r], x);
+        }
+    }
+    SSA__UNROLL
+    for (int r = 0; r < SSA__NG; r += 4)
+        SSA__FN(hsum4)(sum[r], sum[r + 1], sum[r + 2], sum[r + 3], 1.0f, sums + r);
+    for (int r = 0; r < rows; r++) {
+        float *l = &t->l[g->row[at + r]];
+        *l = *l * fix[r] + sums[r];
+    }
+    for (; e + 2 * SSA__L <= t->dv_pad; e += 2 * SSA__L) {
+        SSA__FN(meet_values)(2, t, o, v + e, p, fix, rows, n);
+        for (int r = 0; r < SSA__NG; r++) o[r] += 2 * SSA__L;
+    }
+    if (e < t->dv_pad) SSA__FN(meet_values)(1, t, o, v + e, p, fix, rows, n);
+}
+
+SSA__LOCAL void SSA__FN(meet)(const ssa__tile *t, const ssa__gathered *g, const float *k, const float *v, int32_t n)
+{
     for (int32_t at = 0; at < g->n; at += SSA__NG) {
-        const int32_t rows = g->n - at < SSA__NG ? g->n - at : SSA__NG;
+        SSA__V s[SSA__NG][SSA__LANES_MAX / SSA__L];
         const float *q[SSA__NG];
-        float *o[SSA__NG], p[SSA__NG][SSA__LANES_MAX], fix[SSA__NG], sums[SSA__NG];
-        SSA__V s[SSA__NG][NK], sum[SSA__NG];
-        int32_t e = 0;
-        for (int r = 0; r < SSA__NG; r++) { /* past the last row that one again */
-            const int64_t row = g->row[at + (r < rows ? r : rows - 1)];
-            q[r] = t->q + row * t->dk_pad;
-            o[r] = t->o + row * t->dv_pad;
-        }
+        for (int r = 0; r < SSA__NG; r++)
+            q[r] = t->q + (int64_t)g->row[at + r < g->n ? at + r : g->n - 1] * t->dk_pad;
         SSA__FN(meet_scores)(t, q, k, s);
-        SSA__UNROLL
-        for (int r = 0; r < SSA__NG; r++) {
-            const int32_t i = at + (r < rows ? r : rows - 1), sees = g->seen[i];
-            float *m = &t->m[g->row[i]];
-            SSA__V top = SSA__FN(set1)(*m), old = top;
-            SSA__UNROLL
-            for (int j = 0; j < NK; j++) {
-                s[r][j] = SSA__FN(first)(sees - j * SSA__L, s[r][j], SSA__FN(set1)(-FLT_MAX));
-                top = SSA__FN(max)(s[r][j], top);
-            }
-            fix[r] = 1.0f;
-            if (SSA__FN(above_bits)(top, old)) {
-                const float most = SSA__FN(hmax)(top);
-                fix[r] = ssa__expf(*m - most);
-                *m = most;
-            }
-            top = SSA__FN(set1)(*m);
-            SSA__UNROLL
-            for (int j = 0; j < NK; j++) {
-                SSA__V x = SSA__FN(exp)(SSA__FN(first)(sees - j * SSA__L, SSA__FN(sub)(s[r][j], top), low));
-                SSA__FN(store)(p[r] + j * SSA__L, x);
-                sum[r] = j == 0 ? x : SSA__FN(add)(sum[r], x);
-            }
-        }
-        SSA__UNROLL
-        for (int r = 0; r < SSA__NG; r += 4)
-            SSA__FN(hsum4)(sum[r], sum[r + 1], sum[r + 2], sum[r + 3], 1.0f, sums + r);
-        for (int r = 0; r < rows; r++) {
-            float *l = &t->l[g->row[at + r]];
-            *l = *l * fix[r] + sums[r];
-        }
-        for (; e + 2 * SSA__L <= t->dv_pad; e += 2 * SSA__L) {
-            SSA__FN(meet_values)(2, t, o, v + e, p, fix, rows, n);
-            for (int r = 0; r < SSA__NG; r++) o[r] += 2 * SSA__L;
-        }
-        if (e < t->dv_pad) SSA__FN(meet_values)(1, t, o, v + e, p, fix, rows, n);
+        SSA__FN(meet_rows)(t, g, at, s, v, n);
     }
 }
 
@@ -9953,7 +10082,6 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
 {
     t->isa = isa;
     t->narrow_rows = SSA__NARROW;
-    t->meet_rows = SSA__NARROW < 8 ? 8 : 4;
     t->narrow.q_prep     = SSA__FN(narrow_q_prep);
     t->narrow.softmax    = SSA__FN(narrow_softmax);
     t->narrow.finish     = SSA__FN(narrow_finish);
@@ -9964,7 +10092,8 @@ static void SSA__FN(fill)(ssa__table *t, ssa_isa isa)
     t->wide.pv[SSA_F32]  = SSA__FN(wide_pv);
     t->wide.finish       = SSA__FN(wide_finish);
     t->wide.importance   = SSA__FN(wide_importance);
-    t->meet              = SSA__FN(meet);
+    t->wide.meet         = SSA__FN(meet);
+    t->wide.meet_rows    = SSA__NARROW < 8 ? 8 : 4;
     t->above             = SSA__FN(above);
     t->all_above         = SSA__FN(all_above);
     t->ranks             = SSA__FN(ranks);

@@ -339,9 +339,14 @@ static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int 
     const float *q;
     kv_type = (ssa_type)type;
     twin_make(a, NULL, narrow, rows, dk, dv);
+    a->t.q_terms = type == SSA_BF16 ? rng_int(&r, 0, 1) : 0; /* 1: the queries are bf16 */
 
     memset(rows_a, 0, sizeof rows_a); /* q_prep and qk, against sums in double */
-    for (int i = 0; i < rows; i++) for (int e = 0; e < dk; e++) rows_a[i * a->t.dk_pad + e] = rng_f(&r);
+    for (int i = 0; i < rows; i++)
+        for (int e = 0; e < dk; e++) {
+            float x = rng_f(&r);
+            rows_a[i * a->t.dk_pad + e] = a->t.q_terms ? ssa__bf16_to_f32(ssa__f32_to_bf16(x)) : x;
+        }
     memcpy(rows_b, rows_a, sizeof rows_a);
     q = rows_b;
     f->q_prep(&a->t, rows_a);
@@ -495,22 +500,38 @@ static void test_pairs(const ssa__form *f, int rows, int dk, int n, twin *a)
 }
 
 /* Gathered rows meet a block: against the scalar entry and, from nothing on, sums in double; rows that are not in the
- * set, and what they hold, stay as they are. Values past what a row sees count for nothing. */
-static void test_meet(const ssa__table *t, const ssa__table *def, int dk, int dv, int n, twin *a, twin *b)
+ * set, and what they hold, stay as they are. Values past what a row sees count for nothing. pairs: queries and keys are
+ * bf16, as that form has them. */
+static void test_meet(const ssa__form *f, const ssa__table *def, int pairs, int dk, int dv, int n, twin *a, twin *b)
 {
     enum { ROWS = 24 };
-    static float k[1024 * SSA__LANES_MAX], v[SSA__LANES_MAX * 1024], old[TWIN_Q];
+    static float k[1024 * SSA__LANES_MAX], v[SSA__LANES_MAX * 1024], old[TWIN_Q], laid[1024 * SSA__LANES_MAX];
+    static uint16_t rows[SSA__LANES_MAX * 1024], queries[ROWS * 1024];
     ssa__gathered g;
     int bad = 0, fresh = rng_int(&r, 0, 1), last = n;
     kv_type = SSA_F32;
     twin_make(a, NULL, 1, ROWS, dk, dv);
+    a->t.dk_unit = ssa__round_up(dk, SSA__UNIT_DIM);
+    a->t.columns = SSA__LANES_MAX;
+    if (rng_int(&r, 0, 1)) a->t.scale = -a->t.scale;
+    for (int i = 0; pairs && i < ROWS * a->t.dk_unit; i++) {
+        const int row = i / a->t.dk_unit, e = i % a->t.dk_unit;
+        queries[i] = e < dk ? ssa__f32_to_bf16(rng_f(&r)) : 0;
+        if (e < dk) a->t.q[row * a->t.dk_pad + e] = ssa__bf16_to_f32(queries[i]);
+    }
     for (int i = 0; i < ROWS; i++) {
         a->t.m[i] = fresh ? -FLT_MAX : rng_f(&r);
         a->t.l[i] = fresh ? 0 : 1 + rng_f(&r) * rng_f(&r);
         for (int e = 0; fresh && e < a->t.dv_pad; e++) a->t.o[i * a->t.dv_pad + e] = 0;
     }
     for (int e = 0; e < dk; e++)
-        for (int j = 0; j < SSA__LANES_MAX; j++) k[e * SSA__LANES_MAX + j] = j < n ? rng_f(&r) : 0;
+        for (int j = 0; j < SSA__LANES_MAX; j++) {
+            uint16_t h = ssa__f32_to_bf16(j < n ? rng_f(&r) : 0);
+            if (pairs && j < n) rows[j * a->t.dk_unit + e] = h;
+            k[e * SSA__LANES_MAX + j] = pairs ? ssa__bf16_to_f32(h) : j < n ? rng_f(&r) : 0;
+        }
+    for (int j = 0; pairs && j < n; j++)
+        for (int e = dk; e < a->t.dk_unit; e++) rows[j * a->t.dk_unit + e] = 0;
     for (int j = 0; j < n; j++)
         for (int e = 0; e < a->t.dv_pad; e++) v[j * a->t.dv_pad + e] = e < dv ? rng_f(&r) : 0;
     g.n = 0;
@@ -525,8 +546,16 @@ static void test_meet(const ssa__table *t, const ssa__table *def, int dk, int dv
     memcpy(b->t.m, a->t.m, ROWS * sizeof(float));
     memcpy(b->t.l, a->t.l, ROWS * sizeof(float));
     memcpy(old, a->t.o, sizeof old);
-    t->meet(&a->t, &g, k, v, n);
-    def->meet(&b->t, &g, k, v, n);
+    b->t.scale = a->t.scale;
+    def->wide.meet(&b->t, &g, k, v, n);
+    if (pairs) {
+        ssa__tile turned = a->t;
+        turned.q = laid;
+        f->q_turn(&turned, rows, 0, n);
+        a->t.q = (float *)(void *)queries;
+        f->meet(&a->t, &g, laid, v, n);
+        a->t.q = a->mem;
+    } else f->meet(&a->t, &g, k, v, n);
     for (int i = 0, x = 0; i < ROWS; i++) {
         float *o = a->t.o + i * a->t.dv_pad, *want = b->t.o + i * b->t.dv_pad;
         double mag = 0, sum = 0, top = -1e300;
@@ -551,8 +580,8 @@ static void test_meet(const ssa__table *t, const ssa__table *def, int dk, int dv
         bad += fresh && !(fabs((double)a->t.l[i] - sum) <= mag && fabs((double)a->t.m[i] - top) <= mag);
         x++;
     }
-    CHECK(bad == 0, "%s meet dk %d dv %d n %d, %d rows, last sees %d, fresh %d: %d off", level, dk, dv, n, g.n, last,
-          fresh, bad);
+    CHECK(bad == 0, "%s %s meet dk %d dv %d n %d, %d rows, last sees %d, fresh %d: %d off", level,
+          pairs ? "pairs" : "wide", dk, dv, n, g.n, last, fresh, bad);
 }
 
 /* exp over its whole range, through the softmax of one chunk of rising scores below a maximum of 0. */
@@ -608,7 +637,8 @@ void test_table(void)
                 if (type == SSA_Q8_0) dk = dk / 32 * 32 + 32 * (dk < 32), dv = dv / 32 * 32 + 32 * (dv < 32);
                 test_form(&t.narrow, &def.narrow, 1, some_rows[i], dk, dv, n, type, &a, &b);
                 test_form(&t.wide, &def.wide, 0, some_rows[i], dk, dv, n, SSA_F32, &a, &b);
-                test_meet(&t, &def, dk, dv, rng_int(&r, 1, SSA__LANES_MAX), &a, &b);
+                test_meet(&t.wide, &def, 0, dk, dv, rng_int(&r, 1, SSA__LANES_MAX), &a, &b);
+                if (t.pairs.meet) test_meet(&t.pairs, &def, 1, dk, dv, rng_int(&r, 1, SSA__LANES_MAX), &a, &b);
                 if (t.pairs.q_turn) test_pairs(&t.pairs, some_rows[i], (dk + 3) / 4 * 4, n, &a);
                 if (t.q8.chunk && some_rows[i] <= SSA__LANES_MAX) {
                     dk = dk / 32 * 32 + 32 * (dk < 32);
