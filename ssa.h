@@ -5329,12 +5329,14 @@ typedef enum { SSA__RUN_FULL, SSA__RUN_SPARSE, SSA__RUN_SELECT } ssa__what;
 #define SSA__LAY_KEYS       512    /* .. keys, from which on a full call's chunks are laid out once for all tiles */
 #endif
 #ifndef SSA__GATHER_USES           /* smaller only for fuzzing */
-#define SSA__GATHER_USES    6      /* rows of a task that choose a block, on average, for these to meet it together */
+#define SSA__GATHER_USES    3      /* lists of a task that hold a block, on average, for their rows to be gathered .. */
+#define SSA__GATHER_LEAST   32     /* .. in a call of so many queries */
 #endif
+#define SSA__GATHER_MANY    8      /* such lists that tasks are made long enough for, where there are as many */
 #define SSA__GATHER_FLOATS  262144 /* of output in a task of gathered rows: 1 MiB, to stay in L2 .. */
-#define SSA__GATHER_LIST    131072 /* .. and pairs of a query and a packed block .. */
+#define SSA__GATHER_LIST    131072 /* .. and pairs of a query and a part of a block .. */
 #define SSA__GATHER_TASKS   64     /* .. but so many tasks in a call, while a task has .. */
-#define SSA__GATHER_LEAST   32     /* .. so many queries; of fewer none are gathered */
+#define SSA__GATHER_SHARE   32     /* .. so many queries */
 #define SSA__GATHER_AHEAD   16     /* lists whose first line is prefetched */
 #define SSA__MERGE_ROWS     16
 #define SSA__SPLIT_TASKS    32     /* ATTEND tasks that a decode is cut into for its threads .. */
@@ -5784,10 +5786,10 @@ static int32_t ssa__tile_rows(const ssa__call *c)
     return c->unit ? (int32_t)ssa__max(ssa__min(rows, SSA__UNIT_ROWS), SSA__UNIT_ROWS / 4) : SSA__TILE_ROWS;
 }
 
-/* Queries whose lists hold each block SSA__GATHER_USES times on average. */
-static int64_t ssa__gather_uses(const ssa__call *c)
+/* Queries whose lists hold each block n times on average. */
+static int64_t ssa__gather_uses(const ssa__call *c, int32_t n)
 {
-    return ssa__ceil_div((int64_t)SSA__GATHER_USES * c->n_blocks, c->keep);
+    return ssa__ceil_div((int64_t)n * c->n_blocks, c->keep);
 }
 
 /* Queries of a task whose rows are gathered: as many as there is room for, so that many share a block. */
@@ -5797,7 +5799,7 @@ static int32_t ssa__gather_tokens(const ssa__call *c)
     int64_t room = ssa__min(SSA__GATHER_FLOATS / ssa__round_up(c->a.value_dim, SSA__UNIT_DIM) / c->group,
                             SSA__GATHER_LIST / lists);
     int64_t share = ssa__ceil_div(c->a.n_q * c->a.n_kv_heads, SSA__GATHER_TASKS);
-    int64_t least = c->packs ? SSA__GATHER_LEAST : 2 * ssa__gather_uses(c);
+    int64_t least = c->packs ? SSA__GATHER_SHARE : ssa__gather_uses(c, SSA__GATHER_MANY);
     return (int32_t)ssa__max(1, ssa__min(ssa__min(room, c->a.n_q), ssa__max(share, least)));
 }
 
@@ -5822,7 +5824,7 @@ static void ssa__resolve_gather(const ssa__table *t, ssa__call *c, ssa__what wha
     c->part_keys = (int32_t)(c->packs ? SSA__UNIT_BLOCK : ssa__min(size, SSA__LANES_MAX));
     c->parts = (int32_t)ssa__ceil_div(size, c->part_keys);
     c->gathers = c->packs || (c->list_group <= ssa__meet_form(t, c)->meet_rows && c->group <= SSA__TILE_ROWS &&
-                              ssa__gather_tokens(c) >= ssa__gather_uses(c));
+                              ssa__gather_tokens(c) >= ssa__gather_uses(c, SSA__GATHER_USES));
 }
 
 /* A full call whose keys are met by many tiles lays them out once, before these, where there are as many rows: then its

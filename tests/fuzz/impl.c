@@ -9,6 +9,8 @@
 #define SSA__Q8_LEAST    16
 #define SSA__LAY_TILES   1   /* and so have their chunks laid out */
 #define SSA__LAY_KEYS    1
+#define SSA__GATHER_USES 0   /* and rows of few queries are gathered */
+#define SSA__GATHER_LEAST 2
 static void *fuzz_malloc(size_t n);
 #define SSA_MALLOC(n) fuzz_malloc(n)
 #define SSA_FREE(p)   free(p)
