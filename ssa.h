@@ -940,6 +940,9 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
  *            own; o has room for whole SSA__UNIT_DIM dims, q and o for whole pairs of SSA__LANES_MAX rows.
  *              k [term][keys_max][dk_unit]   v likewise, with dk_unit, dv_unit rounded up to SSA__UNIT_DIM
  *
+ *    A sparse prefill gathers the rows of many queries by the blocks they chose. These then meet a block together, while
+ *    it is in L1: entry meet, or bring and gather of a unit.
+ *
  *    Running state per row: m, the maximum of the scores scale * q.k so far; l, the sum of p = exp(s - m); and fix, the
  *    factor by which the last softmax shrank what came before. A score is rounded before the maximum is taken, so that
  *    the largest key's p is exactly 1. Every pointer of a tile is 64-byte aligned scratch with room for whole vectors;
@@ -1094,14 +1097,14 @@ typedef struct {
      * their values v [n][dv_pad]: m, l and o [row][dv_pad] of each go on. q is [row][dk_pad], or, of pairs, as q_turn
      * takes it; seen is at most n. */
     void (*meet)(const ssa__tile *t, const ssa__gathered *g, const float *k, const float *v, int32_t n);
-    int32_t meet_rows; /* lists of up to so many rows pay for being gathered */
+    int32_t meet_rows; /* lists of up to so many rows gain by it */
     /* o = o * fix + sum over j of p(at + j) * v_j for n rows of dv elements; without fix when first is 0. */
     void (*pv[SSA__TYPES])(const ssa__tile *t, const unsigned char *v, int64_t stride, int32_t n, int32_t at,
                            int first);
     /* rows[r][e] = o(r, e) * factor[r], rows [rows rounded up][dv_pad]. unit: up to SSA__LANES_MAX rows, o theirs. */
     void (*finish)(const ssa__tile *t, const float *factor, float *rows);
-    /* imp[i * ld + j] += sum over the `group` rows r of list i of s(j, r) * fix[r], for j < n, any n, and i < lists: the
-     * first one's rows start at lo, the next one's follow. */
+    /* imp[i * ld + j] += sum over the `group` rows r of list i of s(j, r) * fix[r], for j < n, any n, and i < lists.
+     * The first list's rows start at lo, the next one's follow. */
     void (*importance)(const ssa__tile *t, int32_t n, int32_t lo, int32_t group, int32_t lists, float *imp, int64_t ld);
     /* unit, in place of qk, softmax and pv: the n keys and values taken, 1 <= n <= chunk. May change k and v. Where
      * v_laid is set there may be more keys than n, all of them finite. */
@@ -1445,7 +1448,8 @@ static void ssa__scalar_wide_importance(const ssa__tile *t, int32_t n, int32_t l
                                         float *imp, int64_t ld)
 {
     for (int32_t j = 0; j < n; j++)
-        for (int32_t r = 0; r < group * lists; r++) imp[r / group * ld + j] += t->s[j * t->ld + lo + r] * t->fix[lo + r];
+        for (int32_t r = 0; r < group * lists; r++)
+            imp[r / group * ld + j] += t->s[j * t->ld + lo + r] * t->fix[lo + r];
 }
 
 /* -- gathered rows -- */
@@ -2361,7 +2365,8 @@ SSA__SIMD128 void ssa__simd128_transpose(v128_t *r)
  *
  *    AVX512_BF16: C [16] f32 += A [16][2] bf16 * B [2] bf16, twice the multiply-adds of f32 on AMD's CPUs, for bf16
  *    alone: A = pairs of dims of 16 rows, or p of a pair of keys; B = a pair from memory, to all lanes: of a key as it
- *    lies, or of two values interleaved. pairs: scores of pooled keys in bf16 likewise, as wide leaves them.
+ *    lies, or of two values interleaved. pairs: scores of pooled keys in bf16 likewise, as wide leaves them; and of 16
+ *    turned keys for gathered rows, whose p and values stay f32's. narrow: A = pairs of dims of a key, B = a query's.
  *
  *    AMX: eight tiles of 16 rows of 64 bytes; C [16][16] f32 += A [16][32] bf16 * B [32][16] bf16, where B holds pairs
  *    of its rows interleaved: [16 pairs][16][2]. Tails are zeros in what is taken; up to 8 rows have lower tiles.
@@ -3048,7 +3053,8 @@ SSA__B16F void ssa__b16_pairs_qk(const ssa__tile *t, const unsigned char *k, int
 }
 
 /* Eight gathered rows at a time. The scale's sign is in the keys. */
-SSA__B16F void ssa__b16_pairs_meet(const ssa__tile *t, const ssa__gathered *g, const float *k, const float *v, int32_t n)
+SSA__B16F void ssa__b16_pairs_meet(const ssa__tile *t, const ssa__gathered *g, const float *k, const float *v,
+                                   int32_t n)
 {
     const __m512 scale = _mm512_set1_ps(t->scale < 0.0f ? -t->scale : t->scale);
     for (int32_t at = 0; at < g->n; at += 8) {
@@ -5803,15 +5809,15 @@ static int32_t ssa__gather_tokens(const ssa__call *c)
     return (int32_t)ssa__max(1, ssa__min(ssa__min(room, c->a.n_q), ssa__max(share, least)));
 }
 
-/* The form in which gathered rows meet blocks that are not packed. */
+/* The plain form in which gathered rows meet blocks. */
 static const ssa__form *ssa__meet_form(const ssa__table *t, const ssa__call *c)
 {
     return t->pairs.meet && c->a.q.type == SSA_BF16 && c->a.k.type == SSA_BF16 ? &t->pairs : &t->wide;
 }
 
-/* Whether the queries of a sparse call meet the blocks they chose together: the unit's packed ones where it has such a
- * layout, and a block is chosen often enough to make it; else as floats, where many rows of a task choose a block that few
- * rows of a query would meet alone. */
+/* Whether the rows of many queries are gathered by the blocks they chose: for the unit's packed blocks, where it has
+ * such a layout and a block is chosen often enough to make it; else, in a plain form, where lists have few rows, which
+ * alone would read a block for little. */
 static void ssa__resolve_gather(const ssa__table *t, ssa__call *c, ssa__what what)
 {
     const ssa_attn *a = &c->a;
@@ -6125,7 +6131,7 @@ typedef struct {
     int32_t  rows_max;             /* what the arrays of rows have room for */
     unsigned char *hidden;         /* a packed block for each step of gathered rows, without the values out of sight */
     uint16_t *take;                /* queries as the unit takes them: of a tile that it ranks, of a task of rows */
-    int32_t *start, *asked;        /* gathered rows: for each part of a block where its list starts; the lists: queries */
+    int32_t *start, *asked;        /* gathered rows: for each part of a block where its list of lists starts; these */
     ssa__shaper shaper;
     int32_t *low;                  /* [row]: the start of ssa__tile */
     int32_t part, part_keys;       /* what the unit scored: rows of a part, pooled keys of its s */
@@ -6206,7 +6212,8 @@ static void ssa__take_scratch(ssa__bump *b, const ssa__call *c, ssa__what what, 
             b, ssa__q8_work(ssa__round_up(dk, SSA__UNIT_DIM), ssa__round_up(dv, SSA__UNIT_DIM), ssa__q8_tiles(rows)),
             1);
     for (int32_t i = 0; i < c->task_heads; i++) {
-        tile.q   = (float *)ssa__take(b, (int64_t)(c->gathers && !c->packs ? all : rows) * dk + (c->q8 ? SSA__LANES_MAX * (dk + 1) : 0), f);
+        tile.q   = (float *)ssa__take(b, (int64_t)(c->gathers && !c->packs ? all : rows) * dk +
+                                             (c->q8 ? SSA__LANES_MAX * (dk + 1) : 0), f);
         tile.o   = (float *)ssa__take(b, (int64_t)all * dv, f);
         tile.m   = (float *)ssa__take(b, all, f);
         tile.l   = (float *)ssa__take(b, all, f);
@@ -6998,7 +7005,8 @@ static void ssa__score_lists(const ssa__table *t, const ssa__call *c, int64_t h,
  * rows. */
 static float *ssa__importance_of(const ssa__call *c, int64_t u, int32_t per, ssa__scratch *x, ssa__scored *s)
 {
-    const int32_t group = c->list_group, few = s->form->importances ? per : (int32_t)ssa__max(1, SSA__LANES_MAX / group);
+    const int32_t group = c->list_group, vector = SSA__LANES_MAX / group; /* lists of a vector */
+    const int32_t few = s->form->importances ? per : vector > 1 ? vector : 1;
     const int64_t from = u - (u - s->first) % few;
     if (from != s->summed) {
         const int32_t lists = (int32_t)ssa__min(few, s->end - from), r = (int32_t)(from - s->first) * group;
@@ -7328,7 +7336,8 @@ static void ssa__run_select(const ssa__table *t, const ssa__call *c, int64_t tas
  *     all from 0 on, or those of the selected blocks, one after the other; the loop knows neither types nor levels.
  *     Terms of the scores come between the products and the softmax: adjust. The sink joins a row at its end.
  *     A share of the keys (decode) leaves its ungated output and lse in the workspace for the MERGE task; its heads go
- *     along the keys side by side. A matrix unit does a chunk whole, and a sparse prefill's query on packed blocks.
+ *     along the keys side by side. A matrix unit does a chunk whole. A sparse prefill gathers rows by the blocks that
+ *     they chose: each block is then brought in once for all of them.
  *     The diagnosis and the alignment loss are at the end of the section.
  * ================================================================================================================== */
 
@@ -8070,8 +8079,8 @@ static ssa__keys ssa__listed_keys(const ssa__call *c, int64_t u, int64_t h)
     return keys;
 }
 
-/* For each part of a block the lists of queries i0 .. i1-1 and head h that hold it and of which it is seen: x->asked from
- * start[part] to start[part+1]-1, ascending, as numbers from that of i0 on. Returns the number of parts. */
+/* For each part of a block the lists of queries i0 .. i1-1 and head h that hold it, and whose query sees some of it:
+ * x->asked from start[part] to start[part+1]-1, ascending, as numbers from that of i0 on. Returns how many parts. */
 static int64_t ssa__gather_lists(const ssa__call *c, int64_t h, int64_t i0, int64_t i1, ssa__scratch *x)
 {
     const int64_t u0 = i0 * c->lists, size = c->a.block_size, end = ssa__max(c->a.q_pos + i1, 0);
@@ -8226,8 +8235,8 @@ static void ssa__meet_blocks(const ssa__table *t, const ssa__call *c, int64_t h,
     }
 }
 
-/* Query by query on packed blocks, for groups that share a list and fill the unit's tiles. Queries that need no padding are
- * read where they lie; they and the output are long out of the caches, and are brought in a step ahead. */
+/* Query by query on packed blocks, for groups that share a list and fill the unit's tiles. Queries that need no padding
+ * are read where they lie; they and the output are long out of the caches, and are brought in a step ahead. */
 static void ssa__attend_listed(const ssa__table *t, const ssa__call *c, int64_t h, int64_t i0, int64_t i1,
                                ssa__scratch *x)
 {

@@ -117,8 +117,8 @@ static void check_covering(const shape *s)
     prob_free(&p);
 }
 
-/* A NaN key, or value: the queries before it keep their bits; the block that holds such a key is not chosen while others
- * are left. */
+/* A NaN key, or value: the queries before it keep their bits; the block that holds such a key is not chosen while
+ * others are left. */
 static void check_nan(ssa_select select, ssa_type tk, int nan_key, int top_k, float amp, int value)
 {
     shape s = { .name = "nan key", .HQ = 4, .H = 2, .D = 32, .n_q = 200, .n_kv = 200, .q_pos = -1, .tk = tk, .tv = tk,
@@ -233,7 +233,8 @@ void test_sparse(void)
                     .n_q = nq, .n_kv = nq + more, .q_pos = -1, .tq = RNG_PICK(&r, types), .tk = RNG_PICK(&r, types),
                     .tv = RNG_PICK(&r, types), .to = RNG_PICK(&r, types), .lay = (layout)rng_int(&r, LAY_ZERO, LAY_MIX),
                     .scale = rng_int(&r, 0, 2) ? 0 : -0.2f, .amp = rng_int(&r, 0, 2) ? 1 : 6,
-                    .no_gate = rng_int(&r, 0, 1), .no_lse = rng_int(&r, 0, 3) == 0, .B = b, .seed = (uint64_t)i + 4000 };
+                    .no_gate = rng_int(&r, 0, 1), .no_lse = rng_int(&r, 0, 3) == 0, .B = b,
+                    .seed = (uint64_t)i + 4000 };
         if (s.D == 1) s.D = 2;
         s.top_k = 6 * ((nq + more) / b + 1) / nq + 1 + i % 4;
         if (i % 4 == 3) s.q_pos = rng_int(&r, 0, more);

@@ -327,8 +327,8 @@ static void test_form(const ssa__form *f, const ssa__form *def, int narrow, int 
                       twin *a, twin *b)
 {
     const char *form = narrow ? "narrow" : "wide";
-    static float rows_a[SSA__TILE_ROWS * 1024], rows_b[SSA__TILE_ROWS * 1024], imp_a[(SSA__CHUNK + 3) * SSA__TILE_ROWS + 1],
-        imp_b[(SSA__CHUNK + 3) * SSA__TILE_ROWS + 1],
+    enum { IMP = (SSA__CHUNK + 3) * SSA__TILE_ROWS + 1 };
+    static float rows_a[SSA__TILE_ROWS * 1024], rows_b[SSA__TILE_ROWS * 1024], imp_a[IMP], imp_b[IMP],
         factor[SSA__TILE_ROWS];
     static float old_o[TWIN_Q];
     int32_t limit[SSA__TILE_ROWS];
@@ -560,7 +560,8 @@ static void test_meet(const ssa__form *f, const ssa__table *def, int pairs, int 
         float *o = a->t.o + i * a->t.dv_pad, *want = b->t.o + i * b->t.dv_pad;
         double mag = 0, sum = 0, top = -1e300;
         if (x == g.n || g.row[x] != i) {
-            bad += !same_bits(o, old + i * a->t.dv_pad, a->t.dv_pad) || a->t.m[i] != b->t.m[i] || a->t.l[i] != b->t.l[i];
+            bad += !same_bits(o, old + i * a->t.dv_pad, a->t.dv_pad);
+            bad += a->t.m[i] != b->t.m[i] || a->t.l[i] != b->t.l[i];
             continue;
         }
         bad += !(fabs((double)a->t.m[i] - (double)b->t.m[i]) <= 2 * (dk + 2) * EPS * dk);
