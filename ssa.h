@@ -940,8 +940,8 @@ static inline int32_t ssa__round_up(int32_t a, int32_t b) { return (a + b - 1) /
  *            own; o has room for whole SSA__UNIT_DIM dims, q and o for whole pairs of SSA__LANES_MAX rows.
  *              k [term][keys_max][dk_unit]   v likewise, with dk_unit, dv_unit rounded up to SSA__UNIT_DIM
  *
- *    A sparse prefill gathers the rows of many queries by the blocks they chose. These then meet a block together, while
- *    it is in L1: entry meet, or bring and gather of a unit.
+ *    A sparse prefill gathers the rows of many queries by the blocks they chose. These then meet a block together,
+ *    while it is in L1: entry meet, or bring and gather of a unit.
  *
  *    Running state per row: m, the maximum of the scores scale * q.k so far; l, the sum of p = exp(s - m); and fix, the
  *    factor by which the last softmax shrank what came before. A score is rounded before the maximum is taken, so that
@@ -9989,7 +9989,7 @@ SSA__INLINE void SSA__FN(meet_values)(const int nv, const ssa__tile *t, float *c
     SSA__UNROLL
     for (int r = 0; r < SSA__NG; r++) {
         SSA__UNROLL
-        for (int i = 0; i < nv && r < rows; i++) SSA__FN(store)(o[r] + i * SSA__L, acc[r][i]);
+        for (int i = 0; i < nv; i++) if (r < rows) SSA__FN(store)(o[r] + i * SSA__L, acc[r][i]);
     }
 }
 
