@@ -226,7 +226,7 @@ void test_sparse(void)
         if (rng_int(&r, 0, 2) == 0) s.q_pos = rng_int(&r, 0, s.n_kv - s.n_q);
         check_sparse(&s, 0);
     }
-    for (int i = 0; i < 27; i++) { /* so many queries that rows are gathered by the blocks they chose */
+    for (int i = 0; i < 18; i++) { /* so many queries that rows are gathered by the blocks they chose */
         if (!test_some(i, 5)) continue;
         int g = groups[i % 6], kv = 1 + i % 3, b = sizes[i % 9], nq = rng_int(&r, 32, 100), more = rng_int(&r, 0, 150);
         shape s = { .name = "gathered", .HQ = g * kv, .H = kv, .D = RNG_PICK(&r, dims), .DV = RNG_PICK(&r, dims),
