@@ -322,9 +322,10 @@ SSA_API ssa_status  ssa_check(const ssa_attn *a, ssa_mode mode);
  * fields, window, on whether softcap, alibi, a mask, a pool or blocks are given, and on the level in use; not on data.
  * What serves n_kv keys serves fewer, but not always fewer queries: a decode splits a long cache into shares, a prefill
  * does not; take the maximum over the shapes you use. Sparse without a pool needs n_kv_heads * head_dim * 4 bytes for
- * each block of the cache, and a sparse prefill on level amx another copy of the keys and values it reads; so does a
- * full prefill of at least as many query rows (n_q * n_heads / n_kv_heads) as keys, as floats where halves are not
- * multiplied as such, and goes without where a workspace has no room for that. Any alignment will do. */
+ * each block of the cache; a sparse prefill some MiB for each worker, for the rows that it gathers, and with bf16 on
+ * level amx another copy of the keys and values that it reads. So does a full prefill of at least as many query rows
+ * (n_q * n_heads / n_kv_heads) as keys, as floats where halves are not multiplied as such; it goes without where a
+ * workspace has no room for that. Any alignment will do. */
 SSA_API size_t      ssa_workspace_size(const ssa_attn *a, int32_t n, ssa_mode mode, int n_threads);
 
 /* out = gate * softmax(scores) . V over the visible keys (SSA_FULL), or over those in the selected blocks
@@ -10016,7 +10017,7 @@ SSA__INLINE void SSA__FN(meet_rows)(const ssa__tile *t, const ssa__gathered *g, 
         if (SSA__FN(above_bits)(top, old)) {
             const float most = SSA__FN(hmax)(top);
             fix[r] = ssa__expf(*m - most);
-            if (r < rows) *m = most;
+            *m = most;
             top = SSA__FN(set1)(most);
         } else top = old;
         SSA__UNROLL
