@@ -5823,6 +5823,7 @@ static void ssa__resolve_gather(const ssa__table *t, ssa__call *c, ssa__what wha
 {
     const ssa_attn *a = &c->a;
     const int64_t size = a->block_size;
+    int32_t rows = ssa__meet_form(t, c)->meet_rows;
     if (what != SSA__RUN_SPARSE || c->shaped || a->n_q < SSA__GATHER_LEAST) return;
     c->packs = c->unit && t->few.bring && a->n_q >= SSA__PACK_QUERIES &&
                c->group <= SSA__UNIT_ROWS && /* all rows of a query are kept at a time */
@@ -5830,7 +5831,8 @@ static void ssa__resolve_gather(const ssa__table *t, ssa__call *c, ssa__what wha
                size % SSA__UNIT_BLOCK == 0;
     c->part_keys = (int32_t)(c->packs ? SSA__UNIT_BLOCK : ssa__min(size, SSA__LANES_MAX));
     c->parts = (int32_t)ssa__ceil_div(size, c->part_keys);
-    c->gathers = c->packs || (c->list_group <= ssa__meet_form(t, c)->meet_rows && c->group <= SSA__TILE_ROWS &&
+    if (a->k.type == SSA_Q8_0 || a->v.type == SSA_Q8_0) rows = SSA__LANES_MAX / 2; /* to widen them costs more */
+    c->gathers = c->packs || (c->list_group <= rows && c->group <= SSA__TILE_ROWS &&
                               ssa__gather_tokens(c) >= ssa__gather_uses(c, SSA__GATHER_USES));
 }
 

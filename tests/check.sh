@@ -248,10 +248,10 @@ else
     skip "tests, valgrind" "valgrind is not installed"
 fi
 
-step "fuzzing, any call, any numbers, any file, 20 s each" <<END
+step "fuzzing, any call, any numbers, any file, 12 s each" <<END
 out=$dir/suite$count
 mkdir -p \$out
-TIME=20 JOBS=1 BUILD=\$out sh tests/fuzz.sh >\$out/log 2>&1 || { tail -n 30 \$out/log; exit 1; }
+TIME=12 JOBS=1 BUILD=\$out sh tests/fuzz.sh >\$out/log 2>&1 || { tail -n 30 \$out/log; exit 1; }
 if grep '^SKIP' \$out/log; then exit 77; fi
 tail -n 1 \$out/log
 END
