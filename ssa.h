@@ -2951,8 +2951,10 @@ SSA__B16F void ssa__b16_narrow_q_prep(ssa__tile *t, float *rows)
 {
     const int32_t ld = ssa__round_up(t->dk, 32);
     uint16_t *q = (uint16_t *)(void *)t->q;
-    ssa__avx512_narrow_q_prep(t, rows);
-    if (t->k_type != SSA_BF16 || t->q_terms != 1) return;
+    if (t->k_type != SSA_BF16 || t->q_terms != 1) {
+        ssa__avx512_narrow_q_prep(t, rows);
+        return;
+    }
     for (int32_t r = 0; r < t->rows; r++)
         for (int32_t e = 0; e < ld; e += 16) {
             const __m512 x = e < t->dk_pad ? _mm512_loadu_ps(rows + (int64_t)r * t->dk_pad + e) : _mm512_setzero_ps();
@@ -9069,9 +9071,10 @@ SSA__DIAG_POP
 #else /* SSA__VECTOR_PASS */
 /* =====================================================================================================================
  * 15  THE VECTOR PASS: tile operations over the primitives of section 8. Included once per vector level with SSA__FN,
- *     SSA__V, SSA__L, SSA__NV, SSA__NM, SSA__NR, SSA__NQ, SSA__NARROW and SSA__TARGET set; undefines them all at its
- *     end. NR: rows of a narrow register tile; NQ: keys, or vectors of values, of one of 4 rows in q8_0; NARROW: rows
- *     of the largest narrow tile, past which the empty lanes of a wide one cost less.
+ *     SSA__V, SSA__L, SSA__NV, SSA__NM, SSA__NR, SSA__NQ, SSA__NARROW, SSA__NG and SSA__TARGET set; undefines them all
+ *     at its end. NR: rows of a narrow register tile; NQ: keys, or vectors of values, of one of 4 rows in q8_0; NARROW:
+ *     rows of the largest narrow tile, past which the empty lanes of a wide one cost less; NG: gathered rows that share
+ *     what is read of a block, a multiple of 4.
  * ================================================================================================================== */
 #define SSA__LOCAL  static SSA__TARGET
 #define SSA__INLINE SSA__FORCE_INLINE SSA__TARGET

@@ -175,7 +175,7 @@ unit="harness isa pool guard table unit hosts"
 E="-include tests/amx_emulated.h -DSSA__B16_ALWAYS"
 fast_san="-O1 -g1 -fno-omit-frame-pointer -fno-sanitize-recover=all"
 if grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null; then
-    suite "amx emulated, $CC1" "$(full "$unit|-b attention sparse invariants golden select" "$all")" \
+    suite "amx emulated, $CC1" "$(full "$unit|-b attention sparse invariants golden select cache terms" "$all")" \
           CC="$CC1" CPPFLAGS="$E"
     if [ -z "$FULL" ]; then
         : # the fuzzer runs that level under the same sanitizers
@@ -248,10 +248,10 @@ else
     skip "tests, valgrind" "valgrind is not installed"
 fi
 
-step "fuzzing, any call, any numbers, any file, 12 s each" <<END
+step "fuzzing, any call, any numbers, any file, 20 s each" <<END
 out=$dir/suite$count
 mkdir -p \$out
-TIME=12 JOBS=1 BUILD=\$out sh tests/fuzz.sh >\$out/log 2>&1 || { tail -n 30 \$out/log; exit 1; }
+TIME=20 JOBS=1 BUILD=\$out sh tests/fuzz.sh >\$out/log 2>&1 || { tail -n 30 \$out/log; exit 1; }
 if grep '^SKIP' \$out/log; then exit 77; fi
 tail -n 1 \$out/log
 END
@@ -292,7 +292,7 @@ fi
 world "32-bit x86" i686-linux-gnu-gcc "$emulator" "$(full "$slow$more" "$each guard")" CFLAGS="$s $WF"
 WF=
 wasm="-sINITIAL_MEMORY=67108864 -sALLOW_MEMORY_GROWTH=1 -sNODERAWFS=1 -sWASM_ASYNC_COMPILATION=0"
-world "WebAssembly" emcc node "$(full "$slow" "$each")" CFLAGS=-O1 LDLIBS="-lm $wasm"
+world "WebAssembly" emcc node "$(full "-b $each" "$each")" CFLAGS=-O1 LDLIBS="-lm $wasm"
 WF=-msimd128
 world "WebAssembly, scalar and simd128" emcc node "$(full "-b $each guard halves invariants" "$all halves")" \
       CFLAGS="-O1 $WF" LDLIBS="-lm $wasm"
